@@ -1,0 +1,1 @@
+"""From bytes to a plan: load, validate, infer shapes, fuse epilogues, partition."""

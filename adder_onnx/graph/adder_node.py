@@ -1,0 +1,170 @@
+"""Adder nodes of a plan: AdderConv with its constants and the epilogue fused into it.
+
+Inside a plan's graph such a node is called FusedAdderConv; it takes X, W and, after a residual
+addition was fused, Z. It has no schema and is never written to a file.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from adder_onnx.ops import DOMAIN, ConvAttributes
+
+__all__ = [
+    "AdderNode",
+    "Epilogue",
+    "adder_node",
+    "constant",
+    "epilogue_of",
+    "is_adder_node",
+    "mark_adder_nodes",
+    "set_epilogue",
+    "value_name",
+]
+
+_FUSED = "FusedAdderConv"
+_EPILOGUE = "adder_onnx.epilogue"
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What follows the sum: ``y = min(max(scale * sum + bias + Z, clip_min), clip_max)``.
+
+    Attributes:
+        scale: (M,), float64 while fusing, so that composing rounds once.
+        bias: (M,), float64.
+        has_residual: whether the node's third input Z, of the output's shape, is added.
+        clip_min: lower bound, -inf for none.
+        clip_max: upper bound, inf for none.
+        fused: names of the nodes that became part of the epilogue, in their order.
+    """
+
+    scale: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    has_residual: bool = False
+    clip_min: float = -math.inf
+    clip_max: float = math.inf
+    fused: tuple[str, ...] = ()
+
+    @property
+    def is_clipped(self) -> bool:
+        return self.clip_min > -math.inf or self.clip_max < math.inf
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether a further scale and bias can be composed into this epilogue."""
+        return not (self.has_residual or self.is_clipped)
+
+    def then(self, node: ir.Node, **changes: Any) -> Epilogue:
+        """A copy with ``changes``, into which ``node`` was fused."""
+        return replace(self, fused=(*self.fused, node.name or ""), **changes)
+
+
+@dataclass(frozen=True)
+class AdderNode:
+    """An adder node as the kernels see it.
+
+    Attributes:
+        name: the AdderConv's name.
+        x: name of the input, (N, C, H, W).
+        residual: name of the residual, (N, M, oH, oW), or None.
+        y: name of the output, (N, M, oH, oW).
+        weight: (M, C/group, kH, kW), float32.
+        scale: (M,), float32.
+        bias: (M,), float32.
+        clip_min: lower bound of the output, -inf for none.
+        clip_max: upper bound of the output, inf for none.
+        attributes: strides, pads, dilations, group.
+        fused: names of the nodes in the epilogue, in their order.
+    """
+
+    name: str
+    x: str
+    residual: str | None
+    y: str
+    weight: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    clip_min: float
+    clip_max: float
+    attributes: ConvAttributes
+    fused: tuple[str, ...]
+
+
+def constant(value: ir.Value | None) -> NDArray[Any] | None:
+    """The array of a constant value, or None for a value that is computed or an input."""
+    if value is None or value.const_value is None or value.is_graph_input():
+        return None
+    return value.const_value.numpy()
+
+
+def mark_adder_nodes(graph: ir.Graph) -> list[ir.Node]:
+    """Turns every AdderConv that our kernels can execute into an adder node of the plan.
+
+    These are the float32 ones with constant weights in the main graph.
+
+    Returns:
+        The AdderConv nodes that are left to onnxruntime and their function body.
+    """
+    left = []
+    for node in graph.all_nodes():
+        if (node.domain, node.op_type) != (DOMAIN, "AdderConv"):
+            continue
+        weight = constant(node.inputs[1])
+        x = node.inputs[0]
+        if node.graph is graph and weight is not None and x and x.dtype == ir.DataType.FLOAT:
+            filters = weight.shape[0]
+            node.op_type = _FUSED
+            set_epilogue(node, Epilogue(np.ones(filters), np.zeros(filters)))
+        else:
+            left.append(node)
+    return left
+
+
+def is_adder_node(node: ir.Node) -> bool:
+    return (node.domain, node.op_type) == (DOMAIN, _FUSED)
+
+
+def epilogue_of(node: ir.Node) -> Epilogue:
+    """The epilogue of an adder node."""
+    found = node.meta[_EPILOGUE]
+    assert isinstance(found, Epilogue)
+    return found
+
+
+def set_epilogue(node: ir.Node, epilogue: Epilogue) -> None:
+    node.meta[_EPILOGUE] = epilogue
+
+
+def adder_node(node: ir.Node) -> AdderNode:
+    """The kernels' view of an adder node."""
+    epilogue = epilogue_of(node)
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    return AdderNode(
+        name=node.name or value_name(node.outputs[0]),
+        x=value_name(node.inputs[0]),
+        residual=value_name(node.inputs[2]) if epilogue.has_residual else None,
+        y=value_name(node.outputs[0]),
+        weight=np.ascontiguousarray(weight, np.float32),
+        scale=epilogue.scale.astype(np.float32),
+        bias=epilogue.bias.astype(np.float32),
+        clip_min=epilogue.clip_min,
+        clip_max=epilogue.clip_max,
+        attributes=ConvAttributes.from_mapping(attributes),
+        fused=epilogue.fused,
+    )
+
+
+def value_name(value: ir.Value | None) -> str:
+    """The name of a value, which every value in a valid graph has."""
+    assert value is not None
+    assert value.name
+    return value.name

@@ -1,0 +1,138 @@
+"""Reading and validating an ONNX model."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+from onnx_ir.passes import common as passes
+
+from adder_onnx.errors import ModelError
+from adder_onnx.ops import DOMAIN, MIN_OPSET, VERSION, function_bodies
+
+__all__ = ["load_graph", "read_model"]
+
+_logger = logging.getLogger(__name__)
+
+
+def read_model(source: str | os.PathLike[str] | bytes) -> onnx.ModelProto:
+    """Reads an ONNX model from a path (with its external data) or from serialized bytes.
+
+    Raises:
+        ModelError: the file is missing, unreadable or not an ONNX model.
+    """
+    if isinstance(source, bytes):
+        return _parse(source, "the model's bytes")
+    path = Path(source)
+    try:
+        model = _parse(path.read_bytes(), str(path))
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"cannot read the external data of {path}: {error}") from error
+    return model
+
+
+def _parse(data: bytes, what: str) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelError(f"{what} is not an ONNX model, or is truncated") from error
+    if not model.HasField("graph") or not model.opset_import:
+        raise ModelError(f"{what} is not an ONNX model: it holds no graph")
+    return model
+
+
+def load_graph(model: onnx.ModelProto) -> ir.Model:
+    """Validates a model and brings it into the form that the other passes expect.
+
+    1. The model passes onnx's checker, and imports our operators in a version known here.
+    2. Function bodies that the file carries for our operators are dropped, with a warning where
+       one differs from ours; all other local functions are inlined.
+    3. Types and shapes are inferred (without data propagation: a Range to 2**62 would hang it).
+    4. Initializers are constants: they are no longer inputs, and Constant nodes have become
+       initializers. Unused nodes are gone.
+
+    Raises:
+        ModelError: the model is invalid; the message is onnx's own first line.
+    """
+    checked = onnx.ModelProto()
+    checked.CopyFrom(model)
+    try:
+        onnx.checker.check_model(checked)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"the model is not valid ONNX: {_first_line(error)}") from error
+    version = {entry.domain: entry.version for entry in checked.opset_import}.get(DOMAIN)
+    if version not in (None, VERSION):
+        raise ModelError(
+            f"the model imports {DOMAIN} version {version}; this adder-onnx knows {VERSION}: "
+            "install a newer one"
+        )
+    _drop_our_bodies(checked)
+
+    graph = ir.from_proto(checked)
+    passes.InlinePass()(graph)
+    _check_operators_known(graph)
+    passes.RemoveInitializersFromInputsPass()(graph)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
+    passes.RemoveUnusedNodesPass()(graph)
+    return _infer_shapes(graph)
+
+
+def _drop_our_bodies(model: onnx.ModelProto) -> None:
+    opset = {entry.domain: entry.version for entry in model.opset_import}.get("", MIN_OPSET)
+    ours = {f.name: f for f in function_bodies(max(opset, MIN_OPSET))}
+    kept = []
+    for function in model.functions:
+        if function.domain != DOMAIN:
+            kept.append(function)
+        elif function.name in ours and list(function.node) != list(ours[function.name].node):
+            _logger.warning(
+                "the file's own body of %s.%s differs from this version's and is not used: "
+                "domain and version define the meaning",
+                DOMAIN,
+                function.name,
+            )
+    del model.functions[:]
+    model.functions.extend(kept)
+
+
+def _check_operators_known(model: ir.Model) -> None:
+    """Refuses operators that neither onnx nor onnxruntime's own domains define."""
+    for node in model.graph.all_nodes():
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        known = domain.startswith("com.microsoft") or onnx.defs.has(node.op_type, domain)
+        if not known:
+            raise ModelError(
+                f"node {node.name!r} uses the operator {node.domain}.{node.op_type}, which is "
+                "neither a standard operator nor one of ours, and the file has no function body "
+                "for it"
+            )
+
+
+def _infer_shapes(model: ir.Model) -> ir.Model:
+    # Contrib operators have no schema in onnx, which strict mode does not forgive.
+    strict = not any(node.domain.startswith("com.") for node in model.graph.all_nodes())
+    try:
+        inferred = onnx.shape_inference.infer_shapes(
+            ir.to_proto(model), check_type=True, strict_mode=strict, data_prop=False
+        )
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"shapes or types contradict each other: {_cause(error)}") from error
+    return ir.from_proto(inferred)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _cause(error: Exception) -> str:
+    """The last, most specific line of onnx's nested inference errors."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,17 @@
+"""The operator set ``ai.addernet``: schemas, function bodies, reference implementations."""
+
+from adder_onnx.ops.bodies import MIN_OPSET, function_bodies
+from adder_onnx.ops.conv_attributes import ConvAttributes
+from adder_onnx.ops.domain import DOMAIN, VERSION
+from adder_onnx.ops.schema import register_schemas
+
+__all__ = [
+    "DOMAIN",
+    "MIN_OPSET",
+    "VERSION",
+    "ConvAttributes",
+    "function_bodies",
+    "register_schemas",
+]
+
+register_schemas()

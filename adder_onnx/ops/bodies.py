@@ -1,0 +1,154 @@
+"""The operators as ONNX functions in standard operators, which make a file portable.
+
+Any onnxruntime can execute a model that carries these bodies, slowly but right. `AdderConv` loops
+over single taps (one channel, one kernel position) with a double accumulator, so that its memory
+is O(N * M * oH * oW) and float16, float32 and float64 inputs all work. The attribute defaults are
+those of the schema. `auto_pad` is compared by TfIdfVectorizer, because Equal takes strings only
+from opset 19 on.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import onnx
+import onnx.parser
+
+from adder_onnx.ops.domain import DOMAIN
+
+__all__ = ["MIN_OPSET", "function_bodies"]
+
+MIN_OPSET = 15
+"""The lowest version of the standard operator set that the bodies can be written in."""
+
+_ADDER_CONV = """
+<domain: "DOMAIN", opset_import: ["" : OPSET],
+ doc_string: "Negated L1 distance between patches of X and the filters W (AdderNet)">
+AdderConv
+<kernel_shape, auto_pad: string = "NOTSET", dilations: ints = [1, 1], group: int = 1,
+ pads: ints = [0, 0, 0, 0], strides: ints = [1, 1]>
+(X, W) => (Y)
+{
+    zero = Constant <value_ints: ints = [0]> ()
+    one = Constant <value_ints: ints = [1]> ()
+    two = Constant <value_ints: ints = [2]> ()
+    four = Constant <value_ints: ints = [4]> ()
+    minus_one = Constant <value_ints: ints = [-1]> ()
+    stride = Constant <value_ints: ints = @strides> ()
+    dilation = Constant <value_ints: ints = @dilations> ()
+    given_pads = Constant <value_ints: ints = @pads> ()
+    group_scalar = Constant <value_int: int = @group> ()
+    group = Reshape (group_scalar, one)
+    kernel = Shape <start: int = 2, end: int = 4> (W)
+    size = Shape <start: int = 2, end: int = 4> (X)
+    batch = Shape <start: int = 0, end: int = 1> (X)
+    group_channels = Shape <start: int = 1, end: int = 2> (W)
+    filters = Shape <start: int = 0, end: int = 1> (W)
+    group_filters = Div (filters, group)
+    kernel_less_1 = Sub (kernel, one)
+    reach = Mul (kernel_less_1, dilation)
+    span = Add (reach, one)
+
+    mode = Constant <value_string: string = @auto_pad> ()
+    modes = Reshape (mode, one)
+    one_hot = TfIdfVectorizer
+        <max_gram_length: int = 1, max_skip_count: int = 0, min_gram_length: int = 1,
+         mode: string = "TF", ngram_counts: ints = [0], ngram_indexes: ints = [0, 1, 2],
+         pool_strings: strings = ["SAME_UPPER", "SAME_LOWER", "VALID"]> (modes)
+    is_mode = Cast <to: int = 9> (one_hot)
+    three = Constant <value_ints: ints = [3]> ()
+    is_upper = Slice (is_mode, zero, one, zero)
+    is_lower = Slice (is_mode, one, two, zero)
+    is_valid = Slice (is_mode, two, three, zero)
+    is_same = Or (is_upper, is_lower)
+    size_less_1 = Sub (size, one)
+    same_steps = Div (size_less_1, stride)
+    same_start = Mul (same_steps, stride)
+    same_need = Add (same_start, span)
+    same_lack = Sub (same_need, size)
+    same_total = Max (same_lack, zero)
+    same_smaller = Div (same_total, two)
+    same_larger = Sub (same_total, same_smaller)
+    same_begin = Where (is_upper, same_smaller, same_larger)
+    same_end = Sub (same_total, same_begin)
+    given_begin = Slice (given_pads, zero, two, zero)
+    given_end = Slice (given_pads, two, four, zero)
+    fixed_begin = Where (is_valid, zero, given_begin)
+    fixed_end = Where (is_valid, zero, given_end)
+    begin = Where (is_same, same_begin, fixed_begin)
+    end = Where (is_same, same_end, fixed_end)
+
+    pads = Concat <axis: int = 0> (zero, zero, begin, zero, zero, end)
+    double_x = Cast <to: int = 11> (X)
+    double_w = Cast <to: int = 11> (W)
+    padded = Pad (double_x, pads)
+    padded_size = Shape <start: int = 2, end: int = 4> (padded)
+    room = Sub (padded_size, span)
+    last = Div (room, stride)
+    out_size = Add (last, one)
+    steps = Concat <axis: int = 0> (one, stride)
+    window_end = Mul (last, stride)
+    window = Add (window_end, one)
+    extent = Concat <axis: int = 0> (one, window)
+    x_shape = Concat <axis: int = 0> (batch, group, group_channels, padded_size)
+    grouped_x = Reshape <allowzero: int = 1> (padded, x_shape)
+    w_shape = Concat <axis: int = 0> (one, group, group_filters, minus_one, one, one)
+    grouped_w = Reshape (double_w, w_shape)
+    sum_shape = Concat <axis: int = 0> (batch, group, group_filters, out_size)
+    double_zero = Constant <value: tensor = double {0.0}> ()
+    first_sum = Expand (double_zero, sum_shape)
+    tap_shape = Concat <axis: int = 0> (group_channels, kernel)
+    taps = ReduceProd <keepdims: int = 0> (tap_shape)
+    axes = Constant <value_ints: ints = [2, 3, 4]> ()
+    kernel_height = Slice (kernel, zero, one, zero)
+    kernel_width = Slice (kernel, one, two, zero)
+    kernel_area = Mul (kernel_height, kernel_width)
+    go = Constant <value: tensor = bool {1}> ()
+    total = Loop (taps, go, first_sum) <body: graph = one_tap
+        (int64 t, bool go_in, double[n, g, f, h, w] sum_in)
+        => (bool go_out, double[n, g, f, h, w] sum_out)
+        {
+            channel = Div (t, kernel_area)
+            row_number = Div (t, kernel_width)
+            row = Mod (row_number, kernel_height)
+            column = Mod (t, kernel_width)
+            position = Concat <axis: int = 0> (row, column)
+            offset = Mul (position, dilation)
+            tap_start = Concat <axis: int = 0> (channel, offset)
+            tap_end = Add (tap_start, extent)
+            tap_x = Slice (grouped_x, tap_start, tap_end, axes, steps)
+            tap_w = Gather <axis: int = 3> (grouped_w, t)
+            difference = Sub (tap_x, tap_w)
+            distance = Abs (difference)
+            sum_out = Sub (sum_in, distance)
+            go_out = Identity (go_in)
+        }>
+    y_shape = Concat <axis: int = 0> (batch, filters, out_size)
+    double_y = Reshape <allowzero: int = 1> (total, y_shape)
+    Y = CastLike (double_y, X)
+}
+"""
+
+
+@functools.cache
+def _parse(text: str) -> onnx.FunctionProto:
+    return onnx.parser.parse_function(text)
+
+
+def function_bodies(opset: int) -> list[onnx.FunctionProto]:
+    """The operators' bodies for a model that imports ``opset`` of the standard operators.
+
+    Args:
+        opset: version of the default domain in the model; a local function must import the same.
+
+    Returns:
+        One FunctionProto per operator, each a fresh copy.
+
+    Raises:
+        ValueError: ``opset`` is below `MIN_OPSET`.
+    """
+    if opset < MIN_OPSET:
+        raise ValueError(f"the bodies need opset {MIN_OPSET} or later, not {opset}")
+    copy = onnx.FunctionProto()
+    copy.CopyFrom(_parse(_ADDER_CONV.replace("DOMAIN", DOMAIN).replace("OPSET", str(opset))))
+    return [copy]

@@ -1,0 +1,131 @@
+"""Schemas of the operator set, with type and shape inference, in onnx's own registry.
+
+Registering makes ``onnx.checker``, ``onnx.shape_inference`` and ``onnx.parser`` of this process
+know the operators. A file needs none of it: it carries each operator's function body.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+from onnx.defs import OpSchema
+
+from adder_onnx.errors import ModelError
+from adder_onnx.ops.conv_attributes import ConvAttributes
+from adder_onnx.ops.domain import DOMAIN, VERSION
+
+__all__ = ["ADDER_CONV", "register_schemas"]
+
+_DOC = """
+Adder convolution (Chen et al., CVPR 2020, equation 2): the negated L1 distance between every
+patch of the input and every filter,
+
+    Y[n,o,y,x] = -sum over c,i,j of |X[n, c, y*s_h + i*d_h - p_t, x*s_w + j*d_w - p_l] - W[o,c,i,j]|
+
+with strides s, dilations d and pads p. Padding is with zeros, and a padded tap costs |0 - W|.
+Attributes have the meaning they have in Conv.
+"""
+
+
+def _attribute(name: str, default: Any, description: str) -> OpSchema.Attribute:
+    return OpSchema.Attribute(name, onnx.helper.make_attribute(name, default), description)
+
+
+def _read_attributes(ctx: Any) -> dict[str, Any]:
+    names = ("strides", "pads", "dilations", "group", "auto_pad", "kernel_shape")
+    found = ((name, ctx.get_attribute(name)) for name in names)
+    return {name: onnx.helper.get_attribute_value(a) for name, a in found if a is not None}
+
+
+def _dims(tensor: onnx.TypeProto.Tensor) -> list[int | str | None] | None:
+    """Dimensions as an int where known, a str where symbolic; None for an unknown rank."""
+    if not tensor.HasField("shape"):
+        return None
+    return [
+        d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim
+    ]
+
+
+def _infer_adder_conv(ctx: Any) -> None:
+    """Type and shape inference: the output's type is X's, its shape that of ONNX ``Conv``."""
+    x_type, w_type = ctx.get_input_type(0), ctx.get_input_type(1)
+    if x_type is None:
+        return
+    y_type = onnx.TypeProto()
+    y_type.tensor_type.elem_type = x_type.tensor_type.elem_type
+    x = _dims(x_type.tensor_type)
+    w = None if w_type is None else _dims(w_type.tensor_type)
+    values = _read_attributes(ctx)
+    try:
+        attributes = ConvAttributes.from_mapping(values)
+        for name, dims in (("X", x), ("W", w)):
+            if dims is not None and len(dims) != 4:
+                raise ModelError(f"{name} has {len(dims)} dimensions; expected 4")
+        if x is not None:
+            kernel: list[Any] = list(values.get("kernel_shape", w[2:] if w else [None, None]))
+            if w is not None and all(isinstance(d, int) for d in w):
+                channels = x[1] if isinstance(x[1], int) else None
+                attributes.check_weight(
+                    [d for d in w if isinstance(d, int)], channels, values.get("kernel_shape")
+                )
+            y: list[int | str | None] = [x[0], w[0] if w else None, None, None]
+            if all(isinstance(d, int) for d in (*x[2:], *kernel)):
+                y[2:] = attributes.output_size([int(d or 0) for d in x[2:]], kernel)
+            shape = y_type.tensor_type.shape
+            for dim in y:
+                proto = shape.dim.add()
+                if isinstance(dim, int):
+                    proto.dim_value = dim
+                elif dim is not None:
+                    proto.dim_param = dim
+    except ModelError as error:
+        raise onnx.shape_inference.InferenceError(
+            f"AdderConv {ctx.get_display_name()}: {error}"
+        ) from error
+    ctx.set_output_type(0, y_type)
+
+
+def _make_adder_conv() -> OpSchema:
+    schema = OpSchema(
+        "AdderConv",
+        DOMAIN,
+        VERSION,
+        doc=_DOC,
+        inputs=[
+            OpSchema.FormalParameter("X", "T", "Input, (N, C, H, W)."),
+            OpSchema.FormalParameter("W", "T", "Filters, (M, C/group, kH, kW)."),
+        ],
+        outputs=[OpSchema.FormalParameter("Y", "T", "Output, (N, M, oH, oW).")],
+        type_constraints=[
+            (
+                "T",
+                ["tensor(float16)", "tensor(float)", "tensor(double)"],
+                "Floating-point tensors.",
+            )
+        ],
+        attributes=[
+            _attribute("auto_pad", "NOTSET", "NOTSET, SAME_UPPER, SAME_LOWER or VALID."),
+            _attribute("dilations", [1, 1], "Dilation along height and width."),
+            _attribute("group", 1, "Number of groups of channels."),
+            OpSchema.Attribute(
+                "kernel_shape",
+                OpSchema.AttrType.INTS,
+                "Height and width of W; read from W where absent.",
+                required=False,
+            ),
+            _attribute("pads", [0, 0, 0, 0], "Zeros added at top, left, bottom, right."),
+            _attribute("strides", [1, 1], "Stride along height and width."),
+        ],
+    )
+    schema.set_type_and_shape_inference_function(_infer_adder_conv)
+    return schema
+
+
+ADDER_CONV = _make_adder_conv()
+
+
+def register_schemas() -> None:
+    """Adds the operators to ``onnx.defs`` where they are not there yet; may be called again."""
+    if not onnx.defs.has("AdderConv", DOMAIN):
+        onnx.defs.register_schema(ADDER_CONV)

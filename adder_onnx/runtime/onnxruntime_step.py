@@ -1,0 +1,78 @@
+"""Executing standard nodes in onnxruntime."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from adder_onnx.errors import InputError, MissingDependencyError, ModelError
+from adder_onnx.graph.plan import OnnxruntimeStep
+
+__all__ = ["OnnxruntimeExecutor", "import_onnxruntime", "make_session_options"]
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            'onnxruntime is not installed: pip install "adder-onnx[cpu]"'
+        ) from error
+    return onnxruntime
+
+
+def make_session_options(given: Any, threads: int) -> Any:
+    """Options for sub-models: a copy of those given, or ours, with the number of threads set."""
+    ort = import_onnxruntime()
+    if given is None:
+        options = ort.SessionOptions()
+        # Errors are raised, so that nothing needs to be printed beside them.
+        options.log_severity_level = 4
+    else:
+        options = copy.copy(given) if hasattr(given, "__copy__") else given
+    options.intra_op_num_threads = threads
+    return options
+
+
+class OnnxruntimeExecutor:
+    """One sub-model in an onnxruntime session."""
+
+    def __init__(self, step: OnnxruntimeStep, session_options: Any) -> None:
+        ort = import_onnxruntime()
+        self.inputs = step.inputs
+        self.outputs = step.outputs
+        try:
+            self._session = ort.InferenceSession(
+                step.model.SerializeToString(),
+                session_options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,
+            )
+        except Exception as error:  # onnxruntime's errors have no common base but Exception
+            raise ModelError(f"onnxruntime refuses a part of the model: {_line(error)}") from error
+
+    def run(self, values: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """The outputs, in the order of `outputs`, for the inputs in ``values``.
+
+        Raises:
+            InputError: onnxruntime fails on these inputs.
+        """
+        feeds = {name: values[name] for name in self.inputs}
+        try:
+            results: list[NDArray[Any]] = self._session.run(list(self.outputs), feeds)
+        except Exception as error:
+            raise InputError(f"onnxruntime failed on this input: {_line(error)}") from error
+        return results
+
+
+def _line(error: Exception) -> str:
+    """An error of onnxruntime on one line."""
+    return " ".join(str(error).split())

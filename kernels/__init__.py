@@ -1,0 +1,1 @@
+"""Kernels, by device. They know arrays and shapes, never ONNX."""

@@ -1,0 +1,60 @@
+"""The native CPU kernels. Arrays are NumPy, float32, C-contiguous; tensors are (N, C, H, W) outside
+a program and (N, H, W, C padded to `padded_channels`) inside it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+class AdderConv:
+    """An adder convolution with packed weights and its epilogue.
+
+    y = min(max(scale[m] * sum + bias[m] + residual, clip_min), clip_max), where sum is the
+    operator's (negative) output.
+    """
+
+    def __init__(
+        self,
+        weights: NDArray[np.float32],
+        scale: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        clip_min: float,
+        clip_max: float,
+        strides: tuple[int, int],
+        dilations: tuple[int, int],
+        group: int,
+        isa: str,
+    ) -> None: ...
+
+class Program:
+    """Kernels for fixed shapes over one arena; offsets and `arena_size` count floats."""
+
+    def __init__(self) -> None: ...
+    def add_nchw_to_nhwc(self, input: int, shape: tuple[int, int, int, int], to: int) -> None: ...
+    def add_nhwc_to_nchw(
+        self, from_: int, shape: tuple[int, int, int, int], output: int
+    ) -> None: ...
+    def add_adder_conv(
+        self,
+        conv: AdderConv,
+        batch: int,
+        in_size: tuple[int, int],
+        out_size: tuple[int, int],
+        pad_begin: tuple[int, int],
+        x: int,
+        z: int,
+        y: int,
+    ) -> None: ...
+    @property
+    def arena_size(self) -> int: ...
+    def run(
+        self,
+        arena: NDArray[np.float32],
+        inputs: Sequence[NDArray[np.float32]],
+        outputs: Sequence[NDArray[np.float32]],
+        threads: int,
+    ) -> None: ...
+
+def available_isas() -> list[str]: ...
+def padded_channels(channels: int) -> int: ...

@@ -1,0 +1,30 @@
+// One adder convolution with its constants: packed weights, epilogue, and the kernel chosen for
+// this machine.
+#pragma once
+
+#include <vector>
+
+#include "f32_direct.h"
+#include "isa.h"
+
+namespace adder_onnx {
+
+class AdderConv {
+ public:
+  // weights: (M, C/group, kH, kW) in C order; scale, bias: M values.
+  AdderConv(const ConvParams& params, const float* weights, const float* scale, const float* bias,
+            Clip clip, Isa isa);
+
+  const ConvParams& params() const { return params_; }
+
+  // x: (batch, in_h, in_w, padded C); y and z (or null): (batch, out_h, out_w, padded M).
+  void run(const ConvShape& shape, const float* x, const float* z, float* y, int threads) const;
+
+ private:
+  ConvParams params_;
+  Clip clip_;
+  const F32DirectKernel* kernel_;
+  std::vector<float> weights_, scale_, bias_, zeros_;
+};
+
+}  // namespace adder_onnx

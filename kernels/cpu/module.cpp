@@ -1,0 +1,125 @@
+// The Python module adder_onnx.kernels.cpu._native.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <tuple>
+
+#include "adder_conv.h"
+#include "isa.h"
+#include "program.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace adder_onnx {
+namespace {
+
+using Pair = std::tuple<int64_t, int64_t>;
+using Quadruple = std::tuple<int64_t, int64_t, int64_t, int64_t>;
+using Weights = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Input = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Output = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+
+std::shared_ptr<AdderConv> make_adder_conv(const Weights& weights, const Vector& scale,
+                                           const Vector& bias, float clip_min, float clip_max,
+                                           Pair strides, Pair dilations, int64_t group,
+                                           const std::string& isa) {
+  ConvParams p{};
+  p.out_channels = static_cast<int64_t>(weights.shape(0));
+  p.in_channels = static_cast<int64_t>(weights.shape(1)) * group;
+  p.kernel_h = static_cast<int64_t>(weights.shape(2));
+  p.kernel_w = static_cast<int64_t>(weights.shape(3));
+  std::tie(p.stride_h, p.stride_w) = strides;
+  std::tie(p.dilation_h, p.dilation_w) = dilations;
+  p.group = group;
+  if (group < 1 || p.out_channels % group != 0)
+    throw std::invalid_argument("the number of filters is not a multiple of group");
+  if (p.stride_h < 1 || p.stride_w < 1 || p.dilation_h < 1 || p.dilation_w < 1)
+    throw std::invalid_argument("strides and dilations must be at least 1");
+  if (static_cast<int64_t>(scale.shape(0)) != p.out_channels ||
+      static_cast<int64_t>(bias.shape(0)) != p.out_channels)
+    throw std::invalid_argument("scale and bias must have one value per filter");
+  return std::make_shared<AdderConv>(p, weights.data(), scale.data(), bias.data(),
+                                     Clip{clip_min, clip_max}, isa_from_name(isa));
+}
+
+ImageShape to_image(Quadruple nchw) {
+  const auto [n, c, h, w] = nchw;
+  if (n < 0 || c < 0 || h < 0 || w < 0) throw std::invalid_argument("a size is negative");
+  return {n, c, h, w};
+}
+
+// The addresses of arrays, each checked to hold at least what the program needs.
+template <typename Pointer, typename Array>
+std::vector<Pointer> addresses(const std::vector<Array>& arrays, const std::vector<int64_t>& sizes,
+                               const char* what) {
+  if (arrays.size() != sizes.size())
+    throw std::invalid_argument(std::string("wrong number of ") + what);
+  std::vector<Pointer> pointers;
+  for (size_t i = 0; i < arrays.size(); ++i) {
+    if (static_cast<int64_t>(arrays[i].size()) < sizes[i])
+      throw std::invalid_argument(std::string("an array among the ") + what + " is too small");
+    pointers.push_back(arrays[i].data());
+  }
+  return pointers;
+}
+
+void run_program(const Program& program, const Output& arena, const std::vector<Input>& inputs,
+                 const std::vector<Output>& outputs, int threads) {
+  if (static_cast<int64_t>(arena.size()) < program.arena_size())
+    throw std::invalid_argument("the arena is too small");
+  if (threads < 1) throw std::invalid_argument("threads must be at least 1");
+  const auto from = addresses<const float*>(inputs, program.input_sizes(), "inputs");
+  const auto to = addresses<float*>(outputs, program.output_sizes(), "outputs");
+  nb::gil_scoped_release release;
+  program.run(arena.data(), from, to, threads);
+}
+
+NB_MODULE(_native, m) {
+  nb::class_<AdderConv>(m, "AdderConv")
+      .def(nb::new_(&make_adder_conv), "weights"_a, "scale"_a, "bias"_a, "clip_min"_a,
+           "clip_max"_a, "strides"_a, "dilations"_a, "group"_a, "isa"_a);
+  nb::class_<Program>(m, "Program")
+      .def(nb::init<>())
+      .def(
+          "add_nchw_to_nhwc",
+          [](Program& self, int64_t input, Quadruple shape, int64_t to) {
+            self.add_nchw_to_nhwc(input, to_image(shape), to);
+          },
+          "input"_a, "shape"_a, "to"_a)
+      .def(
+          "add_nhwc_to_nchw",
+          [](Program& self, int64_t from, Quadruple shape, int64_t output) {
+            self.add_nhwc_to_nchw(from, to_image(shape), output);
+          },
+          "from_"_a, "shape"_a, "output"_a)
+      .def(
+          "add_adder_conv",
+          [](Program& self, std::shared_ptr<AdderConv> conv, int64_t batch, Pair in_size,
+             Pair out_size, Pair pad_begin, int64_t x, int64_t z, int64_t y) {
+            ConvShape s{};
+            s.batch = batch;
+            std::tie(s.in_h, s.in_w) = in_size;
+            std::tie(s.out_h, s.out_w) = out_size;
+            std::tie(s.pad_top, s.pad_left) = pad_begin;
+            self.add_adder_conv(std::move(conv), s, x, z, y);
+          },
+          "conv"_a, "batch"_a, "in_size"_a, "out_size"_a, "pad_begin"_a, "x"_a, "z"_a, "y"_a)
+      .def_prop_ro("arena_size", &Program::arena_size)
+      .def("run", &run_program, "arena"_a, "inputs"_a, "outputs"_a, "threads"_a);
+  m.def("available_isas", [] {
+    std::vector<std::string> names;
+    for (Isa isa : available_isas()) names.emplace_back(isa_name(isa));
+    return names;
+  });
+  m.def("padded_channels", &padded_channels, "channels"_a);
+}
+
+}  // namespace
+}  // namespace adder_onnx

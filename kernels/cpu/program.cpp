@@ -1,0 +1,89 @@
+#include "program.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+namespace adder_onnx {
+namespace {
+
+// Sizes that would make a kernel read or write where it must not.
+void check_axis(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad) {
+  if (in < 0 || out < 0 || pad < 0 || kernel < 1 || stride < 1)
+    throw std::invalid_argument("sizes, pads and strides of an adder convolution are not valid");
+}
+
+}  // namespace
+
+void Program::reserve(int64_t offset, int64_t size) {
+  if (offset < 0) throw std::invalid_argument("a buffer's offset is negative");
+  arena_size_ = std::max(arena_size_, offset + size);
+}
+
+void Program::reserve_port(std::vector<int64_t>& sizes, int64_t port, int64_t size) {
+  if (port < 0) throw std::invalid_argument("the number of an input or output is negative");
+  if (port >= static_cast<int64_t>(sizes.size())) sizes.resize(port + 1);
+  sizes[port] = std::max(sizes[port], size);
+}
+
+void Program::add_nchw_to_nhwc(int64_t input, const ImageShape& shape, int64_t to) {
+  reserve(to, shape.nhwc_size());
+  reserve_port(input_sizes_, input, shape.nchw_size());
+  Step step{Kind::kNchwToNhwc};
+  step.port = input;
+  step.image = shape;
+  step.y = to;
+  steps_.push_back(std::move(step));
+}
+
+void Program::add_nhwc_to_nchw(int64_t from, const ImageShape& shape, int64_t output) {
+  reserve(from, shape.nhwc_size());
+  reserve_port(output_sizes_, output, shape.nchw_size());
+  Step step{Kind::kNhwcToNchw};
+  step.port = output;
+  step.image = shape;
+  step.x = from;
+  steps_.push_back(std::move(step));
+}
+
+void Program::add_adder_conv(std::shared_ptr<const AdderConv> conv, const ConvShape& shape,
+                             int64_t x, int64_t z, int64_t y) {
+  const ConvParams& a = conv->params();
+  check_axis(shape.in_h, shape.out_h, a.kernel_h, a.stride_h, shape.pad_top);
+  check_axis(shape.in_w, shape.out_w, a.kernel_w, a.stride_w, shape.pad_left);
+  const int64_t x_size = shape.batch * shape.in_h * shape.in_w * padded_channels(a.in_channels);
+  const int64_t y_size =
+      shape.batch * shape.out_h * shape.out_w * padded_channels(a.out_channels);
+  reserve(x, x_size);
+  reserve(y, y_size);
+  if (z >= 0) reserve(z, y_size);
+  if (x < y + y_size && y < x + x_size)
+    throw std::invalid_argument("an adder convolution's output overlaps its input");
+  Step step{Kind::kAdderConv};
+  step.conv = std::move(conv);
+  step.shape = shape;
+  step.x = x;
+  step.z = z;
+  step.y = y;
+  steps_.push_back(std::move(step));
+}
+
+void Program::run(float* arena, const std::vector<const float*>& inputs,
+                  const std::vector<float*>& outputs, int threads) const {
+  for (const Step& step : steps_) {
+    switch (step.kind) {
+      case Kind::kNchwToNhwc:
+        nchw_to_nhwc(step.image, inputs[step.port], arena + step.y, threads);
+        break;
+      case Kind::kNhwcToNchw:
+        nhwc_to_nchw(step.image, arena + step.x, outputs[step.port], threads);
+        break;
+      case Kind::kAdderConv:
+        step.conv->run(step.shape, arena + step.x, step.z < 0 ? nullptr : arena + step.z,
+                       arena + step.y, threads);
+        break;
+    }
+  }
+}
+
+}  // namespace adder_onnx
