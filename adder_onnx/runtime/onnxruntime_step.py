@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,14 +29,16 @@ def import_onnxruntime() -> Any:
 
 
 def make_session_options(given: Any, threads: int) -> Any:
-    """Options for sub-models: a copy of those given, or ours, with the number of threads set."""
+    """Options for sub-models: those given, or ours, with the number of threads set in them."""
     ort = import_onnxruntime()
     if given is None:
         options = ort.SessionOptions()
         # Errors are raised, so that nothing needs to be printed beside them.
         options.log_severity_level = 4
+        # Its idle workers would spin on the cores that our kernels use next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     else:
-        options = copy.copy(given) if hasattr(given, "__copy__") else given
+        options = given
     options.intra_op_num_threads = threads
     return options
 

@@ -1,0 +1,139 @@
+"""What all commands share: options, exit status, messages, progress, JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from adder_onnx import __version__
+from adder_onnx.errors import AdderError
+from adder_onnx.files import write_atomically
+
+__all__ = [
+    "comma_separated",
+    "make_parser",
+    "positive",
+    "progress_bar",
+    "run_command",
+    "write_json",
+]
+
+_DEFECT = 1
+_BAD_INPUT = 2
+_INTERRUPTED = 130
+
+
+def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """A parser with the options that every command has."""
+    parser = argparse.ArgumentParser(
+        prog=name,
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="more messages; tracebacks with errors"
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the result as JSON; - is standard output"
+    )
+    return parser
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    command: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None,
+) -> int:
+    """Parses arguments and runs a command; returns the exit status.
+
+    0 for done, 2 for a problem with what was given (one line on standard error), 1 for a defect.
+    """
+    options = parser.parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO if options.verbose else logging.WARNING,
+        format=f"{parser.prog}: %(levelname)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        command(options)
+        sys.stdout.flush()
+        status = 0
+    except AdderError as error:
+        if options.verbose:
+            logging.getLogger(__name__).info("details", exc_info=True)
+        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = _BAD_INPUT
+    except BrokenPipeError:
+        # The reader of standard output has gone; nothing may be flushed to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        status = _INTERRUPTED
+    except Exception as error:
+        if options.verbose:
+            logging.getLogger(__name__).exception("details")
+        print(
+            f"{parser.prog}: this is a defect of adder-onnx: {type(error).__name__}: {error} "
+            "(-v shows where)",
+            file=sys.stderr,
+        )
+        status = _DEFECT
+    return status
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, where that is a terminal; gives a function to advance it."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    disable = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=disable) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+def write_json(destination: str, result: dict[str, Any]) -> None:
+    """Writes a result to a file, or to standard output for ``-``."""
+    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    if destination == "-":
+        sys.stdout.write(text)
+    else:
+        write_atomically(Path(destination), text.encode())
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def comma_separated(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Values separated by commas, for argparse."""
+
+    def parse(text: str) -> tuple[Any, ...]:
+        try:
+            return tuple(kind(part) for part in text.split(","))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+
+    return parse

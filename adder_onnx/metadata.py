@@ -1,0 +1,132 @@
+"""What a model file says about itself, beyond its graph, in ``metadata_props``.
+
+| key | value |
+| --- | --- |
+| ``ai.addernet.architecture`` | name of the architecture, for example ``resnet20`` |
+| ``ai.addernet.preprocessing`` | JSON object, see `Preprocessing` |
+| ``ai.addernet.labels`` | JSON array of strings, one per class |
+| ``ai.addernet.checkpoint_sha256`` | SHA-256 of the checkpoint file, hexadecimal |
+
+Each may be missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from adder_onnx.errors import ModelError
+
+__all__ = ["CIFAR10", "CIFAR10_LABELS", "IMAGENET", "ModelMetadata", "Preprocessing"]
+
+_PREFIX = "ai.addernet."
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the model's input, in this order.
+
+    Attributes:
+        channels: 1 (grey) or 3 (RGB); images are converted.
+        height: of the input, in pixels.
+        width: of the input, in pixels.
+        resize: length to which the shorter side is scaled, or None to leave the image as it is.
+        crop: whether a window of (height, width) is then cut from the centre; without it an image
+            must have exactly that size.
+        mean: one value per channel, subtracted from values scaled to [0, 1].
+        std: one value per channel, by which they are then divided.
+    """
+
+    channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int | None = None
+    crop: bool = False
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise ModelError(f"{self.channels} channels; images have 1 or 3")
+        if min(self.height, self.width) < 1 or (self.resize is not None and self.resize < 1):
+            raise ModelError("sizes of images must be at least 1 pixel")
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ModelError(
+                f"{len(self.mean)} means and {len(self.std)} standard deviations for "
+                f"{self.channels} channels; expected one each per channel"
+            )
+        if min(self.std) <= 0:
+            raise ModelError(f"standard deviations {list(self.std)} must be positive")
+
+
+# The values of the evaluation script of the paper's reference implementation.
+CIFAR10 = Preprocessing(3, 32, 32, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+IMAGENET = Preprocessing(
+    3, 224, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resize=256, crop=True
+)
+
+CIFAR10_LABELS = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """The metadata of a model; None for what it does not say."""
+
+    architecture: str | None = None
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] | None = None
+    checkpoint_sha256: str | None = None
+
+    def to_props(self) -> dict[str, str]:
+        """The entries of ``metadata_props``."""
+        props: dict[str, str | None] = {
+            "architecture": self.architecture,
+            "preprocessing": self.preprocessing and json.dumps(asdict(self.preprocessing)),
+            "labels": self.labels and json.dumps(self.labels, ensure_ascii=False),
+            "checkpoint_sha256": self.checkpoint_sha256,
+        }
+        return {_PREFIX + key: value for key, value in props.items() if value}
+
+    @classmethod
+    def from_props(cls, props: Mapping[str, str]) -> ModelMetadata:
+        """Reads ``metadata_props``; entries that are not ours are ignored.
+
+        Raises:
+            ModelError: an entry of ours cannot be understood.
+        """
+        preprocessing = _json(props, "preprocessing")
+        labels = _json(props, "labels")
+        try:
+            return cls(
+                architecture=props.get(_PREFIX + "architecture"),
+                preprocessing=None if preprocessing is None else _preprocessing(preprocessing),
+                labels=None if labels is None else tuple(str(label) for label in labels),
+                checkpoint_sha256=props.get(_PREFIX + "checkpoint_sha256"),
+            )
+        except (TypeError, ValueError, KeyError) as error:
+            raise ModelError(f"the model's metadata cannot be understood: {error}") from error
+
+
+def _json(props: Mapping[str, str], key: str) -> Any:
+    text = props.get(_PREFIX + key)
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise ModelError(f"the model's metadata {_PREFIX + key} is not JSON: {error}") from error
+
+
+def _preprocessing(values: dict[str, Any]) -> Preprocessing:
+    return Preprocessing(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

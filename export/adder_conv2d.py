@@ -1,0 +1,259 @@
+"""`AdderConv2d`, a PyTorch layer, and its operator, which torch.export keeps in one piece."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["ETA", "AdderConv2d", "adder_conv2d"]
+
+ETA = 0.2
+"""The factor of the adaptive scaling of the filters' gradient (equation 13 of the paper)."""
+
+_MAX_COLUMN_BYTES = 1 << 28
+"""Bound on the size of the image-to-column matrix that is made at a time."""
+
+
+class AdderConv2d(nn.Module):
+    """A two-dimensional adder convolution (Chen et al., CVPR 2020).
+
+    The output is the negated L1 distance between patches of the input and the filters; padding is
+    with zeros. Arguments are those of ``torch.nn.Conv2d``, except that ``bias`` is off by default;
+    parameters are called as in the paper's reference implementation.
+
+    Attributes:
+        adder: the filters, (out_channels, in_channels / groups, kernel height, kernel width).
+        b: (out_channels,), added to the output, or None.
+
+    Shapes:
+        input (N, in_channels, H, W), output (N, out_channels, oH, oW) as of ``Conv2d``; float32
+        or float64.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"in_channels={in_channels} and out_channels={out_channels} must be multiples of "
+                f"groups={groups}"
+            )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = _pair(kernel_size)
+        self.stride = _pair(stride)
+        self.padding = _pair(padding)
+        self.dilation = _pair(dilation)
+        self.groups = groups
+        self.adder = nn.Parameter(
+            torch.empty(out_channels, in_channels // groups, *self.kernel_size)
+        )
+        self.b = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the filters from a standard normal and the bias from a uniform distribution."""
+        nn.init.normal_(self.adder)
+        if self.b is not None:
+            nn.init.uniform_(self.b)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = adder_conv2d(x, self.adder, self.stride, self.padding, self.dilation, self.groups)
+        return y if self.b is None else y + self.b.view(1, -1, 1, 1)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
+            f"groups={self.groups}, bias={self.b is not None}"
+        )
+
+
+def adder_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """The operator of `AdderConv2d`: -sum |x - w| over each patch of ``x`` and each filter.
+
+    Gradients are the paper's. For the filters the full-precision X - W (equation 5), with the
+    layer's gradient rescaled to the norm `ETA` * sqrt(number of elements) (equation 13); for the
+    input HardTanh(W - X) (equation 7).
+
+    Args:
+        x: (N, C, H, W), float32 or float64.
+        weight: (M, C / groups, kH, kW), of the same type.
+        stride: as for ``torch.nn.functional.conv2d``, like the rest.
+        padding: zeros on both sides; a padded tap costs \\|0 - w\\|.
+        dilation: distance between taps.
+        groups: number of groups of channels.
+
+    Returns:
+        (N, M, oH, oW).
+    """
+    result: Tensor = torch.ops.adder_onnx.adder_conv2d(
+        x, weight, _pair(stride), _pair(padding), _pair(dilation), groups
+    )
+    return result
+
+
+def _pair(value: int | tuple[int, int] | list[int]) -> tuple[int, int]:
+    if isinstance(value, int):
+        return (value, value)
+    first, second = value
+    return (first, second)
+
+
+def _check(x: Tensor, weight: Tensor, groups: int) -> None:
+    if x.dim() != 4 or weight.dim() != 4:
+        raise ValueError(
+            f"expected (N, C, H, W) and (M, C/groups, kH, kW), got {tuple(x.shape)} and "
+            f"{tuple(weight.shape)}"
+        )
+    if weight.shape[1] * groups != x.shape[1] or weight.shape[0] % groups:
+        raise ValueError(
+            f"weight {tuple(weight.shape)} with groups={groups} does not fit the input "
+            f"{tuple(x.shape)}"
+        )
+
+
+def _output_size(
+    x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]
+) -> tuple[int, int]:
+    size = [
+        (x.shape[2 + i] + 2 * padding[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1) // stride[i]
+        + 1
+        for i in range(2)
+    ]
+    return (size[0], size[1])
+
+
+def _batch_chunks(x: Tensor, positions: int, taps: int) -> list[Tensor]:
+    """The batch in parts whose image-to-column matrices are of bounded size."""
+    per_image = max(1, positions * taps * x.element_size())
+    return list(x.split(max(1, _MAX_COLUMN_BYTES // per_image)))
+
+
+def _columns(
+    x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]
+) -> Tensor:
+    """Patches as rows, (N, positions, taps)."""
+    columns: Tensor = functional.unfold(
+        x,
+        (weight.shape[2], weight.shape[3]),
+        dilation=tuple(dilation),
+        padding=tuple(padding),
+        stride=tuple(stride),
+    )
+    return columns.transpose(1, 2).contiguous()
+
+
+@torch.library.custom_op("adder_onnx::adder_conv2d", mutates_args=())
+def _adder_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Tensor:
+    _check(x, weight, groups)
+    height, width = _output_size(x, weight, stride, padding, dilation)
+    filters = weight.flatten(1)
+    parts = []
+    for part in _batch_chunks(x, height * width, filters.shape[1]):
+        of_group = [
+            torch.cdist(_columns(xg, weight, stride, padding, dilation), wg, p=1.0)
+            for xg, wg in zip(part.chunk(groups, 1), filters.chunk(groups), strict=True)
+        ]
+        parts.append(-torch.cat(of_group, 2).transpose(1, 2))
+    return torch.cat(parts).reshape(x.shape[0], weight.shape[0], height, width)
+
+
+@_adder_conv2d.register_fake
+def _(
+    x: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Tensor:
+    _check(x, weight, groups)
+    height, width = _output_size(x, weight, stride, padding, dilation)
+    return x.new_empty((x.shape[0], weight.shape[0], height, width))
+
+
+def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    x, weight, *ctx.geometry = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _backward(ctx, grad_y: Tensor):  # type: ignore[no-untyped-def]
+    x, weight = ctx.saved_tensors
+    stride, padding, dilation, groups = ctx.geometry
+    needs_x, needs_weight = ctx.needs_input_grad[:2]
+    grad_x, grad_weight = _gradients(x, weight, grad_y, stride, padding, dilation, groups, needs_x)
+    return (grad_x, grad_weight if needs_weight else None, None, None, None, None)
+
+
+def _gradients(
+    x: Tensor,
+    weight: Tensor,
+    grad_y: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    needs_x: bool,
+) -> tuple[Tensor | None, Tensor]:
+    """The paper's gradients, without ever holding positions x filters x taps values."""
+    filters = weight.flatten(1)
+    positions, taps = grad_y.shape[2] * grad_y.shape[3], filters.shape[1]
+    grad_filters = torch.zeros_like(filters)
+    grad_x = torch.empty_like(x) if needs_x else None
+    first = 0
+    for part in _batch_chunks(x, positions, taps):
+        last = first + part.shape[0]
+        grad_part = grad_y[first:last].flatten(2)
+        for g in range(groups):
+            xs = slice(g * weight.shape[1], (g + 1) * weight.shape[1])
+            ws = slice(g * weight.shape[0] // groups, (g + 1) * weight.shape[0] // groups)
+            columns = _columns(part[:, xs], weight, stride, padding, dilation)
+            grad = grad_part[:, ws]
+            # Sum over positions p of (X[p,k] - W[o,k]) * grad[o,p], as a matrix product.
+            grad_filters[ws] += (grad @ columns).sum(0)
+            grad_filters[ws] -= filters[ws] * grad.sum((0, 2))[:, None]
+            if grad_x is not None:
+                grad_columns = torch.zeros_like(columns)
+                for o, w in enumerate(filters[ws]):
+                    clipped = (w - columns).clamp_(-1, 1)
+                    grad_columns.addcmul_(clipped, grad[:, o, :, None])
+                grad_x[first:last, xs] = functional.fold(
+                    grad_columns.transpose(1, 2),
+                    (x.shape[2], x.shape[3]),
+                    (weight.shape[2], weight.shape[3]),
+                    dilation=tuple(dilation),
+                    padding=tuple(padding),
+                    stride=tuple(stride),
+                )
+        first = last
+    norm = grad_filters.norm().clamp_min(1e-12)
+    scaled = grad_filters * (ETA * grad_filters.numel() ** 0.5 / norm)
+    return grad_x, scaled.view_as(weight)
+
+
+_adder_conv2d.register_autograd(_backward, setup_context=_setup_context)

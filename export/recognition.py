@@ -1,0 +1,129 @@
+"""Telling the architecture of a checkpoint from its names and shapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from adder_onnx.errors import CheckpointError
+from adder_onnx.export.resnet import ResNet, ResNetConfig
+
+__all__ = ["architecture_name", "load_model", "recognize"]
+
+_IMAGENET_DEPTHS = {
+    ("basic", (2, 2, 2, 2)): 18,
+    ("basic", (3, 4, 6, 3)): 34,
+    ("bottleneck", (3, 4, 6, 3)): 50,
+    ("bottleneck", (3, 4, 23, 3)): 101,
+    ("bottleneck", (3, 8, 36, 3)): 152,
+}
+_KNOWN = "resnet8, 14, 20, … (CIFAR) and resnet18, 34, 50, 101, 152 (ImageNet)"
+_STAGE = re.compile(r"layer(\d+)\.(\d+)\.conv1\.adder")
+
+
+def architecture_name(config: ResNetConfig) -> str:
+    """The usual name, ``resnet`` and the number of layers, or one that lists the depths."""
+    if config.stem == "imagenet":
+        layers = _IMAGENET_DEPTHS.get((config.block, config.depths))
+        if layers is not None:
+            return f"resnet{layers}"
+    elif config.block == "basic" and len(config.depths) == 3 and len(set(config.depths)) == 1:
+        return f"resnet{6 * config.depths[0] + 2}"
+    return "-".join(["resnet", config.stem, config.block, *map(str, config.depths)])
+
+
+def recognize(state: Mapping[str, Tensor]) -> ResNetConfig:
+    """The network that a state dict belongs to.
+
+    The names ``layer1.0.conv1.adder`` and so on give the number of stages and blocks; the shapes
+    give the widths, classes and channels; a third layer in a block makes it a bottleneck; the size
+    of the first kernel tells CIFAR's networks from ImageNet's.
+
+    Raises:
+        CheckpointError: the names are not those of a known family, or one that is needed to tell
+            is missing or misshapen.
+    """
+    blocks = [(int(m[1]), int(m[2])) for m in map(_STAGE.fullmatch, state) if m]
+    if not blocks:
+        raise CheckpointError(
+            "unknown architecture: the checkpoint has no parameter layer1.0.conv1.adder; known are "
+            f"{_KNOWN}, with the parameter names of the reference implementation"
+        )
+    stages = max(stage for stage, _ in blocks)
+    depths = [sum(stage == i for stage, _ in blocks) for i in range(1, stages + 1)]
+    for i, depth in enumerate(depths, 1):
+        if depth == 0:
+            raise CheckpointError(f"layer{i}.0.conv1.adder is missing from the checkpoint")
+    widths = [_shape(state, f"layer{i}.0.conv1.adder")[0] for i in range(1, stages + 1)]
+    stem = _shape(state, "conv1.weight")
+    classes = _shape(state, "fc.weight")[0]
+    if stem[2] not in (3, 7):
+        raise CheckpointError(
+            f"unknown architecture: conv1.weight is {stem[2]} x {stem[3]}; expected 3 x 3 (CIFAR) "
+            "or 7 x 7 (ImageNet)"
+        )
+    return ResNetConfig(
+        stem="cifar" if stem[2] == 3 else "imagenet",
+        block="bottleneck" if "layer1.0.conv3.adder" in state else "basic",
+        depths=tuple(depths),
+        widths=tuple(widths),
+        classes=classes,
+        in_channels=stem[1],
+        classifier_bias="fc.bias" in state,
+    )
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, int, int, int]:
+    if name not in state:
+        raise CheckpointError(f"{name} is missing from the checkpoint")
+    shape = tuple(state[name].shape)
+    if len(shape) != 4:
+        raise CheckpointError(f"{name} has shape {shape}; expected four dimensions")
+    return shape
+
+
+def load_model(state: Mapping[str, Tensor], arch: str = "auto") -> ResNet:
+    """The network of a state dict, with its parameters, in evaluation mode.
+
+    Args:
+        state: as `read_state_dict` gives it.
+        arch: the name that the network must have, or ``auto``.
+
+    Raises:
+        CheckpointError: the architecture is unknown or not ``arch``, or a parameter is missing,
+            misshapen or superfluous.
+    """
+    config = recognize(state)
+    name = architecture_name(config)
+    if arch not in ("auto", name):
+        if re.fullmatch(r"resnet\d+", arch) is None:
+            raise CheckpointError(f"unknown architecture {arch!r}; known are {_KNOWN}")
+        raise CheckpointError(f"the checkpoint is a {name} by its names and shapes, not a {arch}")
+    with torch.device("meta"):
+        model = ResNet(config)
+    expected = model.state_dict()
+    missing = [key for key in expected if key not in state and "num_batches" not in key]
+    if missing:
+        raise CheckpointError(f"{_list(missing)} missing from the checkpoint, taken for a {name}")
+    unexpected = [key for key in state if key not in expected]
+    if unexpected:
+        raise CheckpointError(f"{_list(unexpected)} in the checkpoint not known to a {name}")
+    for key, tensor in state.items():
+        if tensor.shape != expected[key].shape:
+            raise CheckpointError(
+                f"{key} has shape {tuple(tensor.shape)} in the checkpoint; a {name} with these "
+                f"widths needs {tuple(expected[key].shape)}"
+            )
+    model.to_empty(device="cpu")
+    floats = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    model.load_state_dict(floats, strict=False)
+    return model.eval()
+
+
+def _list(names: list[str]) -> str:
+    shown = ", ".join(names[:5])
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{shown}{more} {'is' if len(names) == 1 else 'are'}"
