@@ -92,13 +92,16 @@ class ModelMetadata:
 
     def to_props(self) -> dict[str, str]:
         """The entries of ``metadata_props``."""
-        props: dict[str, str | None] = {
-            "architecture": self.architecture,
-            "preprocessing": self.preprocessing and json.dumps(asdict(self.preprocessing)),
-            "labels": self.labels and json.dumps(self.labels, ensure_ascii=False),
-            "checkpoint_sha256": self.checkpoint_sha256,
-        }
-        return {_PREFIX + key: value for key, value in props.items() if value}
+        props: dict[str, str] = {}
+        if self.architecture is not None:
+            props["architecture"] = self.architecture
+        if self.preprocessing is not None:
+            props["preprocessing"] = json.dumps(asdict(self.preprocessing))
+        if self.labels is not None:
+            props["labels"] = json.dumps(self.labels, ensure_ascii=False)
+        if self.checkpoint_sha256 is not None:
+            props["checkpoint_sha256"] = self.checkpoint_sha256
+        return {_PREFIX + key: value for key, value in props.items()}
 
     @classmethod
     def from_props(cls, props: Mapping[str, str]) -> ModelMetadata:
@@ -129,4 +132,5 @@ def _json(props: Mapping[str, str], key: str) -> Any:
 
 
 def _preprocessing(values: dict[str, Any]) -> Preprocessing:
-    return Preprocessing(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return Preprocessing(**fields)

@@ -97,7 +97,7 @@ def adder_conv2d(
         x: (N, C, H, W), float32 or float64.
         weight: (M, C / groups, kH, kW), of the same type.
         stride: as for ``torch.nn.functional.conv2d``, like the rest.
-        padding: zeros on both sides; a padded tap costs \\|0 - w\\|.
+        padding: zeros on both sides; a padded tap costs abs(0 - w).
         dilation: distance between taps.
         groups: number of groups of channels.
 
@@ -144,7 +144,7 @@ def _output_size(
 def _batch_chunks(x: Tensor, positions: int, taps: int) -> list[Tensor]:
     """The batch in parts whose image-to-column matrices are of bounded size."""
     per_image = max(1, positions * taps * x.element_size())
-    return list(x.split(max(1, _MAX_COLUMN_BYTES // per_image)))
+    return list(torch.split(x, max(1, _MAX_COLUMN_BYTES // per_image)))
 
 
 def _columns(

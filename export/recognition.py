@@ -13,7 +13,7 @@ from adder_onnx.export.resnet import ResNet, ResNetConfig
 
 __all__ = ["architecture_name", "load_model", "recognize"]
 
-_IMAGENET_DEPTHS = {
+_IMAGENET_DEPTHS: dict[tuple[str, tuple[int, ...]], int] = {
     ("basic", (2, 2, 2, 2)): 18,
     ("basic", (3, 4, 6, 3)): 34,
     ("bottleneck", (3, 4, 6, 3)): 50,

@@ -96,7 +96,7 @@ def run_command(
 
 @contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, where that is a terminal; gives a function to advance it."""
+    """A progress bar on standard error, if that is a terminal; gives a function to advance it."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),

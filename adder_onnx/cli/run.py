@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from adder_onnx.cli._command import (
     make_parser,
     positive,
@@ -15,7 +17,7 @@ from adder_onnx.cli._command import (
     run_command,
     write_json,
 )
-from adder_onnx.errors import ModelError
+from adder_onnx.errors import DataError, ModelError
 from adder_onnx.evaluation import FORMATS, SPLITS, Dataset, evaluate, open_dataset
 from adder_onnx.evaluation.accuracy import Model
 from adder_onnx.evaluation.preprocessing import preprocess
@@ -100,10 +102,6 @@ def _report_image(
     metadata: ModelMetadata,
     result: dict[str, Any],
 ) -> None:
-    import numpy as np
-
-    from adder_onnx.errors import DataError
-
     try:
         image = preprocess(dataset.load(0), preprocessing)
     except DataError as error:

@@ -67,7 +67,8 @@ def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            return image.copy()
+            copy: Image.Image = image.copy()
+            return copy
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is not an image that Pillow can read") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -45,7 +45,7 @@ def fuse_epilogues(graph: ir.Graph) -> int:
 
 def _fuse_consumer(graph: ir.Graph, node: ir.Node) -> bool:
     output = node.outputs[0]
-    uses = output.uses()
+    uses = list(output.uses())
     if len(uses) != 1 or output.is_graph_output():
         return False
     consumer = uses[0].node
@@ -137,7 +137,8 @@ def _per_filter(value: ir.Value, epilogue: Epilogue) -> NDArray[np.float64] | No
     filters = epilogue.scale.shape[0]
     if array is None or array.shape not in ((filters, 1, 1), (1, filters, 1, 1)):
         return None
-    return array.reshape(filters).astype(np.float64)
+    values: NDArray[np.float64] = np.asarray(array, np.float64).reshape(filters)
+    return values
 
 
 def _same_shape(a: ir.Value, b: ir.Value) -> bool:

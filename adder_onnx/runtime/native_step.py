@@ -45,7 +45,7 @@ class NativeExecutor:
         """The outputs, (N, M, oH, oW) float32 in the order of `outputs`, as fresh arrays."""
         arrays = [np.ascontiguousarray(values[name]) for name in self.inputs]
         shapes = tuple(array.shape for array in arrays)
-        compiled = self._programs.get_or_make(shapes, self._compile)  # type: ignore[arg-type]
+        compiled = self._programs.get_or_make(shapes, self._compile)
         results = [np.empty(shape, np.float32) for shape in compiled.output_shapes]
         arena = compiled.take_arena()
         try:

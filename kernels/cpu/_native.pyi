@@ -1,5 +1,7 @@
-"""The native CPU kernels. Arrays are NumPy, float32, C-contiguous; tensors are (N, C, H, W) outside
-a program and (N, H, W, C padded to `padded_channels`) inside it.
+"""The native CPU kernels.
+
+Arrays are NumPy, float32, C-contiguous; tensors are (N, C, H, W) outside a program and
+(N, H, W, C padded to `padded_channels`) inside it.
 """
 
 from collections.abc import Sequence

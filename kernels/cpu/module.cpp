@@ -83,8 +83,8 @@ void run_program(const Program& program, const Output& arena, const std::vector<
 
 NB_MODULE(_native, m) {
   nb::class_<AdderConv>(m, "AdderConv")
-      .def(nb::new_(&make_adder_conv), "weights"_a, "scale"_a, "bias"_a, "clip_min"_a,
-           "clip_max"_a, "strides"_a, "dilations"_a, "group"_a, "isa"_a);
+      .def(nb::new_(&make_adder_conv), "weights"_a.noconvert(), "scale"_a.noconvert(),
+           "bias"_a.noconvert(), "clip_min"_a, "clip_max"_a, "strides"_a, "dilations"_a, "group"_a, "isa"_a);
   nb::class_<Program>(m, "Program")
       .def(nb::init<>())
       .def(
@@ -112,7 +112,8 @@ NB_MODULE(_native, m) {
           },
           "conv"_a, "batch"_a, "in_size"_a, "out_size"_a, "pad_begin"_a, "x"_a, "z"_a, "y"_a)
       .def_prop_ro("arena_size", &Program::arena_size)
-      .def("run", &run_program, "arena"_a, "inputs"_a, "outputs"_a, "threads"_a);
+      .def("run", &run_program, "arena"_a.noconvert(), "inputs"_a.noconvert(),
+           "outputs"_a.noconvert(), "threads"_a);
   m.def("available_isas", [] {
     std::vector<std::string> names;
     for (Isa isa : available_isas()) names.emplace_back(isa_name(isa));

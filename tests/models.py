@@ -1,0 +1,68 @@
+"""Small ONNX models for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from adder_onnx.ops import DOMAIN, VERSION, function_bodies
+from adder_onnx.ops.reference import AdderConv
+
+Shape = Sequence[int | str | None]
+
+
+def adder_conv(x: str, w: str, y: str, **attributes: Any) -> onnx.NodeProto:
+    """An AdderConv node called ``n_`` and its output."""
+    return helper.make_node("AdderConv", [x, w], [y], f"n_{y}", domain=DOMAIN, **attributes)
+
+
+def node(op_type: str, inputs: Sequence[str], output: str, **attributes: Any) -> onnx.NodeProto:
+    """A standard node called ``n_`` and its output."""
+    return helper.make_node(op_type, inputs, [output], f"n_{output}", **attributes)
+
+
+def make_model(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: dict[str, Shape],
+    outputs: dict[str, Shape],
+    constants: dict[str, np.ndarray[Any, Any]] | None = None,
+    *,
+    elem_type: int = TensorProto.FLOAT,
+    opset: int = 18,
+    bodies: bool = True,
+    functions: Sequence[onnx.FunctionProto] = (),
+) -> onnx.ModelProto:
+    """A checked model; all inputs and outputs are of one element type."""
+    graph = helper.make_graph(
+        list(nodes),
+        "test",
+        [helper.make_tensor_value_info(n, elem_type, s) for n, s in inputs.items()],
+        [helper.make_tensor_value_info(n, elem_type, s) for n, s in outputs.items()],
+        [onnx.numpy_helper.from_array(a, n) for n, a in (constants or {}).items()],
+    )
+    domains = {"": opset, DOMAIN: VERSION, **{f.domain: 1 for f in functions}}
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid(d, v) for d, v in domains.items()],
+        functions=[*functions, *(function_bodies(opset) if bodies else [])],
+        ir_version=10,
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def oracle(
+    model: onnx.ModelProto, feed: dict[str, np.ndarray[Any, Any]]
+) -> list[np.ndarray[Any, Any]]:
+    """The outputs by onnx's reference evaluator, our operator by its NumPy reference."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    kept = [f for f in bare.functions if f.domain != DOMAIN]
+    del bare.functions[:]
+    bare.functions.extend(kept)
+    return ReferenceEvaluator(bare, new_ops=[AdderConv]).run(None, feed)  # type: ignore[return-value]

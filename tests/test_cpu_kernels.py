@@ -1,0 +1,360 @@
+"""The native kernels, every instruction set that this machine has, against the definition."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from adder_onnx.errors import InputError
+from adder_onnx.kernels.cpu import (
+    ISA_VARIABLE,
+    AdderConv,
+    Program,
+    available_isas,
+    padded_channels,
+    select_isa,
+)
+from adder_onnx.ops import ConvAttributes
+from adder_onnx.ops.reference import adder_conv as reference
+
+ALL_ISAS = ("scalar", "avx2", "avx512")
+
+
+@pytest.fixture(params=ALL_ISAS)
+def isa(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name not in available_isas():
+        pytest.skip(f"this machine lacks {name}; it has {', '.join(available_isas())}")
+    return name
+
+
+@dataclass
+class Layer:
+    """One adder convolution and all that its epilogue needs."""
+
+    x: NDArray[np.float32]
+    w: NDArray[np.float32]
+    a: ConvAttributes
+    scale: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    z: NDArray[np.float32] | None = None
+    clip: tuple[float, float] = (-np.inf, np.inf)
+
+    @property
+    def y_shape(self) -> tuple[int, int, int, int]:
+        height, width = self.a.output_size(self.x.shape[2:], self.w.shape[2:])
+        return (self.x.shape[0], self.w.shape[0], height, width)
+
+    def expected(self) -> NDArray[np.float64]:
+        """In float64, from the definition of the operator and of the epilogue."""
+        y = reference(self.x, self.w, self.a)
+        y = y * self.scale.astype(np.float64)[:, None, None]
+        y += self.bias.astype(np.float64)[:, None, None]
+        if self.z is not None:
+            y += self.z
+        return np.clip(y, *self.clip)
+
+    def tolerance(self) -> NDArray[np.float64]:
+        """Bound on a float32 error: partial sums, their total, and the epilogue's rounding."""
+        magnitude = -reference(np.abs(self.x), -np.abs(self.w), self.a)
+        taps = int(np.prod(self.w.shape[1:]))
+        roundings = min(taps, 64) + taps / 64 + 4
+        magnitude = magnitude * np.abs(self.scale.astype(np.float64))[:, None, None]
+        magnitude += np.abs(self.bias.astype(np.float64))[:, None, None]
+        if self.z is not None:
+            magnitude += np.abs(self.z)
+        return magnitude * roundings * 2.0**-24
+
+    def run(self, isa: str, threads: int) -> NDArray[np.float32]:
+        conv = AdderConv(
+            self.w,
+            self.scale,
+            self.bias,
+            *self.clip,
+            self.a.strides,
+            self.a.dilations,
+            self.a.group,
+            isa,
+        )
+        program = Program()
+        x_size, y_size = nhwc_size(self.x.shape), nhwc_size(self.y_shape)
+        inputs = [self.x]
+        program.add_nchw_to_nhwc(0, self.x.shape, 0)  # type: ignore[arg-type]
+        z_at = -1
+        if self.z is not None:
+            z_at = x_size + y_size
+            inputs.append(self.z)
+            program.add_nchw_to_nhwc(1, self.y_shape, z_at)
+        top, left, _, _ = self.a.resolve_pads(self.x.shape[2:], self.w.shape[2:])
+        program.add_adder_conv(
+            conv,
+            self.x.shape[0],
+            self.x.shape[2:],  # type: ignore[arg-type]
+            self.y_shape[2:],
+            (top, left),
+            0,
+            z_at,
+            x_size,
+        )
+        program.add_nhwc_to_nchw(x_size, self.y_shape, 0)
+        # Whatever is read without having been written shows up as NaN.
+        arena = np.full(program.arena_size, np.nan, np.float32)
+        y = np.full(self.y_shape, np.nan, np.float32)
+        program.run(arena, inputs, [y], threads)
+        return y
+
+
+def nhwc_size(shape: tuple[int, ...]) -> int:
+    n, c, h, w = shape
+    return n * h * w * padded_channels(c)
+
+
+def make_layer(
+    rng: np.random.Generator,
+    batch: int,
+    channels: int,
+    filters: int,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    **attributes: Any,
+) -> Layer:
+    a = ConvAttributes(**attributes)
+    x = rng.standard_normal((batch, channels, *size)).astype(np.float32)
+    w = rng.standard_normal((filters, channels // a.group, *kernel)).astype(np.float32)
+    scale = rng.uniform(-2, 2, filters).astype(np.float32)
+    bias = rng.standard_normal(filters).astype(np.float32)
+    return Layer(x, w, a, scale, bias)
+
+
+def assert_close(y: NDArray[Any], layer: Layer) -> None:
+    error = np.abs(y - layer.expected())
+    assert y.shape == error.shape
+    assert (error <= layer.tolerance()).all(), error.max()
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> Layer:
+    """Any shape that the operator takes: remainders of every tile, pads beyond the kernel."""
+    group = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    channels = group * draw(st.integers(1, 21))
+    filters = group * draw(st.integers(1, 37))
+    kernel = (draw(st.integers(1, 5)), draw(st.integers(1, 3)))
+    dilations = (draw(st.integers(1, 3)), draw(st.integers(1, 2)))
+    pads = tuple(draw(st.integers(0, 4)) for _ in range(4))
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    size = tuple(
+        draw(st.integers(max(1, s - pads[i] - pads[i + 2]), 11)) if s <= 11 else s
+        for i, s in enumerate(spans)
+    )
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    layer = make_layer(
+        rng,
+        draw(st.integers(0, 3)),
+        channels,
+        filters,
+        size,  # type: ignore[arg-type]
+        kernel,
+        strides=(draw(st.integers(1, 3)), draw(st.integers(1, 3))),
+        pads=pads,
+        dilations=dilations,
+        group=group,
+    )
+    if draw(st.booleans()):
+        layer.z = rng.standard_normal(layer.y_shape).astype(np.float32)
+    layer.clip = draw(st.sampled_from([(-np.inf, np.inf), (0.0, np.inf), (0.0, 6.0), (-1.0, 1.0)]))
+    return layer
+
+
+@pytest.mark.parametrize("isa", ALL_ISAS, indirect=True)
+def test_any_shape(isa: str) -> None:
+    @settings(max_examples=150, deadline=None)
+    @given(layer=layers(), threads=st.integers(1, 4))
+    def check(layer: Layer, threads: int) -> None:
+        assert_close(layer.run(isa, threads), layer)
+
+    check()
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "size", "kernel", "attributes"),
+    [
+        (64, 64, (14, 14), (3, 3), {"pads": (1, 1, 1, 1)}),
+        (128, 512, (7, 7), (1, 1), {"strides": (2, 2)}),
+        (512, 64, (7, 7), (3, 3), {"pads": (1, 1, 1, 1)}),
+        (16, 16, (32, 32), (3, 3), {"pads": (1, 1, 1, 1)}),
+        (32, 32, (9, 9), (3, 3), {"group": 32}),
+        (4, 8, (30, 30), (11, 11), {"strides": (4, 4), "pads": (5, 5, 5, 5)}),
+    ],
+)
+def test_shapes_of_real_networks(
+    isa: str,
+    channels: int,
+    filters: int,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    attributes: dict[str, Any],
+) -> None:
+    layer = make_layer(np.random.default_rng(0), 2, channels, filters, size, kernel, **attributes)
+    assert_close(layer.run(isa, 2), layer)
+
+
+def test_results_do_not_depend_on_threads_or_batch(isa: str) -> None:
+    layer = make_layer(np.random.default_rng(1), 5, 33, 40, (13, 9), (3, 3), pads=(1, 1, 1, 1))
+    y = layer.run(isa, 1)
+    for threads in (2, 3, 7):
+        np.testing.assert_array_equal(layer.run(isa, threads), y)
+    for n in range(5):
+        one = Layer(layer.x[n : n + 1], layer.w, layer.a, layer.scale, layer.bias)
+        np.testing.assert_array_equal(one.run(isa, 2), y[n : n + 1])
+
+
+def test_results_do_not_depend_on_the_instruction_set() -> None:
+    layer = make_layer(np.random.default_rng(2), 2, 70, 50, (8, 8), (3, 3), pads=(1, 1, 1, 1))
+    first, *others = [layer.run(name, 1) for name in available_isas()]
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+
+
+def test_sums_of_thousands_of_taps_stay_precise(isa: str) -> None:
+    """A single float32 accumulator would be off by about 1e-5 of the sum here."""
+    rng = np.random.default_rng(3)
+    w = rng.uniform(0.5, 1.5, (16, 512, 3, 3)).astype(np.float32)
+    x = np.zeros((1, 512, 3, 3), np.float32)
+    layer = Layer(x, w, ConvAttributes(), np.ones(16, np.float32), np.zeros(16, np.float32))
+    error = np.abs(layer.run(isa, 1) / layer.expected() - 1)
+    assert error.max() < 1e-6
+
+
+def test_padding_costs_the_weight(isa: str) -> None:
+    w = np.full((1, 1, 3, 3), 2, np.float32)
+    x = np.full((1, 1, 1, 1), 5, np.float32)
+    one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+    layer = Layer(x, w, ConvAttributes(pads=(1, 1, 1, 1)), one, zero)
+    assert layer.run(isa, 1).item() == -(8 * 2 + 3)
+
+
+def test_nan_and_infinity_pass_through(isa: str) -> None:
+    x = np.array([np.nan, np.inf, 1], np.float32).reshape(1, 1, 1, 3)
+    w = np.ones((20, 1, 1, 1), np.float32)
+    ones, zeros = np.ones(20, np.float32), np.zeros(20, np.float32)
+    for clip in ((-np.inf, np.inf), (0.0, 6.0)):
+        y = Layer(x, w, ConvAttributes(), ones, zeros, clip=clip).run(isa, 1)
+        assert np.isnan(y[..., 0]).all()
+        assert (y[..., 1] == clip[0]).all()
+        assert (y[..., 2] == 0).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 15, 16, 17, 64, 100])
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (16, 16)])
+def test_layout_conversions(channels: int, size: tuple[int, int]) -> None:
+    shape = (2, channels, *size)
+    x = np.random.default_rng(4).standard_normal(shape).astype(np.float32)
+    program = Program()
+    program.add_nchw_to_nhwc(0, shape, 0)
+    program.add_nhwc_to_nchw(0, shape, 0)
+    arena = np.full(program.arena_size, np.nan, np.float32)
+    y = np.empty_like(x)
+    program.run(arena, [x], [y], 2)
+    np.testing.assert_array_equal(y, x)
+    nhwc = arena.reshape(2, *size, padded_channels(channels))
+    np.testing.assert_array_equal(nhwc[..., :channels], x.transpose(0, 2, 3, 1))
+    assert (nhwc[..., channels:] == 0).all()
+
+
+def test_many_callers_share_the_pool() -> None:
+    layer = make_layer(np.random.default_rng(5), 2, 16, 16, (12, 12), (3, 3))
+    expected = layer.run(available_isas()[-1], 1)
+    wrong: list[int] = []
+
+    def call(i: int) -> None:
+        for _ in range(40):
+            if not np.array_equal(layer.run(available_isas()[-1], 1 + i % 4), expected):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def _run_in_child(layer: Layer, queue: Any) -> None:
+    queue.put(layer.run(available_isas()[-1], 3))
+
+
+def test_pool_survives_a_fork() -> None:
+    layer = make_layer(np.random.default_rng(6), 2, 16, 16, (12, 12), (3, 3))
+    expected = layer.run(available_isas()[-1], 3)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_run_in_child, args=(layer, queue))
+    child.start()
+    result = queue.get(timeout=60)
+    child.join(60)
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_arguments_are_checked() -> None:
+    ones = np.ones(4, np.float32)
+    w = np.ones((4, 2, 3, 3), np.float32)
+    isa = available_isas()[0]
+
+    def conv(
+        weights: Any = w,
+        scale: Any = ones,
+        strides: Any = (1, 1),
+        dilations: Any = (1, 1),
+        group: int = 1,
+        level: str = isa,
+    ) -> AdderConv:
+        return AdderConv(weights, scale, ones, 0.0, 1.0, strides, dilations, group, level)
+
+    with pytest.raises(ValueError, match="one value per filter"):
+        conv(scale=np.ones(3, np.float32))
+    with pytest.raises(ValueError, match="at least 1"):
+        conv(strides=(0, 1))
+    with pytest.raises(ValueError, match="multiple of group"):
+        conv(group=3)
+    with pytest.raises(ValueError, match="'sse9' is unknown"):
+        conv(level="sse9")
+    with pytest.raises(TypeError):
+        conv(weights=w.astype(np.float64))
+    program = Program()
+    with pytest.raises(ValueError, match="negative"):
+        program.add_nchw_to_nhwc(0, (1, -2, 3, 3), 0)
+    with pytest.raises(ValueError, match="overlaps"):
+        program.add_adder_conv(conv(), 1, (8, 8), (6, 6), (0, 0), 0, -1, 16)
+    program.add_nchw_to_nhwc(0, (1, 2, 3, 3), 0)
+    arena = np.zeros(program.arena_size, np.float32)
+    x = np.zeros((1, 2, 3, 3), np.float32)
+    with pytest.raises(ValueError, match="arena is too small"):
+        program.run(arena[:-1], [x], [], 1)
+    with pytest.raises(ValueError, match="too small"):
+        program.run(arena, [x[:, :1]], [], 1)
+    with pytest.raises(ValueError, match="wrong number of inputs"):
+        program.run(arena, [], [], 1)
+    with pytest.raises(ValueError, match="threads"):
+        program.run(arena, [x], [], 0)
+    with pytest.raises(TypeError):
+        program.run(arena, [x.astype(np.float64)], [], 1)
+    with pytest.raises(TypeError):
+        program.run(arena, [x.transpose(0, 1, 3, 2)], [], 1)
+
+
+def test_isa_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ISA_VARIABLE, raising=False)
+    assert select_isa() == available_isas()[-1]
+    monkeypatch.setenv(ISA_VARIABLE, "scalar")
+    assert select_isa() == "scalar"
+    monkeypatch.setenv(ISA_VARIABLE, "mmx")
+    with pytest.raises(InputError, match="ADDER_ONNX_CPU_ISA=mmx"):
+        select_isa()
