@@ -63,10 +63,10 @@ class Layer:
         return np.clip(y, *self.clip)
 
     def tolerance(self) -> NDArray[np.float64]:
-        """Bound on a float32 error: partial sums, their total, and the epilogue's rounding."""
+        """Bound on the error: 64 roundings of partial sums, then those of result and residual."""
         magnitude = -reference(np.abs(self.x), -np.abs(self.w), self.a)
         taps = int(np.prod(self.w.shape[1:]))
-        roundings = min(taps, 64) + taps / 64 + 4
+        roundings = min(taps, 64) + 4
         magnitude = magnitude * np.abs(self.scale.astype(np.float64))[:, None, None]
         magnitude += np.abs(self.bias.astype(np.float64))[:, None, None]
         if self.z is not None:

@@ -75,5 +75,4 @@ def _captured_by(graph: ir.Graph) -> list[ir.Value]:
     for node in graph:
         used += node_inputs(node)
         inside.update(node.outputs)
-    used += graph.outputs
-    return [value for value in used if value not in inside]
+    return [value for value in (*used, *graph.outputs) if value not in inside]

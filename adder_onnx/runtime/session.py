@@ -135,7 +135,8 @@ class InferenceSession:
             values.update(zip(executor.outputs, executor.run(values), strict=True))
             for name in release:
                 del values[name]
-        return [values[name].copy() if name in input_feed else values[name] for name in names]
+        kept = (*input_feed, *self._constants)
+        return [values[name].copy() if name in kept else values[name] for name in names]
 
     def _output_names(self, names: Sequence[str] | None) -> list[str]:
         known = [output.name for output in self._outputs]

@@ -12,7 +12,9 @@
 // pixel's input channels, or of a row of zeros where the position falls into the padding.
 //
 // Accuracy. Sums run over at most kPartialTaps taps in one float32 accumulator, which is then added
-// to the total; a single accumulator over thousands of taps loses three digits.
+// to a total in double, and scale and bias are applied to that. Batch normalisation subtracts a mean
+// that is often a thousand times the deviation from it, so a total in float32 would lose three
+// digits that the network needs.
 #pragma once
 
 #include "params.h"

@@ -1,0 +1,57 @@
+# make demo         installs without torch and runs a shipped model on shipped images
+# make demo-export  installs torch too and goes the whole way from the checkpoint
+# make test         lint, types and the whole test suite
+# make bench        times the adder layers of real networks beside the convolutions they replace
+
+PYTHON ?= python3
+VENV ?= .venv
+# The torch that the tests are run with. Installed first and by itself, so that nothing pulls in
+# another one.
+TORCH ?= torch==2.13.0
+PYTEST_ARGS ?= -n auto
+
+BIN := $(VENV)/bin
+DIGITS := examples/digits
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard kernels/cpu/*.cpp kernels/cpu/*.h kernels/cpu/*.inc)
+
+.PHONY: demo demo-export test lint types pytest bench clean
+
+demo: $(VENV)/.installed-cpu
+	$(BIN)/adder-run $(DIGITS)/resnet8_digits.onnx --data $(DIGITS)/test
+
+demo-export: $(VENV)/.installed-dev
+	mkdir -p build
+	$(BIN)/adder-export $(DIGITS)/resnet8_digits.pth build/resnet8_digits.onnx \
+	  --input-shape 1,8,8 --mean 0.3054 --std 0.3760
+	$(BIN)/adder-run build/resnet8_digits.onnx --data $(DIGITS)/test
+
+test: lint types pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy -p adder_onnx
+
+pytest: $(VENV)/.installed-dev
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/adder_layers.py
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed-cpu: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --editable '.[cpu]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-cpu
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist

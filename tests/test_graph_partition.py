@@ -1,0 +1,174 @@
+"""Cutting graphs, and the plans made of the parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from adder_onnx.graph.adder_node import is_adder_node, mark_adder_nodes
+from adder_onnx.graph.loading import load_graph
+from adder_onnx.graph.memory import Buffer, place_buffers
+from adder_onnx.graph.partition import Part, node_inputs, partition
+from adder_onnx.graph.plan import ChainStep, ConversionStep, OnnxruntimeStep, make_plan
+from tests.models import adder_conv, make_model, node
+
+W = np.ones((3, 3, 1, 1), np.float32)
+SHAPE = ["N", 3, 4, 4]
+
+
+def random_graph(seed: int) -> ir.Model:
+    """A random DAG of adder nodes and standard nodes, some of them joining two values."""
+    rng = np.random.default_rng(seed)
+    values, nodes = ["X0", "X1"], []
+    for i in range(int(rng.integers(1, 14))):
+        picked = [str(v) for v in rng.choice(values, 2)]
+        kind = rng.integers(3)
+        if kind == 0:
+            nodes.append(adder_conv(picked[0], "W", f"v{i}"))
+        else:
+            nodes.append(
+                node("Exp", picked[:1], f"v{i}") if kind == 1 else node("Sub", picked, f"v{i}")
+            )
+        values.append(f"v{i}")
+    used = {name for n in nodes for name in n.input}
+    outputs = [v for v in values if v not in used and v[0] == "v"]
+    return load_graph(
+        make_model(nodes, {"X0": SHAPE, "X1": SHAPE}, dict.fromkeys(outputs, SHAPE), {"W": W})
+    )
+
+
+def parts_of(model: ir.Model) -> list[Part]:
+    mark_adder_nodes(model.graph)
+    return partition(model.graph)
+
+
+def lower_bound(graph: ir.Graph) -> int:
+    """The most runs of standard nodes, separated by adder nodes, on any path of the graph."""
+    runs: dict[ir.Node, int] = {}
+    for n in graph:
+        producers = [v.producer() for v in node_inputs(n)]
+        before = [p for p in producers if p is not None]
+        runs[n] = max(
+            [runs[p] + (not is_adder_node(n) and is_adder_node(p)) for p in before]
+            + [0 if is_adder_node(n) else 1]
+        )
+    return max([r for n, r in runs.items() if not is_adder_node(n)], default=0)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_parts_are_complete_ordered_and_as_few_as_possible(seed: int) -> None:
+    model = random_graph(seed)
+    parts = parts_of(model)
+    nodes = [n for part in parts for n in part.nodes]
+    assert sorted(map(id, nodes)) == sorted(map(id, model.graph))
+    seen: set[ir.Node] = set()
+    for part in parts:
+        assert {is_adder_node(n) for n in part.nodes} == {part.is_chain}
+        for n in part.nodes:
+            producers = {v.producer() for v in node_inputs(n)} - {None}
+            assert producers <= seen | set(part.nodes)
+            assert producers <= seen | {p for p in part.nodes if nodes.index(p) < nodes.index(n)}
+        seen.update(part.nodes)
+    assert sum(not part.is_chain for part in parts) == lower_bound(model.graph)
+
+
+def test_standard_nodes_beside_a_chain_join_the_next_sub_model() -> None:
+    model = make_model(
+        [
+            adder_conv("X", "W", "A"),
+            node("Exp", ["X"], "B"),
+            node("Sub", ["A", "B"], "Y"),
+        ],
+        {"X": SHAPE},
+        {"Y": SHAPE},
+        {"W": W},
+    )
+    parts = parts_of(load_graph(model))
+    assert [(p.is_chain, len(p.nodes)) for p in parts] == [(True, 1), (False, 2)]
+
+
+def test_values_captured_by_a_subgraph_are_inputs() -> None:
+    branch = {}
+    for name, op_type in (("then_branch", "Exp"), ("else_branch", "Neg")):
+        body = make_model([node(op_type, ["A"], "out")], {"A": SHAPE}, {"out": SHAPE}).graph
+        del body.input[:]
+        branch[name] = body
+    cond = np.array(True)
+    model = make_model(
+        [adder_conv("X", "W", "A"), node("If", ["cond"], "Y", **branch)],
+        {"X": SHAPE},
+        {"Y": SHAPE},
+        {"W": W, "cond": cond},
+    )
+    plan = make_plan(load_graph(model))
+    assert [type(s) for s in plan.steps] == [
+        ConversionStep,
+        ChainStep,
+        ConversionStep,
+        OnnxruntimeStep,
+    ]
+    last = plan.steps[-1]
+    assert isinstance(last, OnnxruntimeStep)
+    assert last.inputs == ("A",)
+
+
+def test_plan_of_a_residual_network_is_one_chain() -> None:
+    model = make_model(
+        [
+            node("Conv", ["X", "K"], "S"),
+            adder_conv("S", "W", "A"),
+            node("Relu", ["A"], "B"),
+            adder_conv("B", "W", "C"),
+            node("Add", ["C", "S"], "D"),
+            node("Relu", ["D"], "E"),
+            node("GlobalAveragePool", ["E"], "Y"),
+        ],
+        {"X": SHAPE},
+        {"Y": ["N", 3, 1, 1]},
+        {"W": W, "K": W},
+    )
+    plan = make_plan(load_graph(model))
+    stem, entry, chain, exit_, head = plan.steps
+    assert isinstance(stem, OnnxruntimeStep)
+    assert (stem.inputs, stem.outputs, stem.nodes) == (("X",), ("S",), ("n_S",))
+    assert entry == ConversionStep("S", to_kernels=True)
+    assert isinstance(chain, ChainStep)
+    assert [n.name for n in chain.nodes] == ["n_A", "n_C"]
+    assert (chain.nodes[1].residual, chain.nodes[1].y) == ("S", "E")
+    assert exit_ == ConversionStep("E", to_kernels=False)
+    assert isinstance(head, OnnxruntimeStep)
+    assert head.outputs == ("Y",)
+    unfused = make_plan(load_graph(model), fuse=False)
+    assert sum(isinstance(s, ChainStep) for s in unfused.steps) == 2
+    assert sum(isinstance(s, OnnxruntimeStep) for s in unfused.steps) == 3
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_buffers_in_use_together_do_not_overlap(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    buffers = []
+    for _ in range(int(rng.integers(1, 30))):
+        first = int(rng.integers(0, 20))
+        buffers.append(Buffer(int(rng.integers(0, 1000)), first, first + int(rng.integers(0, 6))))
+    offsets, size = place_buffers(buffers)
+    occupied: dict[int, Any] = {}
+    for time in range(30):
+        block = np.zeros(size, int)
+        for buffer, offset in zip(buffers, offsets, strict=True):
+            assert offset % 16 == 0
+            if buffer.first <= time <= buffer.last:
+                block[offset : offset + buffer.size] += 1
+                assert offset + buffer.size <= size
+        assert (block <= 1).all()
+        occupied[time] = block.sum()
+    assert size >= max(occupied.values())
+
+
+def test_buffers_that_are_done_with_are_used_again() -> None:
+    """A chain of equal layers needs two buffers, however long it is."""
+    buffers = [Buffer(160, t, t + 1) for t in range(20)]
+    assert place_buffers(buffers)[1] == 320
+    assert place_buffers([]) == ([], 0)

@@ -1,0 +1,93 @@
+"""ResNet-50 at its real size: random filters, statistics set by a forward pass."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import adder_onnx
+from adder_onnx.cli import export
+from adder_onnx.export.resnet import ResNet, ResNetConfig
+from adder_onnx.graph.plan import ChainStep, OnnxruntimeStep
+
+pytestmark = pytest.mark.slow
+
+CONFIG = ResNetConfig(
+    "imagenet", "bottleneck", (3, 4, 6, 3), (64, 128, 256, 512), 1000, classifier_bias=True
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> ResNet:
+    torch.manual_seed(0)
+    model = ResNet(CONFIG).train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0  # the statistics of the one batch that follows
+    with torch.no_grad():
+        model(torch.randn(4, 3, 128, 128))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(network: ResNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resnet50")
+    torch.save(network.state_dict(), folder / "resnet50.pth")
+    status = export.main([str(folder / "resnet50.pth"), str(folder / "resnet50.onnx")])
+    assert status == 0
+    return folder / "resnet50.onnx"
+
+
+@pytest.fixture(scope="module")
+def images() -> NDArray[np.float32]:
+    return np.random.default_rng(1).standard_normal((8, 3, 224, 224)).astype(np.float32)
+
+
+def test_agrees_with_pytorch_at_batch_1_and_8(
+    network: ResNet, exported: Path, images: NDArray[np.float32]
+) -> None:
+    """A random network of 52 layers magnifies rounding: PyTorch's own is the yardstick."""
+    with torch.no_grad():
+        float32 = network(torch.from_numpy(images[:2])).numpy()
+        truth = network.double()(torch.from_numpy(images[:2]).double()).numpy()
+        network.float()
+    allowed = 2 * np.abs(float32 - truth).max()
+    assert allowed < 0.05 * np.abs(truth).max()
+    session = adder_onnx.InferenceSession(exported)
+    (eight,) = session.run(None, {"input": images})
+    (one,) = session.run(None, {"input": images[:1]})
+    assert eight.shape == (8, 1000)
+    assert np.abs(eight[:2] - truth).max() < allowed
+    assert np.abs(one - truth[:1]).max() < allowed
+    (middle,) = [s for s in session.plan.steps if isinstance(s, ChainStep)]
+    assert len(middle.nodes) == 52
+    assert sum(isinstance(s, OnnxruntimeStep) for s in session.plan.steps) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts kilobytes on Linux only")
+def test_memory_in_stock_onnxruntime(
+    exported: Path, images: NDArray[np.float32], tmp_path: Path
+) -> None:
+    """The function body must not need memory for positions x filters x taps."""
+    np.save(tmp_path / "images.npy", images)
+    script = (
+        "import resource, sys; sys.modules['adder_onnx'] = None\n"
+        "import numpy, onnxruntime\n"
+        "s = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])\n"
+        "y = s.run(None, {'input': numpy.load('images.npy')})[0]\n"
+        "numpy.save('logits.npy', y)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    command = [sys.executable, "-I", "-c", script, str(exported)]
+    result = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert int(result.stdout) * 1024 < 3 * 2**30
+    (ours,) = adder_onnx.InferenceSession(exported).run(None, {"input": images})
+    theirs = np.load(tmp_path / "logits.npy")
+    assert np.abs(ours - theirs).max() < 0.05 * np.abs(theirs).max()
