@@ -17,10 +17,12 @@ def check_writable(path: Path) -> None:
     Raises:
         AdderError: the folder does not exist or cannot be written to, or ``path`` is a folder.
     """
-    folder = path.parent
-    if path.is_dir():
+    if os.path.isdir(path):
         raise AdderError(f"cannot write {path}: it is a folder")
-    if not folder.is_dir():
+    if _is_special(path):
+        return
+    folder = Path(os.path.realpath(path)).parent
+    if not os.path.isdir(folder):
         raise AdderError(f"cannot write {path}: there is no folder {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise AdderError(f"cannot write {path}: no permission to write in {folder}")
@@ -29,10 +31,23 @@ def check_writable(path: Path) -> None:
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file under a temporary name beside it and renames that.
 
+    A symbolic link stays one: the file it points to is replaced. Devices and pipes, such as
+    /dev/stdout, are written to as they are.
+
     Raises:
         AdderError: the file cannot be written; nothing is left behind.
     """
     check_writable(path)
+    try:
+        if _is_special(path):
+            path.write_bytes(data)
+        else:
+            _replace(Path(os.path.realpath(path)), data)
+    except OSError as error:
+        raise AdderError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _replace(path: Path, data: bytes) -> None:
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(
@@ -44,10 +59,14 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-    except OSError as error:
+    except BaseException:  # an interrupt leaves nothing behind either
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise AdderError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
+
+
+def _is_special(path: Path) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 def _umask() -> int:

@@ -13,6 +13,8 @@ Each may be missing.
 from __future__ import annotations
 
 import json
+import math
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -56,6 +58,10 @@ class Preprocessing:
             raise ModelError(
                 f"{len(self.mean)} means and {len(self.std)} standard deviations for "
                 f"{self.channels} channels; expected one each per channel"
+            )
+        if not all(math.isfinite(value) for value in (*self.mean, *self.std)):
+            raise ModelError(
+                f"means {list(self.mean)} and standard deviations {list(self.std)} must be finite"
             )
         if min(self.std) <= 0:
             raise ModelError(f"standard deviations {list(self.std)} must be positive")
@@ -116,7 +122,7 @@ class ModelMetadata:
             return cls(
                 architecture=props.get(_PREFIX + "architecture"),
                 preprocessing=None if preprocessing is None else _preprocessing(preprocessing),
-                labels=None if labels is None else tuple(str(label) for label in labels),
+                labels=None if labels is None else _labels(labels),
                 checkpoint_sha256=props.get(_PREFIX + "checkpoint_sha256"),
             )
         except (TypeError, ValueError, KeyError) as error:
@@ -127,10 +133,26 @@ def _json(props: Mapping[str, str], key: str) -> Any:
     text = props.get(_PREFIX + key)
     try:
         return None if text is None else json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"the model's metadata {_PREFIX + key} is not JSON: {error}") from error
 
 
-def _preprocessing(values: dict[str, Any]) -> Preprocessing:
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+def _preprocessing(values: Any) -> Preprocessing:
+    if not isinstance(values, dict):
+        raise TypeError(f"{_PREFIX}preprocessing is not a JSON object")
+    fields: dict[str, Any] = dict(values)
+    for name in ("channels", "height", "width", "resize"):
+        if fields.get(name) is not None:
+            fields[name] = operator.index(fields[name])
+    for name in ("mean", "std"):
+        if name in fields:
+            fields[name] = tuple(float(value) for value in fields[name])
+    if not isinstance(fields.get("crop", False), bool):
+        raise TypeError(f"crop is {fields['crop']!r}; expected true or false")
     return Preprocessing(**fields)
+
+
+def _labels(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        raise TypeError(f"{_PREFIX}labels is not a JSON array")
+    return tuple(str(value) for value in values)

@@ -43,7 +43,7 @@ class AdderConv2d(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
-        if in_channels % groups or out_channels % groups:
+        if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"in_channels={in_channels} and out_channels={out_channels} must be multiples of "
                 f"groups={groups}"
@@ -133,11 +133,19 @@ def _check(x: Tensor, weight: Tensor, groups: int) -> None:
 def _output_size(
     x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]
 ) -> tuple[int, int]:
-    size = [
-        (x.shape[2 + i] + 2 * padding[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1) // stride[i]
-        + 1
-        for i in range(2)
-    ]
+    if min(stride) < 1 or min(padding) < 0 or min(dilation) < 1:
+        raise ValueError(
+            f"stride={stride}, padding={padding}, dilation={dilation}; expected at least 1, 0 and 1"
+        )
+    size = []
+    for i, name in enumerate(("height", "width")):
+        span = dilation[i] * (weight.shape[2 + i] - 1) + 1
+        padded = x.shape[2 + i] + 2 * padding[i]
+        if span > padded:
+            raise ValueError(
+                f"the kernel spans {span} pixels in {name}, more than the padded image's {padded}"
+            )
+        size.append((padded - span) // stride[i] + 1)
     return (size[0], size[1])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,18 +30,24 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb"):
             pass
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        with warnings.catch_warnings():
+            # Of pickle protocols and TorchScript: what cannot be read is refused below.
+            warnings.simplefilter("ignore")
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is not a PyTorch checkpoint of tensors only; save the model's state with "
             "torch.save(model.state_dict(), path)"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except Exception as error:  # a damaged file makes the unpickler fail in any way
         raise CheckpointError(f"{path} is not a PyTorch checkpoint, or is truncated") from error
-    if not isinstance(loaded, Mapping) or not loaded:
+    if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path} holds a {type(loaded).__name__}; expected a state dict")
+    if not loaded:
+        raise CheckpointError(f"{path} holds an empty state dict")
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(

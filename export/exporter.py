@@ -104,15 +104,17 @@ def export_model(
 
 
 def _torch_export(model: nn.Module, input_shape: tuple[int, int, int], opset: int) -> ir.Model:
-    # A batch of 1 would be taken for a constant.
-    example = torch.zeros(2, *input_shape)
     table: dict[Any, Any] = {torch.ops.adder_onnx.adder_conv2d.default: _translate}
-    exporter_log = logging.getLogger("torch.onnx")
-    level = exporter_log.level
-    exporter_log.setLevel(logging.ERROR)  # it warns that torchvision's operators are missing
+    # One warns that torchvision's operators are missing, the other of what is raised as well.
+    logs = [logging.getLogger("torch.onnx"), logging.getLogger("torch.export")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # A batch of 1 would be taken for a constant.
+            example = torch.zeros(2, *input_shape)
             program = torch.onnx.export(
                 model,
                 (example,),
@@ -129,7 +131,8 @@ def _torch_export(model: nn.Module, input_shape: tuple[int, int, int], opset: in
             f"PyTorch cannot export the model with inputs of {input_shape}: {_line(error)}"
         ) from error
     finally:
-        exporter_log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
     assert program is not None
     result: ir.Model = program.model
     return result

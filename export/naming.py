@@ -1,8 +1,9 @@
 """Names for an exported graph that come from the PyTorch modules.
 
-1. A node that holds parameters is named after the module that owns the first of them
-   (``layer1.0.conv1``); another after the module that called it: alone if that module has no
-   children (``layer1.0.relu``), else followed by the operator (``layer1.0.Add``).
+1. A node is named after the module that owns the first parameter which it alone holds
+   (``layer1.0.conv1``; the exporter merges equal parameters of different modules); without one,
+   after the module that called it: alone if that module has no children (``layer1.0.relu``), else
+   followed by the operator (``layer1.0.Add``).
 2. Where a name is taken, by a node of another operator, the operator is added
    (``layer1.0.conv1.Add``); where it is taken still, a number (``layer1.0.relu_1``).
 3. A node's output is named after the node, with ``_output`` behind it. Names of the graph's inputs,
@@ -42,7 +43,9 @@ def name_after_modules(graph: ir.Graph, model: nn.Module) -> None:
 
 def _base_name(node: ir.Node, modules: dict[str, nn.Module]) -> str:
     for value in node.inputs:
-        if value is not None and value.is_initializer() and value.name:
+        if value is None or not value.is_initializer() or not value.name:
+            continue
+        if all(use.node is node for use in value.uses()):
             owner = value.name.rpartition(".")[0]
             if owner in modules and owner:
                 return owner

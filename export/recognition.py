@@ -21,7 +21,8 @@ _IMAGENET_DEPTHS: dict[tuple[str, tuple[int, ...]], int] = {
     ("bottleneck", (3, 8, 36, 3)): 152,
 }
 _KNOWN = "resnet8, 14, 20, … (CIFAR) and resnet18, 34, 50, 101, 152 (ImageNet)"
-_STAGE = re.compile(r"layer(\d+)\.(\d+)\.conv1\.adder")
+_BLOCK = re.compile(r"layer([1-9][0-9]?)\.([0-9]+)\..+\.adder")
+_THIRD = re.compile(r"layer[0-9]+\.[0-9]+\.conv3\.adder")
 
 
 def architecture_name(config: ResNetConfig) -> str:
@@ -46,7 +47,7 @@ def recognize(state: Mapping[str, Tensor]) -> ResNetConfig:
         CheckpointError: the names are not those of a known family, or one that is needed to tell
             is missing or misshapen.
     """
-    blocks = [(int(m[1]), int(m[2])) for m in map(_STAGE.fullmatch, state) if m]
+    blocks = {(int(m[1]), m[2]) for m in map(_BLOCK.fullmatch, state) if m}
     if not blocks:
         raise CheckpointError(
             "unknown architecture: the checkpoint has no parameter layer1.0.conv1.adder; known are "
@@ -67,7 +68,7 @@ def recognize(state: Mapping[str, Tensor]) -> ResNetConfig:
         )
     return ResNetConfig(
         stem="cifar" if stem[2] == 3 else "imagenet",
-        block="bottleneck" if "layer1.0.conv3.adder" in state else "basic",
+        block="bottleneck" if any(map(_THIRD.fullmatch, state)) else "basic",
         depths=tuple(depths),
         widths=tuple(widths),
         classes=classes,
@@ -80,8 +81,8 @@ def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, int, int, int]:
     if name not in state:
         raise CheckpointError(f"{name} is missing from the checkpoint")
     shape = tuple(state[name].shape)
-    if len(shape) != 4:
-        raise CheckpointError(f"{name} has shape {shape}; expected four dimensions")
+    if len(shape) != 4 or 0 in shape:
+        raise CheckpointError(f"{name} has shape {shape}; expected four dimensions, none of them 0")
     return shape
 
 
@@ -112,6 +113,11 @@ def load_model(state: Mapping[str, Tensor], arch: str = "auto") -> ResNet:
     if unexpected:
         raise CheckpointError(f"{_list(unexpected)} in the checkpoint not known to a {name}")
     for key, tensor in state.items():
+        if tensor.is_meta or tensor.is_complex() or tensor.layout is not torch.strided:
+            raise CheckpointError(
+                f"{key} is a {tensor.dtype} tensor in {tensor.layout} on {tensor.device}; expected "
+                "dense real numbers"
+            )
         if tensor.shape != expected[key].shape:
             raise CheckpointError(
                 f"{key} has shape {tuple(tensor.shape)} in the checkpoint; a {name} with these "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -10,14 +11,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adder_onnx import __version__
 from adder_onnx.errors import AdderError
-from adder_onnx.files import write_atomically
+from adder_onnx.files import check_writable, write_atomically
 
 __all__ = [
     "comma_separated",
@@ -33,9 +34,15 @@ _BAD_INPUT = 2
 _INTERRUPTED = 130
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for all bad input; argparse itself prints the usage, too."""
+        self.exit(_BAD_INPUT, f"{self.prog}: error: {_one_line(message)} (--help shows how)\n")
+
+
 def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
     """A parser with the options that every command has."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=name,
         description=description,
         epilog=f"examples:\n{examples}",
@@ -60,6 +67,9 @@ def run_command(
 
     0 for done, 2 for a problem with what was given (one line on standard error), 1 for a defect.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files and classes may hold what the terminal's encoding does not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = parser.parse_args(argv)
     logging.basicConfig(
         level=logging.INFO if options.verbose else logging.WARNING,
@@ -67,13 +77,15 @@ def run_command(
         stream=sys.stderr,
     )
     try:
+        if options.json is not None and options.json != "-":
+            check_writable(Path(options.json))
         command(options)
         sys.stdout.flush()
         status = 0
     except AdderError as error:
         if options.verbose:
             logging.getLogger(__name__).info("details", exc_info=True)
-        print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{parser.prog}: error: {_one_line(str(error))}", file=sys.stderr)
         status = _BAD_INPUT
     except BrokenPipeError:
         # The reader of standard output has gone; nothing may be flushed to it at exit.
@@ -86,8 +98,8 @@ def run_command(
         if options.verbose:
             logging.getLogger(__name__).exception("details")
         print(
-            f"{parser.prog}: this is a defect of adder-onnx: {type(error).__name__}: {error} "
-            "(-v shows where)",
+            f"{parser.prog}: this is a defect of adder-onnx: {type(error).__name__}: "
+            f"{_one_line(str(error))} (-v shows where)",
             file=sys.stderr,
         )
         status = _DEFECT
@@ -104,7 +116,7 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    disable = not console.is_terminal
+    disable = not sys.stderr.isatty()  # FORCE_COLOR makes rich call anything a terminal
     with Progress(*columns, console=console, transient=True, disable=disable) as progress:
         task = progress.add_task(what, total=total)
         yield lambda count: progress.advance(task, count)
@@ -112,11 +124,16 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def write_json(destination: str, result: dict[str, Any]) -> None:
     """Writes a result to a file, or to standard output for ``-``."""
-    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    # In ASCII, which every encoding of standard output has, and names that are not Unicode too.
+    text = json.dumps(result, indent=2) + "\n"
     if destination == "-":
         sys.stdout.write(text)
     else:
         write_atomically(Path(destination), text.encode())
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
 
 
 def positive(text: str) -> int:

@@ -93,6 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace) -> None:
     check_writable(options.output)
+    if options.json not in (None, "-"):
+        check_writable(Path(options.json))
+    existing = options.output.exists() and options.checkpoint.exists()
+    if existing and options.output.samefile(options.checkpoint):
+        raise ExportError(f"{options.output} is the checkpoint; choose another output file")
     # torch takes seconds to import: not before the arguments are known to be right.
     from adder_onnx.export.checkpoint import read_state_dict, sha256
     from adder_onnx.export.exporter import export_model

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adder_onnx.cli._command import (
     make_parser,
@@ -17,15 +18,16 @@ from adder_onnx.cli._command import (
     run_command,
     write_json,
 )
-from adder_onnx.errors import DataError, ModelError
+from adder_onnx.errors import ModelError
 from adder_onnx.evaluation import FORMATS, SPLITS, Dataset, evaluate, open_dataset
-from adder_onnx.evaluation.accuracy import Model
-from adder_onnx.evaluation.preprocessing import preprocess
+from adder_onnx.evaluation.accuracy import Model, load_input
 from adder_onnx.metadata import ModelMetadata, Preprocessing
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.threads import available_cores
 
 __all__ = ["main"]
+
+_FLOATS = ("tensor(float16)", "tensor(float)", "tensor(double)")
 
 _EXAMPLES = """\
   adder-run resnet20.onnx --data cifar-10-batches-bin
@@ -74,6 +76,10 @@ def _run(options: argparse.Namespace) -> None:
     session = InferenceSession(options.model, device=options.device, threads=options.threads)
     metadata = ModelMetadata.from_props(session.metadata)
     model, classes = _classifier(session)
+    if metadata.labels is not None and len(metadata.labels) != classes:
+        raise ModelError(
+            f"the model has {classes} classes, but its metadata {len(metadata.labels)} labels"
+        )
     preprocessing = _preprocessing(session, metadata)
     dataset = open_dataset(options.data, options.format, options.split)
     result: dict[str, Any] = {
@@ -102,10 +108,7 @@ def _report_image(
     metadata: ModelMetadata,
     result: dict[str, Any],
 ) -> None:
-    try:
-        image = preprocess(dataset.load(0), preprocessing)
-    except DataError as error:
-        raise DataError(f"{options.data}: {error}") from error
+    image = load_input(dataset, 0, preprocessing)
     logits = model(image[None])[0].astype(np.float64)
     probabilities = np.exp(logits - logits.max())
     probabilities /= probabilities.sum()
@@ -175,14 +178,21 @@ def _classifier(session: InferenceSession) -> tuple[Model, int]:
             "adder-run needs a model with one float input (N, C, H, W); this one has "
             + ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
         )
-    classes = outputs[0].shape[-1] if len(outputs[0].shape) == 2 else None
-    if not isinstance(classes, int):
+    name, logits = inputs[0].name, outputs[0]
+    classes = logits.shape[-1] if len(logits.shape) == 2 else None
+    if not isinstance(classes, int) or logits.type not in _FLOATS:
         raise ModelError(
-            "adder-run needs a model whose first output is (N, classes); this one's is "
-            f"{outputs[0].name} {outputs[0].shape}"
+            "adder-run needs a model whose first output is float (N, classes); this one's is "
+            f"{logits.name} {logits.type} {logits.shape}"
         )
-    name = inputs[0].name
-    return lambda batch: session.run([outputs[0].name], {name: batch})[0], classes
+
+    def classify(batch: NDArray[np.float32]) -> NDArray[Any]:
+        result = session.run([logits.name], {name: batch})[0]
+        if not np.isfinite(result).all():
+            raise ModelError(f"the model's output {logits.name} holds values that are not finite")
+        return result
+
+    return classify, classes
 
 
 def _preprocessing(session: InferenceSession, metadata: ModelMetadata) -> Preprocessing:

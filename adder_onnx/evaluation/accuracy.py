@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from adder_onnx.evaluation.dataset import Dataset
 from adder_onnx.evaluation.preprocessing import preprocess
 from adder_onnx.metadata import Preprocessing
 
-__all__ = ["Accuracy", "Model", "evaluate", "predict"]
+__all__ = ["Accuracy", "Model", "evaluate", "load_input", "predict"]
 
 Model = Callable[[NDArray[np.float32]], NDArray[Any]]
 """A function from inputs (N, C, H, W) to logits (N, classes)."""
@@ -62,7 +63,7 @@ def evaluate(
         progress: is called with the number of images after each batch.
 
     Raises:
-        DataError: an image cannot be read or does not fit the model; a label is not a class.
+        DataError: an image cannot be read or does not fit the model; there are no labels.
     """
     if dataset.labels is None:
         raise DataError(f"{dataset.description} has no labels")
@@ -90,18 +91,24 @@ def predict(model: Model, batch: NDArray[np.float32], k: int) -> NDArray[np.int6
     return np.argsort(-logits, axis=1, kind="stable")[:, :k]
 
 
+def load_input(dataset: Dataset, i: int, preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """The model's input (C, H, W) for one image.
+
+    Raises:
+        DataError: the image cannot be read or does not fit the model; the message names it.
+    """
+    try:
+        return preprocess(dataset.load(i), preprocessing)
+    except DataError as error:
+        name = dataset.name_of(i)
+        raise DataError(str(error) if name in str(error) else f"{name}: {error}") from error
+
+
 def _batches(
     dataset: Dataset, preprocessing: Preprocessing, batch_size: int, workers: int
 ) -> Iterator[NDArray[np.float32]]:
     """Preprocessed batches in order, decoded by threads while the model runs."""
-
-    def load(i: int) -> NDArray[np.float32]:
-        try:
-            return preprocess(dataset.load(i), preprocessing)
-        except DataError as error:
-            name = dataset.name_of(i)
-            raise DataError(str(error) if name in str(error) else f"{name}: {error}") from error
-
+    load = partial(load_input, dataset, preprocessing=preprocessing)
     with ThreadPoolExecutor(workers) as pool:
         pending: deque[list[Future[NDArray[np.float32]]]] = deque()
         first = 0

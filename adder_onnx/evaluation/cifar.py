@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,12 +117,15 @@ class _ArrayUnpickler(pickle.Unpickler):
             ("numpy", "ndarray"),
             ("numpy.core.multiarray", "_reconstruct"),
             ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy.core.numeric", "_frombuffer"),
+            ("numpy._core.numeric", "_frombuffer"),
         }
     )
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._ALLOWED:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a batch")
-        if name == "_reconstruct":
-            module = "numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray"
+        # NumPy 2 has renamed numpy.core, and either may read what the other has written.
+        core = "numpy._core." if hasattr(np, "_core") else "numpy.core."
+        module = re.sub(r"^numpy\._?core\.", core, module)
         return super().find_class(module, name)

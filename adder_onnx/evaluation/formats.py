@@ -26,8 +26,17 @@ def open_dataset(path: Path, format: str = "auto", split: str = "auto") -> Datas
             there are any.
 
     Raises:
-        DataError: nothing is there, or it is not of the format.
+        DataError: nothing is there, it cannot be read, or it is not of the format.
     """
+    try:
+        return _open(path, format, split)
+    except OSError as error:
+        raise DataError(
+            f"cannot read {error.filename or path}: {error.strerror or error}"
+        ) from error
+
+
+def _open(path: Path, format: str, split: str) -> Dataset:
     if not path.exists():
         raise DataError(f"{path} does not exist; --data takes a folder or a file")
     if format == "auto":

@@ -68,9 +68,11 @@ def _open(path: Path) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             copy: Image.Image = image.copy()
+            # Only colours count, and Pillow warns when it converts a palette with transparency.
+            copy.info.pop("transparency", None)
             return copy
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is not an image that Pillow can read") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders of corrupt images may raise anything
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise DataError(f"cannot read the image {path}: {reason}") from error

@@ -20,9 +20,10 @@ def preprocess(image: Image.Image, how: Preprocessing) -> NDArray[np.float32]:
     """The input (C, H, W) for one image.
 
     Raises:
-        DataError: the image has another size than the model takes, or is too small to crop.
+        DataError: the image has another size than the model takes, is too small to crop, or has
+            pixels that are not of 8 bits per channel.
     """
-    image = image.convert("RGB" if how.channels == 3 else "L")
+    image = _convert(image, "RGB" if how.channels == 3 else "L")
     if how.resize is not None:
         image = _resize_shorter_side(image, how.resize)
     if how.crop:
@@ -37,6 +38,17 @@ def preprocess(image: Image.Image, how: Preprocessing) -> NDArray[np.float32]:
     mean = np.array(how.mean, np.float32)[:, None, None]
     std = np.array(how.std, np.float32)[:, None, None]
     return np.ascontiguousarray((scaled - mean) / std)
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode.startswith(("I", "F")):  # Pillow would clip these to 8 bits
+        raise DataError(
+            f"the image has pixels of mode {image.mode}; convert it to 8 bits per channel"
+        )
+    try:
+        return image.convert(mode)
+    except ValueError as error:
+        raise DataError(f"the image cannot be converted to {mode}: {error}") from error
 
 
 def _resize_shorter_side(image: Image.Image, length: int) -> Image.Image:

@@ -1,0 +1,384 @@
+"""`AdderConv2d`: the layer, its gradients and its operator."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.autograd import backward
+from torch.nn import functional
+
+from adder_onnx.export import AdderConv2d, adder_conv2d
+
+# The package's attribute of this name is the function.
+MODULE = importlib.import_module("adder_onnx.export.adder_conv2d")
+OPERATOR = torch.ops.adder_onnx.adder_conv2d.default
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def __str__(self) -> str:
+        values = (self.kernel, self.stride, self.padding, self.dilation)
+        return "-".join(f"{a}x{b}" for a, b in values) + f"-g{self.groups}"
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What `adder_conv2d` takes after the tensors."""
+        return (self.stride, self.padding, self.dilation, self.groups)
+
+
+ALL = [
+    Geometry(*values)
+    for values in itertools.product(
+        [(3, 3), (1, 1), (2, 3)],
+        [(1, 1), (2, 2), (3, 1)],
+        [(0, 0), (2, 1)],
+        [(1, 1), (1, 2)],
+        [1, 2, 4],
+    )
+]
+SOME = [
+    Geometry(padding=(1, 1)),
+    Geometry((1, 1), stride=(2, 2)),
+    Geometry((3, 3), stride=(2, 2), padding=(1, 1), groups=2),
+    Geometry((2, 3), stride=(3, 1), padding=(2, 1), dilation=(1, 2)),
+    Geometry((3, 1), dilation=(2, 1), padding=(0, 2), groups=4),
+]
+
+
+def patches(x: Array, g: Geometry) -> Array:
+    """The padded input at each output position, (N, oH, oW, C, kH, kW)."""
+    (pad_h, pad_w), (step_h, step_w), (gap_h, gap_w) = g.padding, g.stride, g.dilation
+    padded = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)))
+    reach_h, reach_w = gap_h * (g.kernel[0] - 1) + 1, gap_w * (g.kernel[1] - 1) + 1
+    tops = range(0, padded.shape[2] - reach_h + 1, step_h)
+    lefts = range(0, padded.shape[3] - reach_w + 1, step_w)
+    rows = [
+        [padded[:, :, t : t + reach_h : gap_h, k : k + reach_w : gap_w] for k in lefts]
+        for t in tops
+    ]
+    return np.moveaxis(np.array(rows), 2, 0)
+
+
+def definition(x: Array, w: Array, g: Geometry) -> Array:
+    """Equation 2 of the paper for each group on its own."""
+    per_group, filters = w.shape[1], w.shape[0] // g.groups
+    taps = patches(x, g)
+    parts = []
+    for i in range(g.groups):
+        of_group = taps[:, :, :, None, i * per_group : (i + 1) * per_group]
+        distance = np.abs(of_group - w[i * filters : (i + 1) * filters])
+        parts.append(-distance.sum(axis=(4, 5, 6)))
+    return np.moveaxis(np.concatenate(parts, axis=3), 3, 1)
+
+
+def paper_gradients(x: Array, w: Array, grad_y: Array, g: Geometry) -> tuple[Array, Array]:
+    """Equations 5 and 7 on the whole (positions, filters, taps) tensor, then equation 13."""
+    per_group, filters = w.shape[1], w.shape[0] // g.groups
+    # Where each tap of each patch lies in a padded image.
+    height, width = x.shape[2] + 2 * g.padding[0], x.shape[3] + 2 * g.padding[1]
+    inner = np.full((height, width), -1.0)
+    inner[g.padding[0] : height - g.padding[0], g.padding[1] : width - g.padding[1]] = np.arange(
+        x.shape[2] * x.shape[3]
+    ).reshape(x.shape[2:])
+    places = patches(inner[None, None], Geometry(g.kernel, g.stride, (0, 0), g.dilation))
+    taps = patches(x, g)
+    grad_w = np.zeros(w.shape)
+    grad_x = np.zeros(x.shape)
+    for i in range(g.groups):
+        xs, ws = (
+            slice(i * per_group, (i + 1) * per_group),
+            slice(i * filters, (i + 1) * filters),
+        )
+        columns = taps[:, :, :, xs].reshape(-1, 1, w[0].size)
+        rows = w[ws].reshape(1, filters, -1)
+        grad = np.moveaxis(grad_y[:, ws], 1, 3).reshape(-1, filters, 1)
+        grad_w[ws] = ((columns - rows) * grad).sum(0).reshape(w[ws].shape)
+        tap_grads = (np.clip(rows - columns, -1, 1) * grad).sum(1)
+        tap_grads = tap_grads.reshape(taps[:, :, :, xs].shape)
+        for n, row, column, c, k, m in np.ndindex(tap_grads.shape):
+            place = int(places[0, row, column, 0, k, m])
+            if place >= 0:
+                y, z = divmod(place, x.shape[3])
+                grad_x[n, xs.start + c, y, z] += tap_grads[n, row, column, c, k, m]
+    return grad_x, 0.2 * np.sqrt(w.size) / np.linalg.norm(grad_w) * grad_w
+
+
+def tensors(
+    g: Geometry, dtype: torch.dtype = torch.float64, batch: int = 2
+) -> tuple[Tensor, Tensor]:
+    """An input (batch, 4, 6, 7) and 4 filters, with differences inside and outside of [-1, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, 4, 6, 7, generator=generator, dtype=dtype)
+    w = torch.randn(4, 4 // g.groups, *g.kernel, generator=generator, dtype=dtype)
+    return x, w
+
+
+@pytest.fixture
+def two_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bounds the columns to two images of `tensors(SOME[2])`; records the images in each part."""
+    positions, taps, size = 3 * 4, 2 * 9, 8
+    monkeypatch.setattr(MODULE, "_MAX_COLUMN_BYTES", 2 * positions * taps * size + 1)
+    seen: list[int] = []
+    columns = MODULE._columns
+
+    def record(x: Tensor, *rest: Any) -> Tensor:
+        result: Tensor = columns(x, *rest)
+        assert result.numel() * result.element_size() <= MODULE._MAX_COLUMN_BYTES
+        seen.append(x.shape[0])
+        return result
+
+    monkeypatch.setattr(MODULE, "_columns", record)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rtol"), [(torch.float32, 2e-6), (torch.float64, 1e-14)], ids=["float32", "float64"]
+)
+@pytest.mark.parametrize("g", ALL, ids=str)
+def test_equals_definition(g: Geometry, dtype: torch.dtype, rtol: float) -> None:
+    x, w = tensors(g, dtype)
+    y = adder_conv2d(x, w, *g.arguments)
+    expected = definition(x.double().numpy(), w.double().numpy(), g)
+    assert y.dtype == dtype
+    assert y.is_contiguous()
+    assert y.shape == expected.shape
+    np.testing.assert_allclose(y.double().numpy(), expected, rtol=rtol)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_layer_is_its_operator_and_a_bias(bias: bool) -> None:
+    g = SOME[3]
+    layer = AdderConv2d(4, 6, g.kernel, g.stride, g.padding, g.dilation, bias=bias).double()
+    x, _ = tensors(g)
+    expected = definition(x.numpy(), layer.adder.detach().numpy(), g)
+    if bias:
+        assert layer.b is not None
+        expected += layer.b.detach().numpy()[:, None, None]
+    np.testing.assert_allclose(layer(x).detach().numpy(), expected, rtol=1e-13)
+
+
+def test_parameters_have_the_names_and_shapes_of_the_reference_implementation() -> None:
+    plain = AdderConv2d(4, 6, (3, 2), groups=2)
+    assert {k: tuple(v.shape) for k, v in plain.state_dict().items()} == {"adder": (6, 2, 3, 2)}
+    biased = AdderConv2d(4, 6, 3, bias=True)
+    assert {k: tuple(v.shape) for k, v in biased.state_dict().items()} == {
+        "adder": (6, 4, 3, 3),
+        "b": (6,),
+    }
+
+
+def test_one_number_means_both_directions() -> None:
+    layer = AdderConv2d(4, 4, 3, 2, 1, 2, 2)
+    assert (layer.kernel_size, layer.stride) == ((3, 3), (2, 2))
+    assert (layer.padding, layer.dilation) == ((1, 1), (2, 2))
+    x, w = tensors(SOME[2])
+    y = adder_conv2d(x, w, 2, 1, 1, 2)
+    torch.testing.assert_close(y, adder_conv2d(x, w, *SOME[2].arguments), rtol=0, atol=0)
+
+
+def test_repr_tells_the_geometry() -> None:
+    layer = AdderConv2d(4, 6, (3, 2), stride=2, padding=(1, 0), dilation=(1, 3), groups=2)
+    assert repr(layer) == (
+        "AdderConv2d(4, 6, kernel_size=(3, 2), stride=(2, 2), padding=(1, 0), dilation=(1, 3), "
+        "groups=2, bias=False)"
+    )
+
+
+def test_memory_layout_of_the_input_does_not_matter() -> None:
+    g = SOME[2]
+    x, w = tensors(g)
+    strided = x.to(memory_format=torch.channels_last)
+    y = adder_conv2d(strided, w, *g.arguments)
+    torch.testing.assert_close(y, adder_conv2d(x, w, *g.arguments), rtol=0, atol=0)
+    assert y.is_contiguous()
+
+
+def test_batch_of_none() -> None:
+    x, w = tensors(SOME[2], batch=0)
+    assert adder_conv2d(x, w, *SOME[2].arguments).shape == (0, 4, 3, 4)
+
+
+def test_chunks_of_the_batch_give_the_same(two_images_at_a_time: list[int]) -> None:
+    g = SOME[2]
+    x, w = tensors(g, batch=5)
+    y = adder_conv2d(x, w, *g.arguments)
+    assert two_images_at_a_time == [2, 2, 2, 2, 1, 1]  # for each of two groups
+    np.testing.assert_allclose(y.numpy(), definition(x.numpy(), w.numpy(), g), rtol=1e-13)
+
+
+def test_image_larger_than_the_bound_is_a_chunk_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODULE, "_MAX_COLUMN_BYTES", 1)
+    x, w = tensors(SOME[0], batch=3)
+    y = adder_conv2d(x, w, *SOME[0].arguments)
+    np.testing.assert_allclose(y.numpy(), definition(x.numpy(), w.numpy(), SOME[0]), rtol=1e-13)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize(
+    ("x", "w", "options", "message"),
+    [
+        ((1, 5, 4, 4), (3, 4, 3, 3), {}, r"\(3, 4, 3, 3\) with groups=1 does not fit"),
+        ((1, 4, 4, 4), (3, 2, 3, 3), {"groups": 2}, "groups=2 does not fit"),
+        ((1, 4, 4, 4), (4, 4, 3, 3), {"groups": 2}, "groups=2 does not fit"),
+        ((1, 4, 4, 4), (4, 4, 3, 3), {"groups": 0}, "groups=0 does not fit"),
+        ((4, 4, 4), (3, 4, 3, 3), {}, r"expected \(N, C, H, W\).*got \(4, 4, 4\)"),
+        ((1, 4, 4, 4), (3, 36), {}, r"expected .* and \(M, C/groups, kH, kW\).*\(3, 36\)"),
+        ((1, 4, 2, 4), (3, 4, 3, 3), {}, "spans 3 pixels in height.*padded image's 2"),
+        ((1, 4, 4, 1), (3, 4, 3, 3), {}, "spans 3 pixels in width.*padded image's 1"),
+        ((1, 4, 4, 4), (3, 4, 3, 3), {"dilation": (1, 2)}, "spans 5 pixels in width"),
+        ((1, 4, 4, 4), (3, 4, 3, 3), {"stride": 0}, r"stride=\[0, 0\]"),
+        ((1, 4, 4, 4), (3, 4, 3, 3), {"padding": -1}, r"padding=\[-1, -1\]"),
+        ((1, 4, 4, 4), (3, 4, 3, 3), {"dilation": (0, 1)}, r"dilation=\[0, 1\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    x: tuple[int, ...], w: tuple[int, ...], options: dict[str, Any], message: str, device: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        adder_conv2d(torch.zeros(x, device=device), torch.zeros(w, device=device), **options)
+
+
+@pytest.mark.parametrize(("channels", "filters", "groups"), [(4, 6, 4), (6, 4, 4), (4, 4, 0)])
+def test_layer_refuses_groups_that_do_not_divide(channels: int, filters: int, groups: int) -> None:
+    with pytest.raises(ValueError, match=f"in_channels={channels}.*groups={groups}"):
+        AdderConv2d(channels, filters, 3, groups=groups)
+
+
+def check_gradients(g: Geometry, batch: int) -> None:
+    x, w = (t.requires_grad_() for t in tensors(g, batch=batch))
+    y = adder_conv2d(x, w, *g.arguments)
+    grad_y = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=y.dtype)
+    backward(y, grad_y)
+    expected = paper_gradients(x.detach().numpy(), w.detach().numpy(), grad_y.numpy(), g)
+    assert x.grad is not None
+    assert w.grad is not None
+    np.testing.assert_allclose(x.grad.numpy(), expected[0], rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(w.grad.numpy(), expected[1], rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("g", SOME, ids=str)
+def test_gradients_are_the_papers(g: Geometry) -> None:
+    check_gradients(g, batch=2)
+
+
+def test_gradients_of_chunks(two_images_at_a_time: list[int]) -> None:
+    check_gradients(SOME[2], batch=5)
+    assert two_images_at_a_time == [2, 2, 2, 2, 1, 1] * 2  # forward, then backward
+
+
+def test_gradient_of_the_input_is_clipped_and_that_of_the_filter_is_not() -> None:
+    """One tap, by hand: HardTanh(W - X) for the input, X - W in sign for the filter."""
+    x = torch.tensor([-5.0, -0.5, 0.25, 3.0]).reshape(4, 1, 1, 1).requires_grad_()
+    w = torch.zeros(1, 1, 1, 1, requires_grad=True)
+    backward(adder_conv2d(x, w).sum())
+    assert x.grad is not None
+    assert w.grad is not None
+    assert x.grad.flatten().tolist() == [1.0, 0.5, -0.25, -1.0]
+    # The sum of X - W is -2.25; one element is rescaled to the norm 0.2.
+    torch.testing.assert_close(w.grad.flatten(), torch.tensor([-0.2]))
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_norm_of_the_filters_gradient_depends_on_their_number_alone(scale: float) -> None:
+    x, w = tensors(SOME[2])
+    w.requires_grad_()
+    backward((scale * adder_conv2d(x, w, *SOME[2].arguments)).sum())
+    assert w.grad is not None
+    assert w.grad.norm().item() == pytest.approx(0.2 * w.numel() ** 0.5)
+
+
+def test_gradient_of_nothing_is_zero() -> None:
+    x, w = (t.requires_grad_() for t in tensors(SOME[0]))
+    backward((0 * adder_conv2d(x, w)).sum())
+    assert x.grad is not None
+    assert w.grad is not None
+    assert not x.grad.any()
+    assert not w.grad.any()
+
+
+@pytest.mark.parametrize("frozen", ["input", "weight"])
+def test_only_what_is_asked_for_gets_a_gradient(frozen: str) -> None:
+    g = SOME[2]
+    both = [t.requires_grad_() for t in tensors(g)]
+    backward(adder_conv2d(both[0], both[1], *g.arguments).sum())
+    x, w = tensors(g)
+    wanted = w if frozen == "input" else x
+    wanted.requires_grad_()
+    backward(adder_conv2d(x, w, *g.arguments).sum())
+    of_both = both[1] if frozen == "input" else both[0]
+    assert (x if frozen == "input" else w).grad is None
+    assert wanted.grad is not None
+    assert of_both.grad is not None
+    torch.testing.assert_close(wanted.grad, of_both.grad, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "test_schema",
+        "test_autograd_registration",
+        "test_faketensor",
+        pytest.param("test_aot_dispatch_dynamic", marks=pytest.mark.slow),
+    ],
+)
+def test_operator_obeys_pytorchs_rules(rule: str) -> None:
+    g = SOME[2]
+    x, w = (t.requires_grad_() for t in tensors(g, torch.float32))
+    results = torch.library.opcheck(OPERATOR, (x, w, *g.arguments), test_utils=rule)
+    assert results == {rule: "SUCCESS"}
+
+
+def test_torch_export_keeps_the_operator_in_one_piece() -> None:
+    model = nn.Sequential(AdderConv2d(4, 6, 3, 2, 1, groups=2, bias=True), nn.ReLU()).eval()
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(model, (torch.zeros(2, 4, 6, 7),), dynamic_shapes=(batch,))
+    program = program.run_decompositions()
+    calls = [node for node in program.graph.nodes if node.target is OPERATOR]
+    assert [call.args[2:] for call in calls] == [([2, 2], [1, 1], [1, 1], 2)]
+    assert not [n for n in program.graph.nodes if "cdist" in str(n.target)]
+    x = torch.randn(3, 4, 6, 7)
+    torch.testing.assert_close(program.module()(x), model(x))
+
+
+def test_training_of_the_filters_lowers_the_loss() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            AdderConv2d(1, 8, 3, padding=1),
+            nn.BatchNorm2d(8, affine=False),
+            nn.ReLU(),
+            AdderConv2d(8, 2, 3, stride=2),
+            nn.BatchNorm2d(2, affine=False),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        # Stripes across against stripes down.
+        stripes = (torch.arange(8) % 2).float().repeat(8, 1)
+        x = torch.stack([stripes, stripes.T])[:, None].repeat(8, 1, 1, 1) + torch.rand(16, 1, 8, 8)
+        target = torch.arange(16) % 2
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    losses = []
+    for _ in range(30):
+        loss = functional.cross_entropy(model(x), target)
+        optimizer.zero_grad()
+        backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+    assert len(list(model.parameters())) == 2
+    assert losses[-1] < 0.5 * losses[0]
