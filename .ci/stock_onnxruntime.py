@@ -21,7 +21,7 @@ def check_digits(folder: Path) -> None:
     pixels = np.stack([np.asarray(Image.open(file), np.float32) / 255 for file in files])
     images = ((pixels - how["mean"][0]) / how["std"][0])[:, None].astype(np.float32)
     (logits,) = session.run(None, {"input": images})
-    right = sum(int(file.parent.name) == a for file, a in zip(files, logits.argmax(1)))
+    right = sum(int(file.parent.name) == a for file, a in zip(files, logits.argmax(1), strict=True))
     print(f"onnxruntime {onnxruntime.__version__}: digits {right} of {len(files)}")
     assert right / len(files) >= 0.95
 

@@ -105,9 +105,7 @@ class RandomGraph:
             self.add("Conv", [x, name], (n, filters, *size), **attributes)
             return
         name = self.weight(weight)
-        y = self.add(
-            "AdderConv", [x, name], (n, filters, *size), domain=DOMAIN, **attributes
-        )
+        y = self.add("AdderConv", [x, name], (n, filters, *size), domain=DOMAIN, **attributes)
         if rng.random() < 0.8:  # what AdderNets do; without it sums grow from layer to layer
             self.normalize(y, taps)
 

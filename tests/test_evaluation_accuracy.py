@@ -270,6 +270,14 @@ def test_as_many_classes_keep_their_numbers(names: tuple[str, ...] | None) -> No
     assert matched.labels.tolist() == [2, 0, 1]
 
 
+def test_names_that_the_model_knows_decide_even_where_the_counts_agree() -> None:
+    matched = _classes([2, 0, 1], ("cat", "dog", "eel")).with_model_classes(
+        3, ("eel", "dog", "cat")
+    )
+    assert matched.labels is not None
+    assert matched.labels.tolist() == [0, 2, 1]
+
+
 def test_other_numbers_of_classes_are_matched_by_name() -> None:
     matched = _classes([0, 1, 1, 0], ("cat", "dog")).with_model_classes(
         4, ("dog", "bird", "horse", "cat")

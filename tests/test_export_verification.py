@@ -116,6 +116,7 @@ def test_spoilt_logits_fail(
     result = verify(model, SHAPE, {"spoilt": lambda images: spoil(right(images))})
     assert not result.passes(RTOL)
     assert not result.passes(0.9)
+    assert not np.isnan(result.errors["spoilt"])  # NaN is neither the largest nor the smallest
 
 
 def test_broadcastable_logits_fail(model: nn.Module, right: Runner) -> None:
@@ -169,3 +170,14 @@ def test_model_is_left_as_it_was(model: nn.Module, right: Runner) -> None:
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
         assert value.dtype == torch.float32
+
+
+def test_without_rtol_pytorch_s_own_error_counts() -> None:
+    """1e-4 of the largest logit, or twice PyTorch's float32 error, but never beyond 2 %."""
+    assert Verification(10.0, {"r": 0.9e-3}, 0.0).passes()
+    assert not Verification(10.0, {"r": 1.1e-3}, 0.0).passes()
+    assert Verification(10.0, {"r": 0.019}, 0.01).passes()
+    assert not Verification(10.0, {"r": 0.021}, 0.01).passes()
+    assert not Verification(10.0, {"r": 0.21}, 5.0).passes()
+    assert not Verification(10.0, {"r": 0.1}, float("inf")).passes()
+    assert not Verification(10.0, {"r": 0.019}, 0.01).passes(1e-4)

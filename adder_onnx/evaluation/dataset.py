@@ -57,8 +57,8 @@ class Dataset:
     def with_model_classes(self, count: int, names: Sequence[str] | None) -> Dataset:
         """The data set with its labels in a model's numbering.
 
-        Classes keep their numbers where there are as many as the model has; otherwise they are
-        matched by name.
+        Classes are matched by name where the model has a label for each; otherwise they keep their
+        numbers, if there are as many as the model has.
 
         Args:
             count: number of the model's classes.
@@ -69,7 +69,8 @@ class Dataset:
         """
         if self.labels is None:
             return self
-        if self.classes is None or len(self.classes) == count:
+        known = names is not None and set(self.classes or ()) <= set(names)
+        if self.classes is None or (len(self.classes) == count and not known):
             if self.images and int(self.labels.max()) >= count:
                 raise DataError(
                     f"{self.description} has the label {self.labels.max()}, but the model "
