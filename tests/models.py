@@ -36,6 +36,7 @@ def make_model(
     opset: int = 18,
     bodies: bool = True,
     functions: Sequence[onnx.FunctionProto] = (),
+    domains: Sequence[str] = (),
 ) -> onnx.ModelProto:
     """A checked model; all inputs and outputs are of one element type."""
     graph = helper.make_graph(
@@ -45,10 +46,11 @@ def make_model(
         [helper.make_tensor_value_info(n, elem_type, s) for n, s in outputs.items()],
         [onnx.numpy_helper.from_array(a, n) for n, a in (constants or {}).items()],
     )
-    domains = {"": opset, DOMAIN: VERSION, **{f.domain: 1 for f in functions}}
+    others = [*domains, *(f.domain for f in functions)]
+    imports = {"": opset, DOMAIN: VERSION, **dict.fromkeys(others, 1)}
     model = helper.make_model(
         graph,
-        opset_imports=[helper.make_opsetid(d, v) for d, v in domains.items()],
+        opset_imports=[helper.make_opsetid(d, v) for d, v in imports.items()],
         functions=[*functions, *(function_bodies(opset) if bodies else [])],
         ir_version=10,
     )

@@ -109,6 +109,23 @@ class RandomGraph:
         if rng.random() < 0.8:  # what AdderNets do; without it sums grow from layer to layer
             self.normalize(y, taps)
 
+    def residual_block(self) -> None:
+        """An adder layer that keeps the shape, with what AdderNets put around it."""
+        x = self.pick()
+        n, c, h, w = self.shapes[x]
+        weight = self.rng.standard_normal((c, c, 3, 3))
+        if n * c * h * w > MAX_VALUES or c > 12:
+            return
+        inputs = [x, self.weight(weight)]
+        y = self.add("AdderConv", inputs, (n, c, h, w), domain=DOMAIN, pads=[1, 1, 1, 1])
+        self.normalize(y, 9 * c)
+        operands = [list(self.shapes)[-1], x]
+        if self.rng.random() < 0.5:
+            operands.reverse()
+        y = self.add("Add", operands, (n, c, h, w))
+        if self.rng.random() < 0.7:
+            self.add("Relu", [y], (n, c, h, w))
+
     def weight(self, array: NDArray[Any]) -> str:
         """A weight: constant, shared with an earlier node, an input, or computed."""
         array = array.astype(np.float32)
@@ -376,6 +393,7 @@ def random_model(seed: int) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
         graph.shapes[name] = shape
     operators: list[tuple[float, Any]] = [
         (6, lambda: graph.convolution("AdderConv")),
+        (2, graph.residual_block),
         (2, lambda: graph.convolution("Conv")),
         (1, graph.batch_normalization),
         (2, lambda: graph.unary("Relu")),

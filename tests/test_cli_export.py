@@ -336,7 +336,9 @@ def test_file_that_is_no_checkpoint(
         (["--input-shape", "1,32,32"], ["3 means", "1 channels"]),
         (["--input-shape", "1,32,32", "--mean", "0", "--std", "1"], ["3 channels", "gives 1"]),
         (["--mean", "0.5"], ["1 means", "3 channels"]),
-        (["--std", "1,1,0"], ["must be positive"]),
+        (["--std", "1,1,0"], ["positive"]),
+        (["--std", "1,nan,1"], ["nan"]),
+        (["--mean", "0,0,inf"], ["inf"]),
         (["--labels", "{folder}/none.txt"], ["{folder}/none.txt", "No such file"]),
         (["--labels", "{folder}/nine.txt"], ["{folder}/nine.txt has 9 labels", "10 classes"]),
         (["--labels", "{folder}/color.pth"], ["cannot read {folder}/color.pth", "utf-8"]),
@@ -421,9 +423,9 @@ def test_arguments_that_cannot_be_parsed(
     assert contents(folder) == before
     printed = capfd.readouterr()
     assert printed.out == ""
-    last = printed.err.splitlines()[-1]
-    assert last.startswith("adder-export: error: ")
-    assert words in last
+    (line,) = printed.err.splitlines()
+    assert line.startswith("adder-export: error: ")
+    assert words in line
 
 
 def test_help_has_examples(capfd: pytest.CaptureFixture[str]) -> None:

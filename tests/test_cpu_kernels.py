@@ -87,12 +87,12 @@ class Layer:
         program = Program()
         x_size, y_size = nhwc_size(self.x.shape), nhwc_size(self.y_shape)
         inputs = [self.x]
-        program.add_nchw_to_nhwc(0, self.x.shape, 0)  # type: ignore[arg-type]
+        program.add_nchw_to_nhwc(0, "float32", self.x.shape, 0)  # type: ignore[arg-type]
         z_at = -1
         if self.z is not None:
             z_at = x_size + y_size
             inputs.append(self.z)
-            program.add_nchw_to_nhwc(1, self.y_shape, z_at)
+            program.add_nchw_to_nhwc(1, "float32", self.y_shape, z_at)
         top, left, _, _ = self.a.resolve_pads(self.x.shape[2:], self.w.shape[2:])
         program.add_adder_conv(
             conv,
@@ -104,7 +104,7 @@ class Layer:
             z_at,
             x_size,
         )
-        program.add_nhwc_to_nchw(x_size, self.y_shape, 0)
+        program.add_nhwc_to_nchw(x_size, self.y_shape, 0, "float32")
         # Whatever is read without having been written shows up as NaN.
         arena = np.full(program.arena_size, np.nan, np.float32)
         y = np.full(self.y_shape, np.nan, np.float32)
@@ -258,8 +258,8 @@ def test_layout_conversions(channels: int, size: tuple[int, int]) -> None:
     shape = (2, channels, *size)
     x = np.random.default_rng(4).standard_normal(shape).astype(np.float32)
     program = Program()
-    program.add_nchw_to_nhwc(0, shape, 0)
-    program.add_nhwc_to_nchw(0, shape, 0)
+    program.add_nchw_to_nhwc(0, "float32", shape, 0)
+    program.add_nhwc_to_nchw(0, shape, 0, "float32")
     arena = np.full(program.arena_size, np.nan, np.float32)
     y = np.empty_like(x)
     program.run(arena, [x], [y], 2)
@@ -267,6 +267,43 @@ def test_layout_conversions(channels: int, size: tuple[int, int]) -> None:
     nhwc = arena.reshape(2, *size, padded_channels(channels))
     np.testing.assert_array_equal(nhwc[..., :channels], x.transpose(0, 2, 3, 1))
     assert (nhwc[..., channels:] == 0).all()
+
+
+def convert(x: NDArray[Any], to: str) -> NDArray[Any]:
+    """Through the kernels' layout into another element type."""
+    shape = (1, 1, 1, x.size)
+    program = Program()
+    program.add_nchw_to_nhwc(0, str(x.dtype), shape, 0)
+    program.add_nhwc_to_nchw(0, shape, 0, to)
+    y = np.empty(shape, to)
+    program.run(np.empty(program.arena_size, np.float32), [x.reshape(shape)], [y], 1)
+    return y.reshape(-1)
+
+
+def test_every_float16_becomes_the_right_float32() -> None:
+    halves = np.arange(65536, dtype=np.uint16).view(np.float16)
+    converted = convert(halves, "float32")
+    nan = np.isnan(halves)
+    assert np.isnan(converted[nan]).all()
+    np.testing.assert_array_equal(
+        converted[~nan].view(np.uint32), halves[~nan].astype(np.float32).view(np.uint32)
+    )
+
+
+def test_float32_is_rounded_to_float16_as_numpy_does() -> None:
+    """All halves, the points half way between them and their neighbours, and any bits."""
+    halves = np.arange(0x7C01, dtype=np.uint16).view(np.float16).astype(np.float32)
+    halves[-1] = 65536  # where infinity would be the next half
+    ties = (halves[1:] + halves[:-1]) / 2
+    random = np.random.default_rng(0).integers(0, 2**32, 200_000, np.uint32).view(np.float32)
+    values = [halves, ties, np.nextafter(ties, 0), np.nextafter(ties, np.float32(np.inf)), random]
+    x = np.concatenate([*values, *(-v for v in values)]).astype(np.float32)
+    with np.errstate(over="ignore"):
+        expected = x.astype(np.float16)
+    nan = np.isnan(x)
+    result = convert(x, "float16")
+    assert np.isnan(result[nan]).all()
+    np.testing.assert_array_equal(result[~nan].view(np.uint16), expected[~nan].view(np.uint16))
 
 
 def test_many_callers_share_the_pool() -> None:
@@ -330,22 +367,27 @@ def test_arguments_are_checked() -> None:
         conv(weights=w.astype(np.float64))
     program = Program()
     with pytest.raises(ValueError, match="negative"):
-        program.add_nchw_to_nhwc(0, (1, -2, 3, 3), 0)
+        program.add_nchw_to_nhwc(0, "float32", (1, -2, 3, 3), 0)
     with pytest.raises(ValueError, match="overlaps"):
         program.add_adder_conv(conv(), 1, (8, 8), (6, 6), (0, 0), 0, -1, 16)
-    program.add_nchw_to_nhwc(0, (1, 2, 3, 3), 0)
+    program.add_nchw_to_nhwc(0, "float32", (1, 2, 3, 3), 0)
     arena = np.zeros(program.arena_size, np.float32)
     x = np.zeros((1, 2, 3, 3), np.float32)
     with pytest.raises(ValueError, match="arena is too small"):
         program.run(arena[:-1], [x], [], 1)
-    with pytest.raises(ValueError, match="too small"):
+    with pytest.raises(ValueError, match="wrong size"):
         program.run(arena, [x[:, :1]], [], 1)
     with pytest.raises(ValueError, match="wrong number of inputs"):
         program.run(arena, [], [], 1)
     with pytest.raises(ValueError, match="threads"):
         program.run(arena, [x], [], 0)
-    with pytest.raises(TypeError):
-        program.run(arena, [x.astype(np.float64)], [], 1)
+    for wrong in (np.float16, np.float64, np.int32):
+        with pytest.raises(ValueError, match="wrong element type"):
+            program.run(arena, [x.astype(wrong)], [], 1)
+    with pytest.raises(ValueError, match="element type 'int8'"):
+        program.add_nchw_to_nhwc(1, "int8", (1, 2, 3, 3), 0)
+    with pytest.raises(ValueError, match="order of their numbers"):
+        program.add_nchw_to_nhwc(3, "float32", (1, 2, 3, 3), 0)
     with pytest.raises(TypeError):
         program.run(arena, [x.transpose(0, 1, 3, 2)], [], 1)
 

@@ -122,10 +122,10 @@ def paper_gradients(x: Array, w: Array, grad_y: Array, g: Geometry) -> tuple[Arr
 def tensors(
     g: Geometry, dtype: torch.dtype = torch.float64, batch: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """An input (batch, 4, 6, 7) and 4 filters, with differences inside and outside of [-1, 1]."""
+    """An input (batch, 4, 6, 7) and 8 filters, with differences inside and outside of [-1, 1]."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(batch, 4, 6, 7, generator=generator, dtype=dtype)
-    w = torch.randn(4, 4 // g.groups, *g.kernel, generator=generator, dtype=dtype)
+    w = torch.randn(8, 4 // g.groups, *g.kernel, generator=generator, dtype=dtype)
     return x, w
 
 
@@ -211,7 +211,7 @@ def test_memory_layout_of_the_input_does_not_matter() -> None:
 
 def test_batch_of_none() -> None:
     x, w = tensors(SOME[2], batch=0)
-    assert adder_conv2d(x, w, *SOME[2].arguments).shape == (0, 4, 3, 4)
+    assert adder_conv2d(x, w, *SOME[2].arguments).shape == (0, 8, 3, 4)
 
 
 def test_chunks_of_the_batch_give_the_same(two_images_at_a_time: list[int]) -> None:

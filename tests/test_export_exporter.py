@@ -362,9 +362,13 @@ def test_input_shape_that_does_not_fit(
     shape: tuple[int, int, int],
     words: str,
     capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    names = ("torch.onnx", "torch.export")
-    levels = [logging.getLogger(name).level for name in names]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export")]
+    for logger in loggers:
+        caplog.set_level(logging.INFO, logger.name)
+        monkeypatch.setattr(logger, "handlers", [caplog.handler])
     with pytest.raises(ExportError) as caught:
         export_model(nn.Sequential(make(), nn.Flatten()).eval(), shape)
     message = str(caught.value)
@@ -372,4 +376,5 @@ def test_input_shape_that_does_not_fit(
     assert words in message
     assert "\n" not in message
     assert capfd.readouterr() == ("", "")
-    assert [logging.getLogger(name).level for name in names] == levels
+    assert not caplog.records
+    assert [logger.level for logger in loggers] == [logging.INFO, logging.INFO]

@@ -143,7 +143,7 @@ def functional_forward(config: ResNetConfig, state: Mapping[str, Tensor], x: Ten
 @pytest.mark.parametrize(
     "config",
     [
-        ResNetConfig("cifar", "basic", (1, 2, 1), (4, 6, 8), 10),
+        ResNetConfig("cifar", "basic", (1, 2, 1), (4, 6, 6), 10),
         ResNetConfig("cifar", "basic", (2, 1), (5, 3), 4, in_channels=1, classifier_bias=True),
         ResNetConfig("cifar", "bottleneck", (1, 2), (2, 3), 5),
         ResNetConfig("imagenet", "basic", (1, 1, 1, 1), (4, 5, 6, 7), 6),

@@ -243,6 +243,38 @@ def test_shape_inference_with_unknown_dimensions() -> None:
     assert not dims[2].HasField("dim_value")
 
 
+@given(
+    kernel=st.integers(1, 5),
+    stride=st.integers(1, 2),
+    dilation=st.integers(1, 3),
+    auto_pad=st.sampled_from(["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]),
+    pads=st.tuples(*[st.integers(0, 6)] * 4),
+)
+def test_symbols_stay_where_the_size_stays(
+    kernel: int, stride: int, dilation: int, auto_pad: str, pads: tuple[int, ...]
+) -> None:
+    attributes: dict[str, Any] = {"strides": [1, stride], "dilations": [1, dilation]}
+    attributes |= {"pads": pads} if auto_pad == "NOTSET" else {"auto_pad": auto_pad}
+    graph = helper.make_graph(
+        [adder_conv("X", "W", "Y", **attributes)],
+        "g",
+        [
+            helper.make_tensor_value_info("X", TensorProto.FLOAT, ["N", 3, "H", "W"]),
+            helper.make_tensor_value_info("W", TensorProto.FLOAT, [5, 3, 1, kernel]),
+        ],
+        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, [None] * 4)],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)]
+    model = onnx.shape_inference.infer_shapes(
+        helper.make_model(graph, opset_imports=opsets), strict_mode=True
+    )
+    a = ConvAttributes.from_mapping(attributes)
+    stays = all(a.output_size((40, w), (1, kernel))[1] == w for w in range(30, 40))
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    assert (dims[3].dim_param == "W") is stays
+    assert dims[0].dim_param == "N"
+
+
 def test_reference_refuses_what_does_not_fit() -> None:
     with pytest.raises(ModelError, match="takes 4 input channels"):
         reference(np.zeros((1, 3, 5, 5)), np.zeros((2, 4, 3, 3)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from adder_onnx.errors import (
     MissingDependencyError,
     ModelError,
 )
+from adder_onnx.graph.plan import ChainStep, OnnxruntimeStep
+from adder_onnx.ops import ConvAttributes
+from adder_onnx.ops.reference import adder_conv as reference
 from adder_onnx.runtime import onnxruntime_step, threads
 from adder_onnx.runtime.lru import LruCache
 from tests.models import adder_conv, make_model, node, oracle
@@ -212,33 +216,250 @@ def test_failure_inside_onnxruntime_is_one_of_ours() -> None:
     assert s.run(None, {"X": image(3, 4)})[0].shape == (4, 3)
 
 
-@pytest.mark.parametrize("name", ["FLOAT16", "DOUBLE"])
-def test_other_types_run_through_the_body(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    dtype = {"FLOAT16": np.float16, "DOUBLE": np.float64}[name]
+def test_double_runs_through_the_body(caplog: pytest.LogCaptureFixture) -> None:
     model = make_model(
         [adder_conv("X", "W", "Y")],
         {"X": ["N", 3, 5, 5]},
         {"Y": ["N", 20, 3, 3]},
-        {"W": W1.astype(dtype)},
-        elem_type=getattr(TensorProto, name),
+        {"W": W1.astype(np.float64)},
+        elem_type=TensorProto.DOUBLE,
         bodies=False,
     )
     with caplog.at_level(logging.WARNING):
         s = adder_onnx.InferenceSession(model.SerializeToString())
     assert "'n_Y' is executed by onnxruntime through its function body" in caplog.text
-    x = image(1, 3, 5, 5).astype(dtype)
-    np.testing.assert_allclose(s.run(None, {"X": x})[0], oracle(model, {"X": x})[0], rtol=1e-3)
+    x = image(1, 3, 5, 5).astype(np.float64)
+    np.testing.assert_allclose(s.run(None, {"X": x})[0], oracle(model, {"X": x})[0], rtol=1e-12)
 
 
-def test_computed_weights_run_through_the_body() -> None:
+def test_float16_is_native(caplog: pytest.LogCaptureFixture) -> None:
+    """Inside a chain values are float32: the result is the exact one, rounded once."""
     model = make_model(
-        [node("Exp", ["V"], "W"), adder_conv("X", "W", "Y")],
+        [
+            adder_conv("X", "W1", "A", pads=[1, 1, 1, 1]),
+            node("Mul", ["A", "s"], "B"),
+            node("Relu", ["B"], "C"),
+            adder_conv("C", "W2", "D", pads=[1, 1, 1, 1]),
+            node("Add", ["D", "C"], "Y"),
+        ],
+        {"X": ["N", 3, 5, 5]},
+        {"Y": ["N", 20, 5, 5]},
+        {
+            "W1": W1.astype(np.float16),
+            "W2": W2.astype(np.float16),
+            "s": np.full((20, 1, 1), -0.1, np.float16),
+        },
+        elem_type=TensorProto.FLOAT16,
+    )
+    with caplog.at_level(logging.WARNING):
+        s = adder_onnx.InferenceSession(model.SerializeToString())
+    assert not caplog.records
+    assert [type(step).__name__ for step in s.plan.steps].count("OnnxruntimeStep") == 0
+    x = image(2, 3, 5, 5).astype(np.float16)
+    (y,) = s.run(None, {"X": x})
+    pads = ConvAttributes(pads=(1, 1, 1, 1))
+    c = np.maximum(reference(x, W1.astype(np.float16), pads) * float(np.float16(-0.1)), 0)
+    expected = reference(c, W2.astype(np.float16), pads) + c
+    assert y.dtype == np.float16
+    np.testing.assert_allclose(y, expected, rtol=2**-10)
+    stock = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"X": x})[0]
+    np.testing.assert_allclose(y, stock, rtol=0.01)
+
+
+def test_computed_weights_are_native() -> None:
+    model = make_model(
+        [node("Exp", ["V"], "W"), adder_conv("X", "W", "Y"), adder_conv("X", "V", "Z")],
+        {"X": ["N", 3, 5, 5], "V": [4, 3, 3, 3]},
+        {"Y": ["N", 4, 3, 3], "Z": ["N", 4, 3, 3]},
+    )
+    s = adder_onnx.InferenceSession(model.SerializeToString())
+    (chain,) = [step for step in s.plan.steps if isinstance(step, ChainStep)]
+    assert set(chain.weights) == {"W", "V"}
+    for _ in range(2):  # other weights in each run
+        feed = {"X": image(2, 3, 5, 5), "V": image(4, 3, 3, 3)}
+        for result, expected in zip(s.run(None, feed), oracle(model, feed), strict=True):
+            np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+def test_weights_computed_by_an_adder_node_come_from_another_chain() -> None:
+    """The first node's output has the shape of a weight: (4, 3, 3, 3) from a batch of 4."""
+    model = make_model(
+        [
+            adder_conv("V", "K", "A"),
+            node("Relu", ["A"], "W"),
+            adder_conv("X", "W", "B"),
+            node("Relu", ["B"], "Y"),
+        ],
         {"X": ["N", 3, 5, 5], "V": [4, 3, 3, 3]},
         {"Y": ["N", 4, 3, 3]},
+        {"K": -K},
     )
-    feed = {"X": image(2, 3, 5, 5), "V": image(4, 3, 3, 3)}
     s = adder_onnx.InferenceSession(model.SerializeToString())
+    assert sum(isinstance(step, ChainStep) for step in s.plan.steps) == 2
+    feed = {"X": image(2, 3, 5, 5), "V": image(4, 3, 3, 3)}
     np.testing.assert_allclose(s.run(None, feed)[0], oracle(model, feed)[0], rtol=1e-5)
+
+
+def test_weight_of_unknown_shape_runs_through_the_body(caplog: pytest.LogCaptureFixture) -> None:
+    model = make_model(
+        [adder_conv("X", "W", "Y")],
+        {"X": ["N", 3, 5, 5], "W": ["M", 3, "k", "k"]},
+        {"Y": ["N", "M", None, None]},
+    )
+    with caplog.at_level(logging.WARNING):
+        s = adder_onnx.InferenceSession(model.SerializeToString())
+    assert "function body" in caplog.text
+    feed = {"X": image(2, 3, 5, 5), "W": image(7, 3, 2, 2)}
+    np.testing.assert_allclose(s.run(None, feed)[0], oracle(model, feed)[0], rtol=1e-5)
+
+
+def test_nodes_without_names() -> None:
+    model = make_model(
+        [adder_conv("X", "W1", "A"), adder_conv("X", "W2", "B"), node("Sub", ["A", "B"], "Y")],
+        {"X": ["N", 3, 5, 5]},
+        {"Y": ["N", 20, 3, 3]},
+        {"W1": W1, "W2": W1[::-1].copy()},
+    )
+    for proto in model.graph.node:
+        proto.name = ""
+    feed = {"X": image(2, 3, 5, 5)}
+    s = adder_onnx.InferenceSession(model.SerializeToString())
+    np.testing.assert_allclose(s.run(None, feed)[0], oracle(model, feed)[0], atol=1e-4)
+
+
+def test_adder_node_behind_an_operator_that_onnx_does_not_know() -> None:
+    """Onnx cannot infer what comes out of com.microsoft.Gelu; onnxruntime can."""
+    model = make_model(
+        [
+            onnx.helper.make_node("Gelu", ["X"], ["G"], "gelu", domain="com.microsoft"),
+            adder_conv("G", "W1", "A"),
+            node("Relu", ["A"], "Y"),
+        ],
+        {"X": ["N", 3, 5, 5]},
+        {"Y": ["N", 20, 3, 3]},
+        {"W1": -10 * W1},
+        domains=["com.microsoft"],
+    )
+    s = adder_onnx.InferenceSession(model.SerializeToString())
+    assert sum(isinstance(step, ChainStep) for step in s.plan.steps) == 1
+    x = image(2, 3, 5, 5)
+    stock = onnxruntime.InferenceSession(model.SerializeToString())
+    np.testing.assert_allclose(
+        s.run(None, {"X": x})[0], stock.run(None, {"X": x})[0], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_sequences_and_text_pass_through() -> None:
+    text = onnx.helper.make_tensor_value_info("T", TensorProto.STRING, ["N"])
+    sequence = onnx.helper.make_tensor_sequence_value_info("S", TensorProto.FLOAT, None)
+    graph = onnx.helper.make_graph(
+        [
+            node("SequenceAt", ["S", "zero"], "Y"),
+            node("Identity", ["T"], "U"),
+            node("SequenceLength", ["S"], "L"),
+        ],
+        "g",
+        [sequence, text],
+        [
+            onnx.helper.make_tensor_value_info("Y", TensorProto.FLOAT, [None]),
+            onnx.helper.make_tensor_value_info("U", TensorProto.STRING, ["N"]),
+            onnx.helper.make_tensor_value_info("L", TensorProto.INT64, []),
+        ],
+        [onnx.numpy_helper.from_array(np.array(0), "zero")],
+    )
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    s = adder_onnx.InferenceSession(model.SerializeToString())
+    stock = onnxruntime.InferenceSession(model.SerializeToString())
+    assert [(v.name, v.type) for v in s.get_inputs()] == [
+        (v.name, v.type) for v in stock.get_inputs()
+    ]
+    feed = {"S": [image(3), image(3)], "T": np.array(["a", "b"])}
+    y, u, length = s.run(None, feed)
+    np.testing.assert_array_equal(y, feed["S"][0])
+    assert u.tolist() == ["a", "b"]
+    assert length == 2
+
+
+def test_torch_tensors_in_and_out(session: adder_onnx.InferenceSession) -> None:
+    torch = pytest.importorskip("torch")
+    x = image(2, 3, 6, 6)
+    (expected,) = session.run(None, {"X": x})
+    (result,) = session.run(None, {"X": torch.from_numpy(x)})
+    assert isinstance(result, torch.Tensor)
+    np.testing.assert_array_equal(result.numpy(), expected)
+    strided = torch.from_numpy(x).permute(0, 1, 3, 2)
+    (result,) = session.run(None, {"X": strided})
+    np.testing.assert_array_equal(
+        result.numpy(), session.run(None, {"X": x.transpose(0, 1, 3, 2)})[0]
+    )
+    with pytest.raises(InputError, match="'X' is not an array"):
+        session.run(None, {"X": torch.from_numpy(x).requires_grad_()})
+    with pytest.raises(InputError, match="'X' is not an array"):
+        session.run(None, {"X": torch.empty(2, 3, 6, 6, device="meta")})
+
+
+class _Exchangeable:
+    """What speaks DLPack and is neither NumPy's nor torch's."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._array.__dlpack_device__()
+
+
+def test_dlpack_in(session: adder_onnx.InferenceSession) -> None:
+    x = image(2, 3, 6, 6)
+    np.testing.assert_array_equal(
+        session.run(None, {"X": _Exchangeable(x)})[0], session.run(None, {"X": x})[0]
+    )
+
+
+def test_memory_is_what_was_planned() -> None:
+    """Two of the chain's tensors live at a time, and a run allocates no more than that."""
+    model = make_model(
+        [
+            adder_conv("X", "W1", "A", pads=[1, 1, 1, 1]),
+            adder_conv("A", "W2", "B", pads=[1, 1, 1, 1]),
+            adder_conv("B", "W2", "Y", pads=[1, 1, 1, 1]),
+        ],
+        {"X": ["N", 3, "H", "W"]},
+        {"Y": ["N", 20, "H", "W"]},
+        {"W1": W1, "W2": W2},
+    )
+    s = adder_onnx.InferenceSession(model.SerializeToString(), threads=1)
+    x = image(4, 3, 32, 32)
+    planned = 2 * 4 * 32 * 32 * 32 * 4  # twice (N, H, W, 20 padded to 32) float32
+    s.run(None, {"X": x[:1]})
+    tracemalloc.start()
+    (y,) = s.run(None, {"X": x})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert planned + y.nbytes <= peak < planned + y.nbytes + 100_000
+    memory = s.memory()
+    assert [m.shapes for m in memory] == [{"X": (1, 3, 32, 32)}, {"X": (4, 3, 32, 32)}]
+    assert [m.peak_bytes for m in memory] == [planned // 4, planned]
+    assert [m.arenas for m in memory] == [1, 1]
+    s.run(None, {"X": x})
+    assert [m.arenas for m in s.memory()] == [1, 1]
+
+
+def test_model_of_adder_nodes_only_and_of_none() -> None:
+    only = make_model(
+        [adder_conv("X", "W1", "Y")], {"X": ["N", 3, 5, 5]}, {"Y": ["N", 20, 3, 3]}, {"W1": W1}
+    )
+    s = adder_onnx.InferenceSession(only.SerializeToString())
+    assert not any(isinstance(step, OnnxruntimeStep) for step in s.plan.steps)
+    x = image(2, 3, 5, 5)
+    np.testing.assert_allclose(s.run(None, {"X": x})[0], oracle(only, {"X": x})[0], rtol=1e-5)
+    none = make_model([node("Relu", ["X"], "Y")], {"X": ["N"]}, {"Y": ["N"]})
+    s = adder_onnx.InferenceSession(none.SerializeToString())
+    assert [type(step) for step in s.plan.steps] == [OnnxruntimeStep]
+    np.testing.assert_array_equal(s.run(None, {"X": -x.ravel()})[0], np.maximum(-x.ravel(), 0))
 
 
 def test_residual_of_another_shape_at_run_time_is_an_error() -> None:

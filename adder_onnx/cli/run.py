@@ -187,7 +187,7 @@ def _classifier(session: InferenceSession) -> tuple[Model, int]:
         )
 
     def classify(batch: NDArray[np.float32]) -> NDArray[Any]:
-        result = session.run([logits.name], {name: batch})[0]
+        result: NDArray[Any] = session.run([logits.name], {name: batch})[0]
         if not np.isfinite(result).all():
             raise ModelError(f"the model's output {logits.name} holds values that are not finite")
         return result

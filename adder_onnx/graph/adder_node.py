@@ -30,6 +30,7 @@ __all__ = [
 
 _FUSED = "FusedAdderConv"
 _EPILOGUE = "adder_onnx.epilogue"
+_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class AdderNode:
         x: name of the input, (N, C, H, W).
         residual: name of the residual, (N, M, oH, oW), or None.
         y: name of the output, (N, M, oH, oW).
-        weight: (M, C/group, kH, kW), float32.
+        weight: (M, C/group, kH, kW), float32; or the name of a computed value of that shape.
         scale: (M,), float32.
         bias: (M,), float32.
         clip_min: lower bound of the output, -inf for none.
@@ -88,7 +89,7 @@ class AdderNode:
     x: str
     residual: str | None
     y: str
-    weight: NDArray[np.float32]
+    weight: NDArray[np.float32] | str
     scale: NDArray[np.float32]
     bias: NDArray[np.float32]
     clip_min: float
@@ -107,7 +108,7 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
 def mark_adder_nodes(graph: ir.Graph) -> list[ir.Node]:
     """Turns every AdderConv that our kernels can execute into an adder node of the plan.
 
-    These are the float32 ones with constant weights in the main graph.
+    These are the float32 and float16 ones in the main graph whose number of filters is known.
 
     Returns:
         The AdderConv nodes that are left to onnxruntime and their function body.
@@ -116,10 +117,11 @@ def mark_adder_nodes(graph: ir.Graph) -> list[ir.Node]:
     for node in graph.all_nodes():
         if (node.domain, node.op_type) != (DOMAIN, "AdderConv"):
             continue
-        weight = constant(node.inputs[1])
-        x = node.inputs[0]
-        if node.graph is graph and weight is not None and x and x.dtype == ir.DataType.FLOAT:
-            filters = weight.shape[0]
+        x, weight = node.inputs[0], node.inputs[1]
+        assert x is not None
+        assert weight is not None
+        filters = weight.shape[0] if weight.shape is not None else None
+        if node.graph is graph and x.dtype in _TYPES and isinstance(filters, int):
             node.op_type = _FUSED
             set_epilogue(node, Epilogue(np.ones(filters), np.zeros(filters)))
         else:
@@ -146,14 +148,17 @@ def adder_node(node: ir.Node) -> AdderNode:
     """The kernels' view of an adder node."""
     epilogue = epilogue_of(node)
     weight = constant(node.inputs[1])
-    assert weight is not None
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     return AdderNode(
         name=node.name or value_name(node.outputs[0]),
         x=value_name(node.inputs[0]),
         residual=value_name(node.inputs[2]) if epilogue.has_residual else None,
         y=value_name(node.outputs[0]),
-        weight=np.ascontiguousarray(weight, np.float32),
+        weight=(
+            value_name(node.inputs[1])
+            if weight is None
+            else np.ascontiguousarray(weight, np.float32)
+        ),
         scale=epilogue.scale.astype(np.float32),
         bias=epilogue.bias.astype(np.float32),
         clip_min=epilogue.clip_min,

@@ -7,7 +7,7 @@ A node is fused where
    a. BatchNormalization in inference mode with constant parameters, folded into scale and bias;
    b. Mul or Add with a constant of one value per filter, (M, 1, 1) or (1, M, 1, 1), likewise;
    c. Add with a value of the same type and provably the same shape: the residual;
-   d. Relu: the lower clip;
+   d. Relu, or Clip with constant bounds (ReLU6 is one): the clip;
 3. and the epilogue's order scale, bias, residual, clip allows it: a and b not after c or d, c not
    after c or d, d not after d.
 
@@ -16,6 +16,7 @@ The adder node then stands where the fused node stood and produces its output.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -82,10 +83,10 @@ _Fused = tuple[Epilogue, ir.Value | None]
 def _fuse_batch_normalization(epilogue: Epilogue, output: ir.Value, node: ir.Node) -> _Fused | None:
     """Y = (x - mean) / sqrt(var + epsilon) * gamma + beta."""
     parameters = [constant(value) for value in node.inputs[1:]]
-    training = node.attributes.get_int("training_mode", 0)
-    if not epilogue.is_affine or node.inputs[0] is not output or training:
+    training = node.attributes.get_int("training_mode", 0) or len(node.outputs) > 1
+    if not epilogue.is_affine or training:
         return None
-    if any(p is None or p.shape != epilogue.scale.shape for p in parameters):
+    if any(p is None for p in parameters):
         return None
     gamma, beta, mean, variance = (np.asarray(p, np.float64) for p in parameters)
     factor = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
@@ -108,7 +109,7 @@ def _fuse_add(epilogue: Epilogue, output: ir.Value, node: ir.Node) -> _Fused | N
     addend = _per_filter(other, epilogue)
     if addend is not None:
         return epilogue.then(node, bias=epilogue.bias + addend), None
-    if other.dtype != output.dtype or not _same_shape(other, output):
+    if not _same_shape(other, output):
         return None
     return epilogue.then(node, has_residual=True), other
 
@@ -117,9 +118,28 @@ def _fuse_relu(epilogue: Epilogue, output: ir.Value, node: ir.Node) -> _Fused | 
     return None if epilogue.is_clipped else (epilogue.then(node, clip_min=0.0), None)
 
 
+def _fuse_clip(epilogue: Epilogue, output: ir.Value, node: ir.Node) -> _Fused | None:
+    """Clip since opset 11, whose bounds are optional inputs; before, they are attributes."""
+    if epilogue.is_clipped:
+        return None
+    bounds = {
+        "clip_min": node.attributes.get_float("min", -math.inf),
+        "clip_max": node.attributes.get_float("max", math.inf),
+    }
+    for name, value in zip(bounds, node.inputs[1:], strict=False):
+        if value is None:
+            continue
+        bound = constant(value)
+        if bound is None or bound.size != 1:
+            return None
+        bounds[name] = float(bound.item())
+    return epilogue.then(node, **bounds), None
+
+
 _RULES: dict[str, Callable[[Epilogue, ir.Value, ir.Node], _Fused | None]] = {
     "Add": _fuse_add,
     "BatchNormalization": _fuse_batch_normalization,
+    "Clip": _fuse_clip,
     "Mul": _fuse_mul,
     "Relu": _fuse_relu,
 }

@@ -1,15 +1,24 @@
 """Cutting a graph into onnxruntime sub-models and chains of adder nodes, which take turns.
 
 Every node gets a level. A chain of level k runs after the sub-models of levels 1 … k, and a
-sub-model of level k after the chains of levels 0 … k-1:
+sub-model of level k after the chains of levels 0 … k-1. The lowest levels possible are
 
     level(adder node)    = max over predecessors p of level(p), or 0
     level(standard node) = max over predecessors p of level(p) + (1 if p is an adder node), or 1
 
-Standard nodes of one level form one sub-model, adder nodes of one level one chain. A path of the
-graph with k runs of standard nodes, separated by adder nodes, needs k sub-models in any partition;
-the highest level of a standard node is the largest such k, so there are never more sub-models than
-needed. Edges never lead to an earlier part, so no group depends on itself through another.
+(A chain is channels-last inside, and filters are not: an adder node whose filters an adder node
+computes is one level above that, too.)
+
+Standard nodes of one level form one sub-model. A path of the graph with k runs of standard nodes,
+separated by adder nodes, needs k sub-models in any partition; the highest level of a standard node
+is the largest such k, so there are never more sub-models than needed.
+
+Adder nodes of one level form one chain. Those that nobody waits for yet may run later than at their
+lowest level: a chain is made only at a level that is the last possible one for some node, and takes
+along all that can run there. (The greedy choice of points that meet a set of intervals; it makes
+the fewest chains for these sub-models.)
+
+Edges never lead to an earlier part, so no group depends on itself through another.
 """
 
 from __future__ import annotations
@@ -33,20 +42,49 @@ class Part:
 
 def partition(graph: ir.Graph) -> list[Part]:
     """The parts of a topologically sorted graph, in the order in which they run."""
+    inputs = {node: _producers(node) for node in graph}
     levels: dict[ir.Node, int] = {}
+    for node, producers in inputs.items():
+        lowest = 0 if is_adder_node(node) else 1
+        levels[node] = max([lowest, *(levels[p] + step for p, step in producers)])
+    _join_chains(inputs, levels)
     groups: dict[tuple[int, bool], list[ir.Node]] = {}
     for node in graph:
-        is_adder = is_adder_node(node)
-        level = 0 if is_adder else 1
-        for value in node_inputs(node):
-            producer = value.producer()
-            if producer is not None:
-                step = not is_adder and is_adder_node(producer)
-                level = max(level, levels[producer] + step)
-        levels[node] = level
-        groups.setdefault((level, is_adder), []).append(node)
+        groups.setdefault((levels[node], is_adder_node(node)), []).append(node)
     # Of one level, the sub-model comes before the chain.
-    return [Part(is_adder, tuple(groups[level, is_adder])) for level, is_adder in sorted(groups)]
+    return [Part(is_chain, tuple(groups[level, is_chain])) for level, is_chain in sorted(groups)]
+
+
+_Producers = list[tuple[ir.Node, int]]
+"""The nodes that a node waits for, each with the least difference of their levels."""
+
+
+def _producers(node: ir.Node) -> _Producers:
+    found = []
+    for value in node_inputs(node):
+        producer = value.producer()
+        if producer is not None:
+            leaves_chain = not is_adder_node(node) or value is node.inputs[1]
+            found.append((producer, int(leaves_chain and is_adder_node(producer))))
+    return found
+
+
+def _join_chains(inputs: dict[ir.Node, _Producers], levels: dict[ir.Node, int]) -> None:
+    """Moves adder nodes to later levels where that makes fewer chains."""
+    last = max(levels.values(), default=0)
+    latest = {node: last if is_adder_node(node) else level for node, level in levels.items()}
+    for node, producers in reversed(inputs.items()):
+        for producer, step in producers:
+            if is_adder_node(producer):
+                latest[producer] = min(latest[producer], latest[node] - step)
+    needed: list[int] = []
+    adders = [node for node in inputs if is_adder_node(node)]
+    for node in sorted(adders, key=lambda node: latest[node]):
+        if not needed or needed[-1] < levels[node]:
+            needed.append(latest[node])
+    for node in adders:
+        lowest = max([levels[node], *(levels[p] + step for p, step in inputs[node])])
+        levels[node] = min(level for level in needed if level >= lowest)
 
 
 def node_inputs(node: ir.Node) -> list[ir.Value]:

@@ -42,11 +42,13 @@ class ConversionStep:
 
     Attributes:
         value: name of the value.
-        to_kernels: True from (N, C, H, W) to channels-last, False back.
+        to_kernels: True from (N, C, H, W) to channels-last float32, False back.
+        type: ``float32`` or ``float16``: that of the (N, C, H, W) side.
     """
 
     value: str
     to_kernels: bool
+    type: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,13 @@ class ChainStep:
         nodes: in the order in which they run.
         inputs: names of the values it takes, channels-last.
         outputs: names of the values it gives, channels-last.
+        weights: names of the computed weights it takes, (M, C/group, kH, kW).
     """
 
     nodes: tuple[AdderNode, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    weights: tuple[str, ...] = ()
 
 
 Step = OnnxruntimeStep | ConversionStep | ChainStep
@@ -98,7 +102,8 @@ def make_plan(model: ir.Model, *, fuse: bool = True) -> Plan:
     for node in mark_adder_nodes(graph):
         _logger.warning(
             "node %r is executed by onnxruntime through its function body, which is slow: our "
-            "kernels take float32 inputs and constant weights in the main graph",
+            "kernels take float32 and float16 inputs, outside control flow, and a known number of "
+            "filters",
             node.name,
         )
     if fuse:
@@ -109,15 +114,7 @@ def make_plan(model: ir.Model, *, fuse: bool = True) -> Plan:
     for part, inputs in parts:
         outputs = [value for node in part.nodes for value in node.outputs if value in needed]
         if part.is_chain:
-            steps += [ConversionStep(name, to_kernels=True) for name in map(value_name, inputs)]
-            steps.append(
-                ChainStep(
-                    tuple(adder_node(node) for node in part.nodes),
-                    tuple(map(value_name, inputs)),
-                    tuple(map(value_name, outputs)),
-                )
-            )
-            steps += [ConversionStep(name, to_kernels=False) for name in map(value_name, outputs)]
+            steps += _chain_steps(part, inputs, outputs)
         else:
             steps.append(_onnxruntime_step(model, part, inputs, outputs))
     return Plan(
@@ -143,6 +140,29 @@ def _entering(part: Part) -> list[ir.Value]:
             if value not in inside and not value.is_initializer()
         )
     )
+
+
+def _chain_steps(part: Part, inputs: list[ir.Value], outputs: list[ir.Value]) -> list[Step]:
+    """A chain between the conversions of what enters and leaves it."""
+    entering = {value for node in part.nodes for value in (node.inputs[0], *node.inputs[2:])}
+    images = [value for value in inputs if value in entering]
+    weights = {value for node in part.nodes for value in node.inputs[1:2]}
+    chain = ChainStep(
+        tuple(adder_node(node) for node in part.nodes),
+        tuple(map(value_name, images)),
+        tuple(map(value_name, outputs)),
+        tuple(value_name(value) for value in inputs if value in weights),
+    )
+    return [
+        *(ConversionStep(value_name(v), to_kernels=True, type=_numpy_type(v)) for v in images),
+        chain,
+        *(ConversionStep(value_name(v), to_kernels=False, type=_numpy_type(v)) for v in outputs),
+    ]
+
+
+def _numpy_type(value: ir.Value) -> str:
+    assert value.dtype is not None
+    return str(value.dtype.numpy())
 
 
 def _onnxruntime_step(

@@ -110,6 +110,15 @@ class ConvAttributes:
             end.append(total - first)
         return (begin[0], begin[1], end[0], end[1])
 
+    def keeps_size(self, axis: int, kernel: int) -> bool:
+        """Whether the output is as large as the input along an axis (0: height), for any input."""
+        if self.strides[axis] != 1:
+            return False
+        if self.auto_pad == "NOTSET":
+            total = self.pads[axis] + self.pads[axis + 2]
+            return total == (kernel - 1) * self.dilations[axis]
+        return self.auto_pad.startswith("SAME") or kernel == 1
+
     def output_size(self, input_size: Sequence[int], kernel_size: Sequence[int]) -> tuple[int, int]:
         """Height and width of the output for an image and kernel of (height, width).
 

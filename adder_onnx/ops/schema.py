@@ -48,7 +48,10 @@ def _dims(tensor: onnx.TypeProto.Tensor) -> list[int | str | None] | None:
 
 
 def _infer_adder_conv(ctx: Any) -> None:
-    """Type and shape inference: the output's type is X's, its shape that of ONNX ``Conv``."""
+    """Type and shape inference: the output's type is X's, its shape that of ONNX ``Conv``.
+
+    Beyond that, a symbolic height or width that the operator keeps stays the same symbol.
+    """
     x_type, w_type = ctx.get_input_type(0), ctx.get_input_type(1)
     if x_type is None:
         return
@@ -72,6 +75,11 @@ def _infer_adder_conv(ctx: Any) -> None:
             y: list[int | str | None] = [x[0], w[0] if w else None, None, None]
             if all(isinstance(d, int) for d in (*x[2:], *kernel)):
                 y[2:] = attributes.output_size([int(d or 0) for d in x[2:]], kernel)
+            else:
+                y[2:] = [
+                    size if isinstance(k, int) and attributes.keeps_size(axis, k) else None
+                    for axis, (size, k) in enumerate(zip(x[2:], kernel, strict=True))
+                ]
             shape = y_type.tensor_type.shape
             for dim in y:
                 proto = shape.dim.add()

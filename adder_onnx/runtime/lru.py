@@ -24,6 +24,11 @@ class LruCache(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def items(self) -> list[tuple[K, V]]:
+        """The keys and values, the one used last at the end."""
+        with self._lock:
+            return list(self._values.items())
+
     def get_or_make(self, key: K, make: Callable[[K], V]) -> V:
         """The value for ``key``, made by ``make(key)`` where it is not there.
 

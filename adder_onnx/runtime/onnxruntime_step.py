@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from adder_onnx.errors import InputError, MissingDependencyError, ModelError
 from adder_onnx.graph.plan import OnnxruntimeStep
 
-__all__ = ["OnnxruntimeExecutor", "import_onnxruntime", "make_session_options"]
+__all__ = ["OnnxruntimeExecutor", "import_onnxruntime", "make_session_options", "one_line"]
 
 
 def import_onnxruntime() -> Any:
@@ -58,7 +58,9 @@ class OnnxruntimeExecutor:
                 enable_fallback=0,
             )
         except Exception as error:  # onnxruntime's errors have no common base but Exception
-            raise ModelError(f"onnxruntime refuses a part of the model: {_line(error)}") from error
+            raise ModelError(
+                f"onnxruntime refuses a part of the model: {one_line(error)}"
+            ) from error
 
     def run(self, values: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs, in the order of `outputs`, for the inputs in ``values``.
@@ -70,10 +72,10 @@ class OnnxruntimeExecutor:
         try:
             results: list[NDArray[Any]] = self._session.run(list(self.outputs), feeds)
         except Exception as error:
-            raise InputError(f"onnxruntime failed on this input: {_line(error)}") from error
+            raise InputError(f"onnxruntime failed on this input: {one_line(error)}") from error
         return results
 
 
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """An error of onnxruntime on one line."""
     return " ".join(str(error).split())

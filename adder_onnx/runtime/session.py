@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from adder_onnx.errors import InputError
 from adder_onnx.graph.loading import load_graph, read_model
-from adder_onnx.graph.plan import OnnxruntimeStep, Plan, Step, make_plan
+from adder_onnx.graph.plan import ChainStep, ConversionStep, OnnxruntimeStep, Plan, Step, make_plan
+from adder_onnx.runtime.arrays import to_numpy, to_same_kind
 from adder_onnx.runtime.devices import resolve_device
-from adder_onnx.runtime.native_step import NativeExecutor
+from adder_onnx.runtime.native_step import NativeExecutor, NativeMemory
 from adder_onnx.runtime.onnxruntime_step import OnnxruntimeExecutor, make_session_options
 from adder_onnx.runtime.threads import resolve_threads
+from adder_onnx.runtime.type_inference import complete_types
 
 __all__ = ["InferenceSession", "NodeArg"]
 
@@ -75,7 +77,9 @@ class InferenceSession:
         options = make_session_options(session_options, self._threads)
         model = read_model(path_or_bytes)
         self._metadata = {entry.key: entry.value for entry in model.metadata_props}
-        self._plan = make_plan(load_graph(model), fuse=fuse)
+        graph = load_graph(model)
+        complete_types(graph)
+        self._plan = make_plan(graph, fuse=fuse)
         self._constants = {
             name: onnx.numpy_helper.to_array(tensor)
             for name, tensor in self._plan.constants.items()
@@ -113,17 +117,16 @@ class InferenceSession:
         """The model's outputs."""
         return list(self._outputs)
 
-    def run(
-        self, output_names: Sequence[str] | None, input_feed: Mapping[str, NDArray[Any]]
-    ) -> list[NDArray[Any]]:
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Any]:
         """Runs the model; may be called from several threads at once.
 
         Args:
             output_names: which outputs to return, in this order; None for all.
-            input_feed: an array for every input, by name.
+            input_feed: an array for every input, by name: NumPy's, or any in the CPU's memory that
+                speaks DLPack, such as a torch tensor.
 
         Returns:
-            The outputs as new arrays.
+            The outputs as new arrays: torch tensors where an input was one, else NumPy arrays.
 
         Raises:
             InputError: a name, type or shape does not fit the model.
@@ -136,7 +139,17 @@ class InferenceSession:
             for name in release:
                 del values[name]
         kept = (*input_feed, *self._constants)
-        return [values[name].copy() if name in kept else values[name] for name in names]
+        results = [copy.copy(values[name]) if name in kept else values[name] for name in names]
+        return [to_same_kind(result, input_feed.values()) for result in results]
+
+    def memory(self) -> list[NativeMemory]:
+        """The planned peak memory of each chain, for the input shapes that were run."""
+        return [
+            memory
+            for executor in self._executors
+            if isinstance(executor, NativeExecutor)
+            for memory in executor.memory()
+        ]
 
     def _output_names(self, names: Sequence[str] | None) -> list[str]:
         known = [output.name for output in self._outputs]
@@ -147,7 +160,7 @@ class InferenceSession:
                 raise InputError(f"the model has no output {name!r}; its outputs are {known}")
         return list(names)
 
-    def _check_feed(self, feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _check_feed(self, feed: Mapping[str, Any]) -> dict[str, Any]:
         known = [value.name for value in self._inputs]
         for name in feed:
             if name not in known:
@@ -156,39 +169,53 @@ class InferenceSession:
         for expected, proto in zip(self._inputs, self._plan.inputs, strict=True):
             if expected.name not in feed:
                 raise InputError(f"input {expected.name!r} is missing; the inputs are {known}")
-            array = np.asarray(feed[expected.name])
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(proto.type.tensor_type.elem_type)
-            if array.dtype != dtype:
-                raise InputError(
-                    f"input {expected.name!r} has type {array.dtype}; expected {expected.type} "
-                    f"({dtype})"
-                )
-            fits = len(array.shape) == len(expected.shape) and all(
-                not isinstance(e, int) or e == size
-                for e, size in zip(expected.shape, array.shape, strict=True)
-            )
-            if not fits:
-                raise InputError(
-                    f"input {expected.name!r} has shape {list(array.shape)}; expected "
-                    f"{expected.shape}"
-                )
-            values[expected.name] = array
+            value = feed[expected.name]
+            if proto.type.HasField("tensor_type"):
+                value = _check_tensor(value, expected, proto.type.tensor_type.elem_type)
+            values[expected.name] = value
         return values
 
 
+def _check_tensor(value: Any, expected: NodeArg, elem_type: int) -> NDArray[Any]:
+    """The value as an array of the type and shape that an input has."""
+    try:
+        array = to_numpy(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"input {expected.name!r} is not an array in the CPU's memory: {error}"
+        ) from error
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
+    is_text = elem_type == onnx.TensorProto.STRING and array.dtype.kind in "OSU"
+    if array.dtype != dtype and not is_text:
+        raise InputError(
+            f"input {expected.name!r} has type {array.dtype}; expected {expected.type} ({dtype})"
+        )
+    fits = len(array.shape) == len(expected.shape) and all(
+        not isinstance(e, int) or e == size
+        for e, size in zip(expected.shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise InputError(
+            f"input {expected.name!r} has shape {list(array.shape)}; expected {expected.shape}"
+        )
+    return array
+
+
 def _make_executors(steps: Sequence[Step], options: Any, threads: int) -> list[_Executor]:
-    """One executor for each onnxruntime step and for each run of native steps."""
+    """One executor for each sub-model, and for each chain with the conversions around it."""
     executors: list[_Executor] = []
     native: list[Step] = []
     for step in (*steps, None):
-        if step is not None and not isinstance(step, OnnxruntimeStep):
-            native.append(step)
-            continue
-        if native:
+        enters = isinstance(step, ConversionStep) and step.to_kernels
+        if any(isinstance(s, ChainStep) for s in native) and (
+            enters or step is None or isinstance(step, OnnxruntimeStep)
+        ):
             executors.append(NativeExecutor(native, threads))
             native = []
-        if step is not None:
+        if isinstance(step, OnnxruntimeStep):
             executors.append(OnnxruntimeExecutor(step, options))
+        elif step is not None:
+            native.append(step)
     return executors
 
 
@@ -205,14 +232,18 @@ def _last_uses(executors: Sequence[_Executor], outputs: set[str]) -> list[list[s
 
 
 def _node_arg(value: onnx.ValueInfoProto) -> NodeArg:
-    tensor = value.type.tensor_type
-    name = onnx.helper.tensor_dtype_to_string(tensor.elem_type).removeprefix("TensorProto.")
-    short = {"FLOAT": "float", "DOUBLE": "double"}.get(name, name.lower())
+    dims = value.type.tensor_type.shape.dim
     return NodeArg(
         value.name,
-        f"tensor({short})",
-        [
-            d.dim_value if d.HasField("dim_value") else (d.dim_param or None)
-            for d in tensor.shape.dim
-        ],
+        _type_name(value.type),
+        [d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in dims],
     )
+
+
+def _type_name(proto: onnx.TypeProto) -> str:
+    """A type as onnxruntime writes it."""
+    if proto.HasField("sequence_type"):
+        return f"seq({_type_name(proto.sequence_type.elem_type)})"
+    if proto.HasField("optional_type"):
+        return f"optional({_type_name(proto.optional_type.elem_type)})"
+    return f"tensor({onnx.TensorProto.DataType.Name(proto.tensor_type.elem_type).lower()})"

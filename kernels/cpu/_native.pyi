@@ -1,10 +1,11 @@
 """The native CPU kernels.
 
-Arrays are NumPy, float32, C-contiguous; tensors are (N, C, H, W) outside a program and
-(N, H, W, C padded to `padded_channels`) inside it.
+Arrays are NumPy, C-contiguous. Tensors are (N, C, H, W) and float32 or float16 outside a program,
+(N, H, W, C padded to `padded_channels`) and float32 inside it.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +31,18 @@ class AdderConv:
     ) -> None: ...
 
 class Program:
-    """Kernels for fixed shapes over one arena; offsets and `arena_size` count floats."""
+    """Kernels for fixed shapes over one arena; offsets and `arena_size` count floats.
+
+    Inputs and outputs are numbered in the order in which they are added; ``type`` is theirs,
+    ``float32`` or ``float16``.
+    """
 
     def __init__(self) -> None: ...
-    def add_nchw_to_nhwc(self, input: int, shape: tuple[int, int, int, int], to: int) -> None: ...
+    def add_nchw_to_nhwc(
+        self, input: int, type: str, shape: tuple[int, int, int, int], to: int
+    ) -> None: ...
     def add_nhwc_to_nchw(
-        self, from_: int, shape: tuple[int, int, int, int], output: int
+        self, from_: int, shape: tuple[int, int, int, int], output: int, type: str
     ) -> None: ...
     def add_adder_conv(
         self,
@@ -53,8 +60,8 @@ class Program:
     def run(
         self,
         arena: NDArray[np.float32],
-        inputs: Sequence[NDArray[np.float32]],
-        outputs: Sequence[NDArray[np.float32]],
+        inputs: Sequence[NDArray[np.floating[Any]]],
+        outputs: Sequence[NDArray[np.floating[Any]]],
         threads: int,
     ) -> None: ...
 

@@ -23,8 +23,10 @@ using Pair = std::tuple<int64_t, int64_t>;
 using Quadruple = std::tuple<int64_t, int64_t, int64_t, int64_t>;
 using Weights = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Input = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
-using Output = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+using Arena = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+// float32 or float16
+using Input = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+using Output = nb::ndarray<nb::c_contig, nb::device::cpu>;
 
 std::shared_ptr<AdderConv> make_adder_conv(const Weights& weights, const Vector& scale,
                                            const Vector& bias, float clip_min, float clip_max,
@@ -55,28 +57,44 @@ ImageShape to_image(Quadruple nchw) {
   return {n, c, h, w};
 }
 
-// The addresses of arrays, each checked to hold at least what the program needs.
+ElementType to_element_type(const std::string& name) {
+  if (name == "float32") return ElementType::kFloat32;
+  if (name == "float16") return ElementType::kFloat16;
+  throw std::invalid_argument("element type '" + name + "' is not float32 or float16");
+}
+
+bool has_type(nb::dlpack::dtype dtype, ElementType type) {
+  const int bits = type == ElementType::kFloat16 ? 16 : 32;
+  return dtype.code == static_cast<uint8_t>(nb::dlpack::dtype_code::Float) &&
+         dtype.bits == bits && dtype.lanes == 1;
+}
+
+// The addresses of arrays, each checked to be what the program takes or gives.
 template <typename Pointer, typename Array>
-std::vector<Pointer> addresses(const std::vector<Array>& arrays, const std::vector<int64_t>& sizes,
-                               const char* what) {
-  if (arrays.size() != sizes.size())
+std::vector<Pointer> addresses(const std::vector<Array>& arrays,
+                               const std::vector<Program::Port>& ports, const char* what) {
+  if (arrays.size() != ports.size())
     throw std::invalid_argument(std::string("wrong number of ") + what);
   std::vector<Pointer> pointers;
   for (size_t i = 0; i < arrays.size(); ++i) {
-    if (static_cast<int64_t>(arrays[i].size()) < sizes[i])
-      throw std::invalid_argument(std::string("an array among the ") + what + " is too small");
+    if (static_cast<int64_t>(arrays[i].size()) != ports[i].size)
+      throw std::invalid_argument(std::string("an array among the ") + what +
+                                  " has the wrong size");
+    if (!has_type(arrays[i].dtype(), ports[i].type))
+      throw std::invalid_argument(std::string("an array among the ") + what +
+                                  " has the wrong element type");
     pointers.push_back(arrays[i].data());
   }
   return pointers;
 }
 
-void run_program(const Program& program, const Output& arena, const std::vector<Input>& inputs,
+void run_program(const Program& program, const Arena& arena, const std::vector<Input>& inputs,
                  const std::vector<Output>& outputs, int threads) {
   if (static_cast<int64_t>(arena.size()) < program.arena_size())
     throw std::invalid_argument("the arena is too small");
   if (threads < 1) throw std::invalid_argument("threads must be at least 1");
-  const auto from = addresses<const float*>(inputs, program.input_sizes(), "inputs");
-  const auto to = addresses<float*>(outputs, program.output_sizes(), "outputs");
+  const auto from = addresses<const void*>(inputs, program.inputs(), "inputs");
+  const auto to = addresses<void*>(outputs, program.outputs(), "outputs");
   nb::gil_scoped_release release;
   program.run(arena.data(), from, to, threads);
 }
@@ -89,16 +107,17 @@ NB_MODULE(_native, m) {
       .def(nb::init<>())
       .def(
           "add_nchw_to_nhwc",
-          [](Program& self, int64_t input, Quadruple shape, int64_t to) {
-            self.add_nchw_to_nhwc(input, to_image(shape), to);
+          [](Program& self, int64_t input, const std::string& type, Quadruple shape, int64_t to) {
+            self.add_nchw_to_nhwc(input, to_element_type(type), to_image(shape), to);
           },
-          "input"_a, "shape"_a, "to"_a)
+          "input"_a, "type"_a, "shape"_a, "to"_a)
       .def(
           "add_nhwc_to_nchw",
-          [](Program& self, int64_t from, Quadruple shape, int64_t output) {
-            self.add_nhwc_to_nchw(from, to_image(shape), output);
+          [](Program& self, int64_t from, Quadruple shape, int64_t output,
+             const std::string& type) {
+            self.add_nhwc_to_nchw(from, to_image(shape), output, to_element_type(type));
           },
-          "from_"_a, "shape"_a, "output"_a)
+          "from_"_a, "shape"_a, "output"_a, "type"_a)
       .def(
           "add_adder_conv",
           [](Program& self, std::shared_ptr<AdderConv> conv, int64_t batch, Pair in_size,

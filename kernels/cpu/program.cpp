@@ -20,27 +20,32 @@ void Program::reserve(int64_t offset, int64_t size) {
   arena_size_ = std::max(arena_size_, offset + size);
 }
 
-void Program::reserve_port(std::vector<int64_t>& sizes, int64_t port, int64_t size) {
-  if (port < 0) throw std::invalid_argument("the number of an input or output is negative");
-  if (port >= static_cast<int64_t>(sizes.size())) sizes.resize(port + 1);
-  sizes[port] = std::max(sizes[port], size);
+// Inputs and outputs are numbered in the order in which they are added.
+void Program::reserve_port(std::vector<Port>& ports, int64_t number, Port port) {
+  if (number != static_cast<int64_t>(ports.size()))
+    throw std::invalid_argument("inputs and outputs must be added in the order of their numbers");
+  ports.push_back(port);
 }
 
-void Program::add_nchw_to_nhwc(int64_t input, const ImageShape& shape, int64_t to) {
+void Program::add_nchw_to_nhwc(int64_t input, ElementType type, const ImageShape& shape,
+                               int64_t to) {
   reserve(to, shape.nhwc_size());
-  reserve_port(input_sizes_, input, shape.nchw_size());
+  reserve_port(inputs_, input, {shape.nchw_size(), type});
   Step step{Kind::kNchwToNhwc};
   step.port = input;
+  step.type = type;
   step.image = shape;
   step.y = to;
   steps_.push_back(std::move(step));
 }
 
-void Program::add_nhwc_to_nchw(int64_t from, const ImageShape& shape, int64_t output) {
+void Program::add_nhwc_to_nchw(int64_t from, const ImageShape& shape, int64_t output,
+                               ElementType type) {
   reserve(from, shape.nhwc_size());
-  reserve_port(output_sizes_, output, shape.nchw_size());
+  reserve_port(outputs_, output, {shape.nchw_size(), type});
   Step step{Kind::kNhwcToNchw};
   step.port = output;
+  step.type = type;
   step.image = shape;
   step.x = from;
   steps_.push_back(std::move(step));
@@ -68,15 +73,15 @@ void Program::add_adder_conv(std::shared_ptr<const AdderConv> conv, const ConvSh
   steps_.push_back(std::move(step));
 }
 
-void Program::run(float* arena, const std::vector<const float*>& inputs,
-                  const std::vector<float*>& outputs, int threads) const {
+void Program::run(float* arena, const std::vector<const void*>& inputs,
+                  const std::vector<void*>& outputs, int threads) const {
   for (const Step& step : steps_) {
     switch (step.kind) {
       case Kind::kNchwToNhwc:
-        nchw_to_nhwc(step.image, inputs[step.port], arena + step.y, threads);
+        nchw_to_nhwc(step.image, step.type, inputs[step.port], arena + step.y, threads);
         break;
       case Kind::kNhwcToNchw:
-        nhwc_to_nchw(step.image, arena + step.x, outputs[step.port], threads);
+        nhwc_to_nchw(step.image, step.type, arena + step.x, outputs[step.port], threads);
         break;
       case Kind::kAdderConv:
         step.conv->run(step.shape, arena + step.x, step.z < 0 ? nullptr : arena + step.z,

@@ -9,30 +9,37 @@
 
 namespace adder_onnx {
 
-// Tensors inside the program are channels-last and live at offsets, in floats, of an arena that
-// the caller provides; offsets are planned by the caller. Inputs and outputs are (N, C, H, W).
+// Tensors inside the program are channels-last float32 and live at offsets, in floats, of an arena
+// that the caller provides; offsets are planned by the caller. Inputs and outputs are (N, C, H, W),
+// float32 or float16.
 // A program is immutable while it runs, and may run on several threads at once with an arena each.
 class Program {
  public:
-  void add_nchw_to_nhwc(int64_t input, const ImageShape& shape, int64_t to);
-  void add_nhwc_to_nchw(int64_t from, const ImageShape& shape, int64_t output);
+  void add_nchw_to_nhwc(int64_t input, ElementType type, const ImageShape& shape, int64_t to);
+  void add_nhwc_to_nchw(int64_t from, const ImageShape& shape, int64_t output, ElementType type);
   // z < 0: no residual. Throws std::invalid_argument where sizes do not fit together.
   void add_adder_conv(std::shared_ptr<const AdderConv> conv, const ConvShape& shape, int64_t x,
                       int64_t z, int64_t y);
 
-  // What the arrays given to `run` must hold, in floats.
-  int64_t arena_size() const { return arena_size_; }
-  const std::vector<int64_t>& input_sizes() const { return input_sizes_; }
-  const std::vector<int64_t>& output_sizes() const { return output_sizes_; }
+  // What an array given to `run` as an input or output must hold.
+  struct Port {
+    int64_t size = 0;  // in elements
+    ElementType type = ElementType::kFloat32;
+  };
 
-  void run(float* arena, const std::vector<const float*>& inputs,
-           const std::vector<float*>& outputs, int threads) const;
+  int64_t arena_size() const { return arena_size_; }  // in floats
+  const std::vector<Port>& inputs() const { return inputs_; }
+  const std::vector<Port>& outputs() const { return outputs_; }
+
+  void run(float* arena, const std::vector<const void*>& inputs,
+           const std::vector<void*>& outputs, int threads) const;
 
  private:
   enum class Kind { kNchwToNhwc, kNhwcToNchw, kAdderConv };
   struct Step {
     Kind kind;
     int64_t port = 0;  // number of the input or output
+    ElementType type = ElementType::kFloat32;
     ImageShape image{};
     std::shared_ptr<const AdderConv> conv;
     ConvShape shape{};
@@ -40,11 +47,11 @@ class Program {
   };
 
   void reserve(int64_t offset, int64_t size);
-  static void reserve_port(std::vector<int64_t>& sizes, int64_t port, int64_t size);
+  static void reserve_port(std::vector<Port>& ports, int64_t number, Port port);
 
   std::vector<Step> steps_;
   int64_t arena_size_ = 0;
-  std::vector<int64_t> input_sizes_, output_sizes_;
+  std::vector<Port> inputs_, outputs_;
 };
 
 }  // namespace adder_onnx

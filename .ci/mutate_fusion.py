@@ -1,0 +1,75 @@
+"""Breaks each guard of the fusing rules once and shows that a test notices.
+
+    python .ci/mutate_fusion.py
+
+changes adder_onnx/graph/fusion.py and adder_node.py in place, one guard at a time, runs
+tests/test_graph_fusion.py, and puts the files back. Exit status 1 where a change goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FUSION = ROOT / "adder_onnx" / "graph" / "fusion.py"
+NODE = ROOT / "adder_onnx" / "graph" / "adder_node.py"
+
+GUARDS = [
+    (FUSION, "len(uses) != 1 or output.is_graph_output()", "output.is_graph_output()"),
+    (FUSION, "len(uses) != 1 or output.is_graph_output()", "len(uses) != 1"),
+    (FUSION, 'if consumer.domain in ("", "ai.onnx") else None', "if True else None"),
+    (FUSION, "rule is None or consumer.graph is not graph", "rule is None"),
+    (FUSION, "not epilogue.is_affine or training", "training"),
+    (FUSION, "not epilogue.is_affine or training", "not epilogue.is_affine"),
+    (FUSION, 'get_int("training_mode", 0) or len(node.outputs) > 1', 'get_int("training_mode", 0)'),
+    (FUSION, 'get_int("training_mode", 0) or len(node.outputs) > 1', "get_int('x', 0)"),
+    (FUSION, "if any(p is None for p in parameters):", "if False:"),
+    (FUSION, "factor is None or not epilogue.is_affine", "factor is None"),
+    (FUSION, "factor is None or not epilogue.is_affine", "not epilogue.is_affine"),
+    (FUSION, "    if not epilogue.is_affine:\n        return None\n", ""),
+    (FUSION, "if addend is not None:", "if False:"),
+    (FUSION, "if not _same_shape(other, output):", "if False:"),
+    (FUSION, "return None if epilogue.is_clipped else (", "return ("),
+    (FUSION, "    if epilogue.is_clipped:\n        return None\n", ""),
+    (FUSION, "bound is None or bound.size != 1", "bound is None"),
+    (FUSION, "bound is None or bound.size != 1", "False"),
+    (FUSION, "array is None or array.shape not in", "array is None or () in"),
+    (FUSION, "((filters, 1, 1), (1, filters, 1, 1))", "((filters, 1, 1),)"),
+    (FUSION, "((filters, 1, 1), (1, filters, 1, 1))", "((1, filters, 1, 1),)"),
+    (FUSION, " or a.shape.rank() != b.shape.rank()", ""),
+    (FUSION, "x == y and not (isinstance(x, ir.SymbolicDim) and x.value is None)", "x == y"),
+    (FUSION, "x == y and not (isinstance(x, ir.SymbolicDim) and x.value is None)", "True"),
+    (NODE, "not (self.has_residual or self.is_clipped)", "not self.has_residual"),
+    (NODE, "not (self.has_residual or self.is_clipped)", "not self.is_clipped"),
+    (NODE, "self.clip_min > -math.inf or self.clip_max < math.inf", "self.clip_max < math.inf"),
+    (NODE, "self.clip_min > -math.inf or self.clip_max < math.inf", "self.clip_min > -math.inf"),
+]
+
+
+def main() -> int:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command.append(str(ROOT / "tests" / "test_graph_fusion.py"))
+    if subprocess.run(command, check=False, cwd=ROOT, capture_output=True).returncode:
+        sys.exit("the tests fail before anything is changed")
+    survivors = 0
+    for path, guard, broken in GUARDS:
+        text = path.read_text()
+        if text.count(guard) != 1:
+            sys.exit(f"{path.name}: {guard!r} is there {text.count(guard)} times, not once")
+        try:
+            path.write_text(text.replace(guard, broken))
+            result = subprocess.run(command, check=False, cwd=ROOT, capture_output=True)
+        finally:
+            path.write_text(text)
+        failed = result.returncode != 0
+        survivors += not failed
+        what = f"{guard!r} -> {broken!r}".replace("\\n", " ")
+        print(f"{'noticed ' if failed else 'SURVIVED'}  {path.name}: {what}", flush=True)
+    print(f"{len(GUARDS) - survivors} passed, {survivors} failed")
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
