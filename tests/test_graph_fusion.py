@@ -394,7 +394,7 @@ def residuals(x: list[Any], r: list[Any]) -> int:
 def test_unknown_dimensions_are_not_equal() -> None:
     nodes = [adder_conv("X", "W", "A", pads=[1, 1, 1, 1]), node("Add", ["A", "R"], "Y")]
     inputs = {"X": ["N", 3, 8, 8], "R": ["N", 4, 8, 8]}
-    graph = load_graph(make_model(nodes, inputs, {"Y": Y}, {"W": W})).graph
+    graph = load_graph(make_model(nodes, inputs, {"Y": ["N", 4, 8, 8]}, {"W": W})).graph
     mark_adder_nodes(graph)
     for value in (graph[0].outputs[0], graph.inputs[1]):
         value.shape = ir.Shape([None, 4, 8, 8])
