@@ -462,6 +462,38 @@ def test_model_of_adder_nodes_only_and_of_none() -> None:
     np.testing.assert_array_equal(s.run(None, {"X": -x.ravel()})[0], np.maximum(-x.ravel(), 0))
 
 
+def test_adder_node_in_a_scan(caplog: pytest.LogCaptureFixture) -> None:
+    """The body captures its weight, whose only use is inside."""
+    body = onnx.helper.make_graph(
+        [adder_conv("x", "W1", "y"), node("Identity", ["s"], "s_out")],
+        "body",
+        [
+            onnx.helper.make_tensor_value_info("s", TensorProto.FLOAT, [1]),
+            onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 5, 5]),
+        ],
+        [
+            onnx.helper.make_tensor_value_info("s_out", TensorProto.FLOAT, [1]),
+            onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 20, 3, 3]),
+        ],
+    )
+    scan = onnx.helper.make_node(
+        "Scan", ["s0", "A"], ["s1", "Y"], "scan", body=body, num_scan_inputs=1
+    )
+    model = make_model(
+        [adder_conv("X", "K", "B"), node("Unsqueeze", ["B", "axes"], "A"), scan],
+        {"X": [2, 3, 5, 5]},
+        {"Y": [1, 2, 20, 3, 3]},
+        {"W1": W1, "K": K, "axes": np.array([0]), "s0": np.zeros(1, np.float32)},
+    )
+    with caplog.at_level(logging.WARNING):
+        s = adder_onnx.InferenceSession(model.SerializeToString())
+    assert "node 'n_y' is executed by onnxruntime" in caplog.text
+    assert sum(isinstance(step, ChainStep) for step in s.plan.steps) == 1
+    feed = {"X": image(2, 3, 5, 5)}
+    stock = onnxruntime.InferenceSession(model.SerializeToString())
+    np.testing.assert_allclose(s.run(None, feed)[0], stock.run(None, feed)[0], rtol=1e-5)
+
+
 def test_residual_of_another_shape_at_run_time_is_an_error() -> None:
     """Equal symbols promise equal sizes; a caller who breaks the promise is told."""
     model = make_model(

@@ -233,11 +233,14 @@ def _last_uses(executors: Sequence[_Executor], outputs: set[str]) -> list[list[s
 
 def _node_arg(value: onnx.ValueInfoProto) -> NodeArg:
     dims = value.type.tensor_type.shape.dim
-    return NodeArg(
-        value.name,
-        _type_name(value.type),
-        [d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in dims],
-    )
+    return NodeArg(value.name, _type_name(value.type), [_dimension(d) for d in dims])
+
+
+def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    # onnx's shape inference makes up names for what it does not know.
+    return None if dim.dim_param.startswith("unk__") else (dim.dim_param or None)
 
 
 def _type_name(proto: onnx.TypeProto) -> str:
