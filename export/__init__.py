@@ -6,6 +6,7 @@ from adder_onnx.errors import MissingDependencyError
 
 try:
     import onnxscript as _onnxscript  # noqa: F401
+    import safetensors as _safetensors  # noqa: F401
     import torch as _torch  # noqa: F401
 except ImportError as error:
     raise MissingDependencyError(
@@ -13,5 +14,6 @@ except ImportError as error:
     ) from error
 
 from adder_onnx.export.adder_conv2d import AdderConv2d, adder_conv2d
+from adder_onnx.export.api import Exported, export_onnx
 
-__all__ = ["AdderConv2d", "adder_conv2d"]
+__all__ = ["AdderConv2d", "Exported", "adder_conv2d", "export_onnx"]

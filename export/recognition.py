@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adder_onnx.errors import CheckpointError
+from adder_onnx.export.adder_conv2d import AdderConv2d
+from adder_onnx.export.checkpoint import Checkpoint
 from adder_onnx.export.resnet import ResNet, ResNetConfig
 
-__all__ = ["architecture_name", "load_model", "recognize"]
+__all__ = ["apply_state", "architecture_name", "check_state", "load_model", "recognize"]
 
 _IMAGENET_DEPTHS: dict[tuple[str, tuple[int, ...]], int] = {
     ("basic", (2, 2, 2, 2)): 18,
@@ -21,6 +24,11 @@ _IMAGENET_DEPTHS: dict[tuple[str, tuple[int, ...]], int] = {
     ("bottleneck", (3, 8, 36, 3)): 152,
 }
 _KNOWN = "resnet8, 14, 20, … (CIFAR) and resnet18, 34, 50, 101, 152 (ImageNet)"
+_EXAMPLES = (
+    ResNetConfig("cifar", "basic", (3, 3, 3), (16, 32, 64), 10),
+    ResNetConfig("imagenet", "basic", (2, 2, 2, 2), (64, 128, 256, 512), 1000, 3, True),
+    ResNetConfig("imagenet", "bottleneck", (3, 4, 6, 3), (64, 128, 256, 512), 1000, 3, True),
+)
 _BLOCK = re.compile(r"layer([1-9][0-9]?)\.([0-9]+)\..+\.adder")
 _THIRD = re.compile(r"layer[0-9]+\.[0-9]+\.conv3\.adder")
 
@@ -50,8 +58,9 @@ def recognize(state: Mapping[str, Tensor]) -> ResNetConfig:
     blocks = {(int(m[1]), m[2]) for m in map(_BLOCK.fullmatch, state) if m}
     if not blocks:
         raise CheckpointError(
-            "unknown architecture: the checkpoint has no parameter layer1.0.conv1.adder; known are "
-            f"{_KNOWN}, with the parameter names of the reference implementation"
+            "unknown architecture: the checkpoint has no parameter layer1.0.conv1.adder; "
+            f"{_nearest(state)}. Known are {_KNOWN}, with the parameter names of the reference "
+            "implementation; for a model of your own give --arch file.py:factory"
         )
     stages = max(stage for stage, _ in blocks)
     depths = [sum(stage == i for stage, _ in blocks) for i in range(1, stages + 1)]
@@ -86,32 +95,47 @@ def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, int, int, int]:
     return shape
 
 
-def load_model(state: Mapping[str, Tensor], arch: str = "auto") -> ResNet:
-    """The network of a state dict, with its parameters, in evaluation mode.
+def load_model(checkpoint: Checkpoint, arch: str = "auto") -> ResNet:
+    """The network of a checkpoint, with its parameters, in evaluation mode.
+
+    Strides and paddings that the checkpoint holds, being a whole model, are taken over.
 
     Args:
-        state: as `read_state_dict` gives it.
+        checkpoint: as `read_checkpoint` gives it.
         arch: the name that the network must have, or ``auto``.
 
     Raises:
         CheckpointError: the architecture is unknown or not ``arch``, or a parameter is missing,
             misshapen or superfluous.
     """
-    config = recognize(state)
+    config = recognize(checkpoint.state)
     name = architecture_name(config)
     if arch not in ("auto", name):
-        if re.fullmatch(r"resnet\d+", arch) is None:
+        if re.fullmatch(r"resnet(\d+|-(cifar|imagenet)-[\w-]+)", arch) is None:
             raise CheckpointError(f"unknown architecture {arch!r}; known are {_KNOWN}")
         raise CheckpointError(f"the checkpoint is a {name} by its names and shapes, not a {arch}")
     with torch.device("meta"):
         model = ResNet(config)
+    check_state(model, checkpoint.state, f"a {name} with these widths")
+    model.to_empty(device="cpu")
+    apply_state(model, checkpoint.state)
+    _apply_geometry(model, checkpoint.geometry)
+    return model.eval()
+
+
+def check_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Checks that a state has what a model needs, and nothing else.
+
+    Raises:
+        CheckpointError: a parameter is missing, misshapen or superfluous; each is named.
+    """
     expected = model.state_dict()
     missing = [key for key in expected if key not in state and "num_batches" not in key]
     if missing:
-        raise CheckpointError(f"{_list(missing)} missing from the checkpoint, taken for a {name}")
+        raise CheckpointError(f"{_list(missing)} missing from the checkpoint, taken for {what}")
     unexpected = [key for key in state if key not in expected]
     if unexpected:
-        raise CheckpointError(f"{_list(unexpected)} in the checkpoint not known to a {name}")
+        raise CheckpointError(f"{_list(unexpected)} in the checkpoint not known to {what}")
     for key, tensor in state.items():
         if tensor.is_meta or tensor.is_complex() or tensor.layout is not torch.strided:
             raise CheckpointError(
@@ -120,13 +144,62 @@ def load_model(state: Mapping[str, Tensor], arch: str = "auto") -> ResNet:
             )
         if tensor.shape != expected[key].shape:
             raise CheckpointError(
-                f"{key} has shape {tuple(tensor.shape)} in the checkpoint; a {name} with these "
-                f"widths needs {tuple(expected[key].shape)}"
+                f"{key} has shape {tuple(tensor.shape)} in the checkpoint; {what} needs "
+                f"{tuple(expected[key].shape)}"
             )
-    model.to_empty(device="cpu")
+
+
+def apply_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copies a checked state into a model; floating-point values become float32."""
+    counters = {k: torch.zeros_like(v) for k, v in model.state_dict().items() if "num_batches" in k}
     floats = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    model.load_state_dict(floats, strict=False)
-    return model.eval()
+    model.load_state_dict({**counters, **floats}, strict=False)
+
+
+def _apply_geometry(model: nn.Module, geometry: Mapping[str, Mapping[str, Any]]) -> None:
+    """Gives the layers the strides, paddings and dilations that a pickled model had."""
+    for path, module in model.named_modules():
+        given = geometry.get(path, {})
+        if not isinstance(module, (AdderConv2d, nn.Conv2d, nn.MaxPool2d)):
+            continue
+        for key in ("stride", "padding", "dilation"):
+            if key in given:
+                setattr(module, key, _pair(given[key], f"{path}.{key}"))
+        if isinstance(module, nn.MaxPool2d) and "kernel_size" in given:
+            module.kernel_size = _pair(given["kernel_size"], f"{path}.kernel_size")
+        if given.get("groups", 1) != getattr(module, "groups", 1):
+            raise CheckpointError(f"{path} has {given['groups']} groups in the checkpoint")
+
+
+def _pair(value: Any, what: str) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else value
+    if (
+        not isinstance(pair, (tuple, list))
+        or len(pair) != 2
+        or not all(isinstance(v, int) for v in pair)
+    ):
+        raise CheckpointError(
+            f"{what} is {value!r} in the checkpoint; expected one or two integers"
+        )
+    return (pair[0], pair[1])
+
+
+def _nearest(state: Mapping[str, Tensor]) -> str:
+    """The known network that shares most names with a state, and what it lacks and has too much."""
+    best: tuple[int, str, list[str], list[str]] | None = None
+    for config in _EXAMPLES:
+        with torch.device("meta"):
+            expected = list(ResNet(config).state_dict())
+        missing = [key for key in expected if key not in state]
+        unexpected = [key for key in state if key not in expected]
+        shared = len(expected) - len(missing)
+        if best is None or shared > best[0]:
+            best = (shared, architecture_name(config), missing, unexpected)
+    assert best is not None
+    _, name, missing, unexpected = best
+    return (
+        f"the nearest is {name}, for which {_list(missing)} missing and {_list(unexpected)} unknown"
+    )
 
 
 def _list(names: list[str]) -> str:

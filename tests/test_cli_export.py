@@ -20,7 +20,7 @@ from torch import nn
 
 from adder_onnx import InferenceSession
 from adder_onnx.cli.export import main
-from adder_onnx.export import exporter
+from adder_onnx.export import api
 from adder_onnx.export.resnet import ResNet, ResNetConfig
 from adder_onnx.metadata import CIFAR10, CIFAR10_LABELS, IMAGENET, ModelMetadata, Preprocessing
 from tests.models import make_model, node
@@ -29,13 +29,14 @@ from tests.test_export_resnet import random_resnet
 COLOR = ResNetConfig("cifar", "basic", (1, 1), (4, 8), 10)
 GREY = ResNetConfig("cifar", "basic", (1,), (4,), 3, in_channels=1)
 LARGE = ResNetConfig("imagenet", "basic", (1, 1), (4, 4), 5)
+OTHER = ResNetConfig("cifar", "basic", (1,), (4,), 4)
 
 GREY_OPTIONS = ["--input-shape", "1,8,6", "--mean", "0.3", "--std", "0.38"]
 
 
 @pytest.fixture(scope="module")
 def networks() -> dict[str, ResNet]:
-    configs = {"color": COLOR, "grey": GREY, "large": LARGE}
+    configs = {"color": COLOR, "grey": GREY, "large": LARGE, "other": OTHER}
     return {name: random_resnet(config) for name, config in configs.items()}
 
 
@@ -60,7 +61,7 @@ def no_torch_export(monkeypatch: pytest.MonkeyPatch) -> None:
         onnx.helper.set_model_props(proto, metadata)
         return proto
 
-    monkeypatch.setattr(exporter, "export_model", export_model)
+    monkeypatch.setattr(api, "export_model", export_model)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -266,9 +267,9 @@ class Opener:
     ("spoil", "words"),
     [
         (None, ["No such file"]),
-        (lambda state: [state], ["holds a list"]),
-        (lambda state: {**state, "epoch": 3}, ["'epoch'"]),
-        (lambda state: {**state, "extra": Opener()}, ["tensors only"]),
+        (lambda state: [state], ["holds no network but a list"]),
+        (lambda state: {**state, "epoch": 3}, ["holds no network"]),
+        (lambda state: {**state, "extra": Opener()}, ["holds no network"]),
         (lambda state: {"0.weight": torch.zeros(1)}, ["unknown architecture"]),
         (lambda state: without(state, "layer2.0.bn2.bias"), ["layer2.0.bn2.bias", "missing"]),
         (lambda state: without(state, "layer2.0.conv1.adder"), ["layer2.0.conv1.adder", "missing"]),
@@ -341,7 +342,7 @@ def test_file_that_is_no_checkpoint(
         (["--mean", "0,0,inf"], ["inf"]),
         (["--labels", "{folder}/none.txt"], ["{folder}/none.txt", "No such file"]),
         (["--labels", "{folder}/nine.txt"], ["{folder}/nine.txt has 9 labels", "10 classes"]),
-        (["--labels", "{folder}/color.pth"], ["cannot read {folder}/color.pth", "utf-8"]),
+        (["--labels", "{folder}/color.pth"], ["{folder}/color.pth", "not text in UTF-8"]),
         (["--json", "{folder}/none/net.json"], ["net.json", "no folder {folder}/none"]),
         (["--json", "{folder}"], ["{folder}", "it is a folder"]),
     ],
@@ -357,6 +358,10 @@ def test_bad_option(
 
 
 @pytest.mark.parametrize(
+    ("name", "of"),
+    [("grey", "1 input channels and 3 classes"), ("other", "3 input channels and 4 classes")],
+)
+@pytest.mark.parametrize(
     ("options", "missing"),
     [
         ([], "give --input-shape, --mean, --std, or --dataset"),
@@ -365,11 +370,16 @@ def test_bad_option(
     ],
 )
 def test_options_are_named_that_tell_the_data(
-    folder: Path, capfd: pytest.CaptureFixture[str], options: list[str], missing: str
+    folder: Path,
+    capfd: pytest.CaptureFixture[str],
+    options: list[str],
+    missing: str,
+    name: str,
+    of: str,
 ) -> None:
-    arguments = [str(folder / "grey.pth"), str(folder / "net.onnx"), *options]
+    arguments = [str(folder / f"{name}.pth"), str(folder / "net.onnx"), *options]
     line = assert_refused(folder, capfd, arguments)
-    assert "1 input channels and 3 classes" in line
+    assert of in line
     assert line.endswith(missing)
 
 
@@ -380,18 +390,20 @@ def test_data_set_that_does_not_fit(folder: Path, capfd: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    ("output", "words"),
+    ("checkpoint", "output", "words"),
     [
-        ("none/net.onnx", "no folder {folder}/none"),
-        (".", "it is a folder"),
-        ("color.pth/net.onnx", "no folder {folder}/color.pth"),
-        ("color.pth", "is the checkpoint"),
+        # Found before the checkpoint is looked at.
+        ("none.pth", "none/net.onnx", "no folder {folder}/none"),
+        ("none.pth", ".", "it is a folder"),
+        ("none.pth", "color.pth/net.onnx", "no folder {folder}/color.pth"),
+        ("color.pth", "color.pth", "is the checkpoint"),
+        ("color.pth", "../{folder.name}/color.pth", "is the checkpoint"),
     ],
 )
 def test_bad_output(
-    folder: Path, capfd: pytest.CaptureFixture[str], output: str, words: str
+    folder: Path, capfd: pytest.CaptureFixture[str], checkpoint: str, output: str, words: str
 ) -> None:
-    arguments = [str(folder / "color.pth"), str(folder / output)]
+    arguments = [str(folder / checkpoint), str(folder / output.format(folder=folder))]
     assert words.format(folder=folder) in assert_refused(folder, capfd, arguments)
 
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from adder_onnx.errors import CheckpointError
-from adder_onnx.export.recognition import architecture_name, load_model, recognize
+from adder_onnx.export.checkpoint import Checkpoint
+from adder_onnx.export.recognition import architecture_name, recognize
+from adder_onnx.export.recognition import load_model as load_checkpoint
 from adder_onnx.export.resnet import ResNet, ResNetConfig
 from tests.test_export_resnet import random_resnet
 
@@ -18,6 +20,10 @@ State = dict[str, Tensor]
 
 BASIC = ResNetConfig("cifar", "basic", (1, 2), (4, 6), 5)
 BOTTLENECK = ResNetConfig("imagenet", "bottleneck", (1, 2), (2, 3), 5, classifier_bias=True)
+
+
+def load_model(state: State, arch: str = "auto") -> ResNet:
+    return load_checkpoint(Checkpoint(dict(state)), arch)
 
 
 @functools.cache

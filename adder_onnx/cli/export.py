@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import onnx
-from numpy.typing import NDArray
 
 from adder_onnx.cli._command import (
     comma_separated,
@@ -21,7 +17,7 @@ from adder_onnx.cli._command import (
     write_json,
 )
 from adder_onnx.errors import DataError, ExportError
-from adder_onnx.files import check_writable, write_atomically
+from adder_onnx.files import check_writable
 from adder_onnx.metadata import (
     CIFAR10,
     CIFAR10_LABELS,
@@ -29,18 +25,20 @@ from adder_onnx.metadata import (
     ModelMetadata,
     Preprocessing,
 )
-from adder_onnx.runtime import InferenceSession
-from adder_onnx.runtime.onnxruntime_step import import_onnxruntime
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from adder_onnx.export.api import Exported
+    from adder_onnx.export.checkpoint import Checkpoint
     from adder_onnx.export.resnet import ResNetConfig
-    from adder_onnx.export.verification import Verification
 
 __all__ = ["main"]
 
 _EXAMPLES = """\
   adder-export resnet20.pth resnet20.onnx
   adder-export checkpoint.pth model.onnx --arch resnet50 --labels imagenet_classes.txt
+  adder-export mine.pth mine.onnx --arch nets/mine.py:make --dataset cifar10
   adder-export digits.pth digits.onnx --input-shape 1,8,8 --mean 0.3 --std 0.38
 """
 
@@ -56,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
     parser.add_argument("output", metavar="OUTPUT.onnx", type=Path)
     parser.add_argument(
-        "--arch", default="auto", help="name of the architecture, for example resnet20 (auto)"
+        "--arch",
+        default="auto",
+        help="name of the architecture, for example resnet20 (auto), or a function that makes a "
+        "model of your own: file.py:factory or package.module:factory",
     )
     parser.add_argument(
         "--dataset",
@@ -73,7 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--resize", metavar="N", type=positive, help="scale images' shorter side to N pixels"
     )
     parser.add_argument(
-        "--crop", action="store_true", help="cut H x W pixels from the centre of images"
+        "--crop",
+        metavar="N",
+        type=positive,
+        nargs="?",
+        const=0,
+        help="cut N x N pixels from the centre of images, without N what the input takes",
     )
     parser.add_argument(
         "--labels", metavar="FILE", type=Path, help="names of the classes, one per line"
@@ -92,65 +98,121 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
-    check_writable(options.output)
-    existing = options.output.exists() and options.checkpoint.exists()
-    if existing and options.output.samefile(options.checkpoint):
-        raise ExportError(f"{options.output} is the checkpoint; choose another output file")
+    _check_paths(options)
     # torch takes seconds to import: not before the arguments are known to be right.
-    from adder_onnx.export.checkpoint import read_state_dict, sha256
-    from adder_onnx.export.exporter import export_model
+    from adder_onnx.export.api import export_onnx
+    from adder_onnx.export.checkpoint import read_checkpoint, sha256
     from adder_onnx.export.recognition import architecture_name, load_model
 
-    model = load_model(read_state_dict(options.checkpoint), options.arch)
-    config = model.config
+    checkpoint = read_checkpoint(options.checkpoint)
+    model: nn.Module
+    config: ResNetConfig | None
+    if ":" in options.arch:
+        model = _own_model(options.arch, checkpoint)
+        architecture, config = options.arch.rpartition(":")[2], None
+    else:
+        resnet = load_model(checkpoint, options.arch)
+        model, architecture, config = resnet, architecture_name(resnet.config), resnet.config
     preprocessing, labels = _preprocessing(options, config)
+    if options.labels:
+        labels = _labels(options.labels)
+        if config is not None and len(labels) != config.classes:
+            raise DataError(
+                f"{options.labels} has {len(labels)} labels; the network has {config.classes} "
+                "classes"
+            )
     metadata = ModelMetadata(
-        architecture=architecture_name(config),
+        architecture=architecture,
         preprocessing=preprocessing,
-        labels=_labels(options.labels, config.classes) if options.labels else labels,
+        labels=labels,
         checkpoint_sha256=sha256(options.checkpoint),
     )
-    input_shape = (preprocessing.channels, preprocessing.height, preprocessing.width)
-    proto = export_model(model, input_shape, opset=options.opset, metadata=metadata.to_props())
-    data = proto.SerializeToString()
-    verification = None if options.no_verify else _verify(model, data, input_shape, options.rtol)
-    write_atomically(options.output, data)
-    _report(options, metadata, proto, len(data), verification)
+    exported = export_onnx(
+        model,
+        options.output,
+        (preprocessing.channels, preprocessing.height, preprocessing.width),
+        opset=options.opset,
+        metadata=metadata,
+        rtol=options.rtol,
+        no_verify=options.no_verify,
+    )
+    _report(options, metadata, exported)
+
+
+def _check_paths(options: argparse.Namespace) -> None:
+    """Nothing is to be overwritten by something else, nor to fail after minutes of work."""
+    check_writable(options.output)
+    others = {"the checkpoint": options.checkpoint}
+    if options.json not in (None, "-"):
+        others["the file for --json"] = Path(options.json)
+    for what, path in others.items():
+        if path.resolve() == options.output.resolve() or (
+            path.exists() and options.output.exists() and options.output.samefile(path)
+        ):
+            raise ExportError(f"{options.output} is {what}; choose another output file")
+
+
+def _own_model(factory: str, checkpoint: Checkpoint) -> nn.Module:
+    """A model of the user's with the checkpoint's parameters."""
+    from adder_onnx.export.conversion import make_model
+    from adder_onnx.export.recognition import apply_state, check_state
+
+    model = make_model(factory)
+    check_state(model, checkpoint.state, f"the model of {factory}")
+    apply_state(model, checkpoint.state)
+    return model.eval()
 
 
 def _preprocessing(
-    options: argparse.Namespace, config: ResNetConfig
+    options: argparse.Namespace, config: ResNetConfig | None
 ) -> tuple[Preprocessing, tuple[str, ...] | None]:
-    """The preprocessing and the class labels, from the data set and the options."""
+    """The preprocessing and the class labels, from the data set and the options.
+
+    ``config`` tells the data set of a known network; None for a model of the user's.
+    """
     name = options.dataset
-    if name == "auto" and config.in_channels == 3:
+    if name == "auto" and config is not None and config.in_channels == 3:
         if config.stem == "imagenet":
             name = "imagenet"
         elif config.classes == len(CIFAR10_LABELS):
             name = "cifar10"
     given = {k: getattr(options, k) for k in ("mean", "std", "resize") if getattr(options, k)}
-    if options.crop:
+    if options.crop is not None:
         given["crop"] = True
+        if options.crop:
+            given |= {"height": options.crop, "width": options.crop}
     if options.input_shape:
         if len(options.input_shape) != 3:
             raise ExportError(f"--input-shape has {len(options.input_shape)} numbers; expected 3")
+        if options.crop and options.input_shape[1:] != (options.crop, options.crop):
+            raise ExportError(
+                f"--crop {options.crop} contradicts --input-shape "
+                f"{','.join(map(str, options.input_shape))}: the window is the input"
+            )
         given |= dict(zip(("channels", "height", "width"), options.input_shape, strict=True))
-    labels = CIFAR10_LABELS if name == "cifar10" and config.classes == 10 else None
+    fits = config is None or config.classes == len(CIFAR10_LABELS)
+    labels = CIFAR10_LABELS if name == "cifar10" and fits else None
     if name != "auto":
         preprocessing = replace({"cifar10": CIFAR10, "imagenet": IMAGENET}[name], **given)
     else:
         missing = [
             option
-            for option, key in (("--input-shape", "height"), ("--mean", "mean"), ("--std", "std"))
+            for option, key in (("--input-shape", "channels"), ("--mean", "mean"), ("--std", "std"))
             if key not in given
         ]
         if missing:
+            what = (
+                "a model of one's own"
+                if config is None
+                else f"a network with {config.in_channels} input channels and {config.classes} "
+                "classes"
+            )
             raise ExportError(
-                f"cannot tell what data a network with {config.in_channels} input channels and "
-                f"{config.classes} classes was trained on: give {', '.join(missing)}, or --dataset"
+                f"cannot tell what data {what} was trained on: give {', '.join(missing)}, or "
+                "--dataset"
             )
         preprocessing = Preprocessing(**given)
-    if preprocessing.channels != config.in_channels:
+    if config is not None and preprocessing.channels != config.in_channels:
         raise ExportError(
             f"the network takes {config.in_channels} channels, the preprocessing gives "
             f"{preprocessing.channels}: set --input-shape, --mean and --std"
@@ -158,56 +220,25 @@ def _preprocessing(
     return preprocessing, labels
 
 
-def _labels(path: Path, classes: int) -> tuple[str, ...]:
+def _labels(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    labels = tuple(line.strip() for line in lines if line.strip())
-    if len(labels) != classes:
-        raise DataError(f"{path} has {len(labels)} labels; the network has {classes} classes")
-    return labels
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8: {error.reason}") from error
+    return tuple(line.strip() for line in lines if line.strip())
 
 
-def _verify(
-    model: Any, data: bytes, input_shape: tuple[int, int, int], rtol: float | None
-) -> Verification:
-    """Compares the file with PyTorch, in our runtime and in onnxruntime by the function bodies."""
-    from adder_onnx.export.verification import verify
-
-    ours = InferenceSession(data)
-    stock = import_onnxruntime().InferenceSession(data, providers=["CPUExecutionProvider"])
-
-    def runner(session: Any) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
-        return lambda images: session.run(["logits"], {"input": images})[0]
-
-    result = verify(model, input_shape, {"adder-onnx": runner(ours), "onnxruntime": runner(stock)})
-    if not result.passes(rtol):
-        worst = max(result.errors, key=lambda name: result.errors[name])
-        raise ExportError(
-            f"the file in {worst} differs from PyTorch by {result.errors[worst]:.2g}, more than "
-            + ("the" if rtol is None else f"--rtol {rtol:g} of the largest logit, the")
-            + f" {result.allowed(rtol):.2g} allowed with logits up to {result.scale:.3g}; nothing "
-            "was written"
-        )
-    return result
-
-
-def _report(
-    options: argparse.Namespace,
-    metadata: ModelMetadata,
-    proto: onnx.ModelProto,
-    size: int,
-    verification: Verification | None,
-) -> None:
-    adder_nodes = sum(node.op_type == "AdderConv" for node in proto.graph.node)
+def _report(options: argparse.Namespace, metadata: ModelMetadata, exported: Exported) -> None:
+    verification = exported.verification
     result: dict[str, Any] = {
         "checkpoint": str(options.checkpoint),
         "output": str(options.output),
-        "bytes": size,
+        "bytes": exported.bytes,
         "opset": options.opset,
-        "adder_nodes": adder_nodes,
-        "nodes": len(proto.graph.node),
+        "adder_nodes": exported.adder_nodes,
+        "nodes": exported.nodes,
         "metadata": metadata.to_props(),
         "verification": verification
         and {
@@ -221,8 +252,8 @@ def _report(
     if options.json == "-":
         return
     print(
-        f"{options.output}: {metadata.architecture}, {adder_nodes} AdderConv nodes of "
-        f"{len(proto.graph.node)}, {size / 1e6:.2f} MB, opset {options.opset}"
+        f"{options.output}: {metadata.architecture}, {exported.adder_nodes} AdderConv nodes of "
+        f"{exported.nodes}, {exported.bytes / 1e6:.2f} MB, opset {options.opset}"
     )
     if verification is None:
         print("not compared with PyTorch (--no-verify)")
