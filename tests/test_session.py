@@ -55,7 +55,7 @@ def network() -> onnx.ModelProto:
 
 
 def image(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return RNG.standard_normal(shape).astype(np.float32)
+    return np.asarray(RNG.standard_normal(shape)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -379,6 +379,16 @@ def test_sequences_and_text_pass_through() -> None:
     np.testing.assert_array_equal(y, feed["S"][0])
     assert u.tolist() == ["a", "b"]
     assert length == 2
+
+
+def test_input_of_unknown_rank() -> None:
+    model = make_model([node("Relu", ["X"], "Y")], {"X": ["N"]}, {"Y": ["N"]})
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.ClearField("shape")
+    s = adder_onnx.InferenceSession(model.SerializeToString())
+    for shape in ((), (3,), (2, 3)):
+        x = image(*shape)
+        np.testing.assert_array_equal(s.run(None, {"X": np.asarray(x)})[0], np.maximum(x, 0))
 
 
 def test_torch_tensors_in_and_out(session: adder_onnx.InferenceSession) -> None:

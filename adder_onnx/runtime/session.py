@@ -171,12 +171,12 @@ class InferenceSession:
                 raise InputError(f"input {expected.name!r} is missing; the inputs are {known}")
             value = feed[expected.name]
             if proto.type.HasField("tensor_type"):
-                value = _check_tensor(value, expected, proto.type.tensor_type.elem_type)
+                value = _check_tensor(value, expected, proto.type.tensor_type)
             values[expected.name] = value
         return values
 
 
-def _check_tensor(value: Any, expected: NodeArg, elem_type: int) -> NDArray[Any]:
+def _check_tensor(value: Any, expected: NodeArg, declared: onnx.TypeProto.Tensor) -> NDArray[Any]:
     """The value as an array of the type and shape that an input has."""
     try:
         array = to_numpy(value)
@@ -184,15 +184,18 @@ def _check_tensor(value: Any, expected: NodeArg, elem_type: int) -> NDArray[Any]
         raise InputError(
             f"input {expected.name!r} is not an array in the CPU's memory: {error}"
         ) from error
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(elem_type)
-    is_text = elem_type == onnx.TensorProto.STRING and array.dtype.kind in "OSU"
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(declared.elem_type)
+    is_text = declared.elem_type == onnx.TensorProto.STRING and array.dtype.kind in "OSU"
     if array.dtype != dtype and not is_text:
         raise InputError(
             f"input {expected.name!r} has type {array.dtype}; expected {expected.type} ({dtype})"
         )
-    fits = len(array.shape) == len(expected.shape) and all(
-        not isinstance(e, int) or e == size
-        for e, size in zip(expected.shape, array.shape, strict=True)
+    fits = not declared.HasField("shape") or (
+        len(array.shape) == len(expected.shape)
+        and all(
+            not isinstance(e, int) or e == size
+            for e, size in zip(expected.shape, array.shape, strict=True)
+        )
     )
     if not fits:
         raise InputError(
