@@ -51,7 +51,7 @@ def test_random_graphs(block: int) -> None:
                 for a, b in zip(ours.shape, theirs.shape, strict=True):
                     assert (
                         a is None or b is None or a == b
-                    )  # neither infers all that the other does
+                    )
             for value, result, truth in zip(model.graph.output, results, expected, strict=True):
                 where = f"seed {seed}, output {value.name}, fuse={fuse}, threads={threads}"
                 assert result.shape == truth.shape, where
