@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import math
 import os
+import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
@@ -63,7 +67,7 @@ def _model(
         {"w": _weight(classes, channels) if weight is None else weight},
     )
     if metadata is None:
-        metadata = ModelMetadata("tiny", CIFAR10, CIFAR10_LABELS)
+        metadata = ModelMetadata("tiny", CIFAR10, CIFAR10_LABELS, "c0ffee")
     helper.set_model_props(model, metadata.to_props())
     return model
 
@@ -118,12 +122,13 @@ def grey_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A test set whose right answers are known by place, and three images for training."""
+    """A test set whose right answers are known by place, and five images for training."""
     folder = tmp_path_factory.mktemp("data") / "cifar-10-batches-bin"
     pixels = _pixels()
     labels = _ranked(pixels)[np.arange(_COUNT), _PLACES]
     _write_cifar(folder / "test_batch.bin", pixels, labels)
-    _write_cifar(folder / "data_batch_1.bin", pixels[:3], _ranked(pixels[:3])[:, 0])
+    for i, best in enumerate(_ranked(pixels[:5])[:, :1]):
+        _write_cifar(folder / f"data_batch_{i + 1}.bin", pixels[i : i + 1], best)
     return folder
 
 
@@ -159,23 +164,39 @@ def test_the_table(model: Path, cifar: Path, capfd: pytest.CaptureFixture[str]) 
     assert rows["device"] == "cpu, 1 threads"
     assert rows["top-1"] == _percent(int((_PLACES == 0).sum()), _COUNT)
     assert rows["top-5"] == _percent(int((_PLACES < 5).sum()), _COUNT)
-    assert rows["speed"].endswith(" images/s, decoding included")
+    assert re.fullmatch(
+        r"\d+ images/s, decoding included; \d+ images/s in the model", rows["speed"]
+    )
 
 
 def test_json(model: Path, cifar: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     first, five = int((_PLACES == 0).sum()), int((_PLACES < 5).sum())
     result = _json(capfd, model, "--data", cifar, "--threads", 1, "--batch-size", 6)
-    assert result.pop("seconds") > 0
-    assert result.pop("images_per_second") > 0
+    seconds = result.pop("seconds")
+    assert result.pop("images_per_second") == pytest.approx(_COUNT / seconds)
+    assert result.pop("inference_images_per_second") > _COUNT / seconds
+    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    cpu = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
     expected = {
         "model": str(model),
         "architecture": "tiny",
+        "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "checkpoint_sha256": "c0ffee",
         "dataset": str(cifar),
         "data": "CIFAR-10, binary batches, split test",
+        "split": "test",
         "device": "cpu",
+        "cpu": cpu[1] if cpu else platform.processor() or platform.machine(),
         "threads": 1,
         "precision": "float32",
+        "versions": {
+            "adder_onnx": adder_onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
         "images": _COUNT,
+        "skipped": 0,
         "top1": 100 * first / _COUNT,
         "top5": 100 * five / _COUNT,
         "top1_correct": first,
@@ -193,6 +214,7 @@ def test_json(model: Path, cifar: Path, tmp_path: Path, capfd: pytest.CaptureFix
     written = json.loads(file.read_text(encoding="utf-8"))
     assert written.pop("seconds") > 0
     assert written.pop("images_per_second") > 0
+    assert written.pop("inference_images_per_second") > 0
     assert written == expected
     assert os.listdir(tmp_path) == ["result.json"]
 
@@ -229,7 +251,7 @@ def test_limit(model: Path, cifar: Path, limit: int, capfd: pytest.CaptureFixtur
 def test_split(model: Path, cifar: Path, capfd: pytest.CaptureFixture[str]) -> None:
     result = _json(capfd, model, "--data", cifar.parent, "--split", "train")
     assert result["data"] == "CIFAR-10, binary batches, split train"
-    assert (result["images"], result["top1"]) == (3, 100.0)
+    assert (result["images"], result["top1"], result["split"]) == (5, 100.0, "train")
     assert _json(capfd, model, "--data", cifar.parent)["images"] == _COUNT
 
 
@@ -449,11 +471,14 @@ def _two_inputs() -> onnx.ModelProto:
 
 def _integer_input() -> onnx.ModelProto:
     model = make_model(
-        [node("Flatten", ["input"], "logits")],
+        [
+            node("Flatten", ["input"], "flat"),
+            node("Cast", ["flat"], "logits", to=TensorProto.FLOAT),
+        ],
         {"input": ["n", 3, 32, 32]},
         {"logits": ["n", 3072]},
-        elem_type=TensorProto.INT64,
     )
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
     helper.set_model_props(model, ModelMetadata("tiny", CIFAR10).to_props())
     return model
 
@@ -516,7 +541,6 @@ _BAD: dict[str, tuple[_Case, str]] = {
         _with_model(_model(weight=np.full((10, 3, 3, 3), math.nan, np.float32))),
         "not finite",
     ),
-    "batch of the model": (_with_model(_model(batch=3)), "[4, 3, 32, 32]; expected [3, 3, 32, 32]"),
     "fewer classes": (
         _with_model(_model(classes=4, metadata=ModelMetadata("tiny", CIFAR10))),
         "10 classes and the model 4",
@@ -526,8 +550,11 @@ _BAD: dict[str, tuple[_Case, str]] = {
         "no label 'airplane'",
     ),
     "device cuda": (_with_options("--device", "cuda"), "'cuda' is not supported"),
-    "split not there": (_with_options("--split", "train"), "no train batches"),
-    "another format": (_with_options("--format", "imagefolder"), "holds no folders of images"),
+    "split not there": (
+        _with_options("--split", "train"),
+        "has no train data, only test: choose another --split",
+    ),
+    "another format": (_with_options("--format", "imagefolder"), "holds no images and no folders"),
     "JSON into no folder": (_with_options("--json", "TMP/none/out.json"), "there is no folder"),
     "JSON onto a folder": (_with_options("--json", "TMP/data"), "it is a folder"),
     "JSON without a name": (_with_options("--json", ""), "it is a folder"),

@@ -197,9 +197,20 @@ def test_an_image_of_wrong_size_is_named() -> None:
         evaluate(_model(_LOGITS), dataset, _HOW, batch_size=3, workers=1)
 
 
+def test_without_labels_the_model_runs_and_nothing_is_counted() -> None:
+    seen: dict[int, list[float]] = {}
+
+    def collect(numbers: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
+        seen.update(zip(numbers.tolist(), logits.tolist(), strict=True))
+
+    accuracy = evaluate(
+        _model(_LOGITS), _dataset(None, 3), _HOW, batch_size=2, workers=1, collect=collect
+    )
+    assert (accuracy.images, accuracy.top1, accuracy.top5) == (3, None, None)
+    assert seen == dict(enumerate(_LOGITS[:3]))
+
+
 def test_nothing_to_count() -> None:
-    with pytest.raises(DataError, match="numbered pixels has no labels"):
-        evaluate(_model(_LOGITS), _dataset(None, 3), _HOW, batch_size=1, workers=1)
     with pytest.raises(DataError, match="numbered pixels has no images"):
         evaluate(_model(_LOGITS), _dataset([]), _HOW, batch_size=1, workers=1)
 
@@ -236,6 +247,32 @@ def test_limit_leaves_gaps_that_differ_by_at_most_one(images: int, count: int) -
     assert len(gaps) == count - 1
     assert gaps.max() - gaps.min() <= 1
     assert gaps.min() >= 1
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [0]), (3, [0, 1, 2]), (4, 4), (9, 4)])
+def test_first_takes_the_beginning(count: int, expected: list[int] | int) -> None:
+    dataset = _dataset([5, 6, 7, 8]).first(count)
+    assert _values(dataset) == (expected if isinstance(expected, list) else list(range(expected)))
+    assert dataset.labels is not None
+    assert dataset.labels.tolist() == [5, 6, 7, 8][:count]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_skip_leaves_out_the_beginning(count: int) -> None:
+    dataset = _dataset([5, 6, 7, 8]).skip(count)
+    assert _values(dataset) == [0, 1, 2, 3][count:]
+    assert [dataset.name_of(i) for i in range(dataset.images)] == [
+        f"pixel {i}" for i in range(count, 4)
+    ]
+    assert dataset.labels is not None
+    assert dataset.labels.tolist() == [5, 6, 7, 8][count:]
+    assert _values(_dataset(range(10)).skip(4).limit(3)) == [4, 6, 8]
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_skip_leaves_something(count: int) -> None:
+    with pytest.raises(DataError, match=f"has 4 images, so that --skip {count} leaves none"):
+        _dataset([5, 6, 7, 8]).skip(count)
 
 
 def _names(dataset: Dataset) -> list[str]:

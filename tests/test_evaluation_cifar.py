@@ -99,7 +99,7 @@ def test_pixels_labels_and_order(
 def _write_splits(folder: Path, suffix: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write = _binary if suffix else _python3(4)
-    for number in (1, 2, 5):
+    for number in range(1, 6):
         (folder / f"data_batch_{number}{suffix}").write_bytes(write(_records(4, seed=number)))
     (folder / f"test_batch{suffix}").write_bytes(write(_records(3, seed=9)))
 
@@ -111,8 +111,8 @@ def test_splits_and_the_folder_above(tmp_path: Path, suffix: str, inside: bool) 
     _write_splits(tmp_path / name, suffix)
     path = tmp_path if inside else tmp_path / name
     train = open_dataset(path, split="train")
-    assert (train.split, train.images) == ("train", 12)
-    for i, (batch, image) in enumerate((b, k) for b in (1, 2, 5) for k in range(4)):
+    assert (train.split, train.images) == ("train", 20)
+    for i, (batch, image) in enumerate((b, k) for b in range(1, 6) for k in range(4)):
         assert train.load(i).getpixel((2, 1)) == _pixel(_records(4, seed=batch), image, 1, 2)
     for split in ("auto", "test"):
         test = open_dataset(path, "cifar10", split)
@@ -120,11 +120,35 @@ def test_splits_and_the_folder_above(tmp_path: Path, suffix: str, inside: bool) 
         assert test.load(2).getpixel((2, 1)) == _pixel(_records(3, seed=9), 2, 1, 2)
 
 
-def test_auto_takes_training_data_where_nothing_else_is(tmp_path: Path) -> None:
-    (tmp_path / "data_batch_1.bin").write_bytes(_binary(_records(4)))
+def test_auto_takes_training_data_where_nothing_else_is_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _write_splits(tmp_path, ".bin")
+    assert open_dataset(tmp_path).split == "test"
+    assert open_dataset(tmp_path, split="train").split == "train"
+    assert caplog.text == ""
+    (tmp_path / "test_batch.bin").unlink()
     assert open_dataset(tmp_path).split == "train"
-    with pytest.raises(DataError, match="no test batches"):
-        open_dataset(tmp_path, split="test")
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"{tmp_path} has neither test nor validation data" in caplog.text
+    for split in ("test", "val"):
+        with pytest.raises(DataError, match=f"has no {split} data, only train"):
+            open_dataset(tmp_path, split=split)
+
+
+@pytest.mark.parametrize("suffix", [".bin", ""])
+def test_a_missing_training_batch_is_named(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _write_splits(tmp_path, suffix)
+    (tmp_path / f"data_batch_4{suffix}").unlink()
+    with pytest.raises(DataError, match=f"{tmp_path} is incomplete.*data_batch_4{suffix} is miss"):
+        open_dataset(tmp_path, split="train")
+    assert open_dataset(tmp_path).split == "test"
+    (tmp_path / f"test_batch{suffix}").unlink()
+    with pytest.raises(DataError, match="data_batch_4"):
+        open_dataset(tmp_path)
+    assert caplog.text == ""
 
 
 def test_a_single_binary_batch(tmp_path: Path) -> None:
@@ -135,7 +159,7 @@ def test_a_single_binary_batch(tmp_path: Path) -> None:
     test = open_dataset(tmp_path / "test_batch.bin")
     assert (test.split, test.images) == ("test", 5)
     assert test.load(4).getpixel((7, 3)) == _pixel(_records(5, seed=4), 4, 3, 7)
-    with pytest.raises(DataError, match="no train batches"):
+    with pytest.raises(DataError, match="no train data"):
         open_dataset(tmp_path / "test_batch.bin", split="train")
 
 

@@ -209,7 +209,8 @@ def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_folders_without_classes_or_images(tmp_path: Path) -> None:
-    _save(tmp_path / "flat" / "one.png")
+    (tmp_path / "flat").mkdir()
+    (tmp_path / "flat" / "notes.txt").write_text("no images here")
     with pytest.raises(DataError, match="expected one folder per class"):
         open_dataset(tmp_path / "flat")
     _save(tmp_path / "set" / "cat" / "one.png")

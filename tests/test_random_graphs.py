@@ -49,9 +49,7 @@ def test_random_graphs(block: int) -> None:
             for ours, theirs in zip(session.get_outputs(), reference.get_outputs(), strict=True):
                 assert (ours.name, ours.type) == (theirs.name, theirs.type)
                 for a, b in zip(ours.shape, theirs.shape, strict=True):
-                    assert (
-                        a is None or b is None or a == b
-                    )
+                    assert a is None or b is None or a == b
             for value, result, truth in zip(model.graph.output, results, expected, strict=True):
                 where = f"seed {seed}, output {value.name}, fuse={fuse}, threads={threads}"
                 assert result.shape == truth.shape, where

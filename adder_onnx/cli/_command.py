@@ -23,6 +23,7 @@ from adder_onnx.files import check_writable, write_atomically
 __all__ = [
     "comma_separated",
     "make_parser",
+    "non_negative",
     "positive",
     "progress_bar",
     "run_command",
@@ -141,6 +142,14 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def non_negative(text: str) -> int:
+    """An integer of at least 0, for argparse."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
     return value
 
 

@@ -1,38 +1,42 @@
-"""``adder-run``: a model's accuracy on a data set, or its answer for one image."""
+"""``adder-run``: a model's accuracy on a data set, or its answers for images without labels."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from adder_onnx.cli._command import (
     make_parser,
+    non_negative,
     positive,
     progress_bar,
     run_command,
     write_json,
 )
-from adder_onnx.errors import ModelError
-from adder_onnx.evaluation import FORMATS, SPLITS, Dataset, evaluate, open_dataset
-from adder_onnx.evaluation.accuracy import Model, load_input
-from adder_onnx.metadata import ModelMetadata, Preprocessing
+from adder_onnx.errors import AdderError, DataError, InputError
+from adder_onnx.evaluation import FORMATS, SPLITS, Accuracy, Dataset, evaluate, open_dataset
+from adder_onnx.evaluation.classifier import Classifier
+from adder_onnx.evaluation.environment import cpu_name, file_sha256, versions
+from adder_onnx.evaluation.predictions import Answer, Predictions, check_output
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.threads import available_cores
 
 __all__ = ["main"]
 
-_FLOATS = ("tensor(float16)", "tensor(float)", "tensor(double)")
+_logger = logging.getLogger(__name__)
+
+_BATCH_SIZE = 128
 
 _EXAMPLES = """\
-  adder-run resnet20.onnx --data cifar-10-batches-bin
-  adder-run resnet50.onnx --data imagenet/val --batch-size 64 --json result.json
+  adder-run resnet20.onnx --data cifar-10-python.tar.gz
+  adder-run resnet50.onnx --data imagenet --split val --batch-size 64 --json result.json
   adder-run resnet50.onnx --data cat.jpg --topk 3
+  adder-run resnet50.onnx --data photos --skip-bad --output answers.csv
 """
 
 
@@ -40,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = make_parser(
         "adder-run",
-        "Runs an exported AdderNet over a data set and reports its accuracy, or prints its answer "
-        "for one image.",
+        "Runs an exported AdderNet over a data set and reports its accuracy, or prints its answers "
+        "for images without labels.",
         _EXAMPLES,
     )
     parser.add_argument("model", metavar="MODEL.onnx", type=Path)
@@ -50,16 +54,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="PATH",
         type=Path,
         required=True,
-        help="CIFAR-10 batches (binary or Python), a folder with one folder of images per class, "
-        "or an image",
+        help="CIFAR-10 or CIFAR-100 (binary or Python batches, or their .tar.gz), MNIST's files, "
+        "the folder above these, a folder with one folder of images per class, or above train, val "
+        "or test with those, a folder of images, an image, or an .npz file: an array per input of "
+        "the model, or a single one (uint8 is preprocessed, float is not), and perhaps labels",
     )
     parser.add_argument("--format", choices=FORMATS, default="auto", help="of the data (auto)")
-    parser.add_argument("--split", choices=SPLITS, default="auto", help="of the data (auto)")
+    parser.add_argument(
+        "--split", choices=SPLITS, default="auto", help="of the data (test or val, if there is one)"
+    )
     parser.add_argument(
         "--limit", metavar="N", type=positive, help="only N images, evenly spaced over the set"
     )
+    parser.add_argument("--first", action="store_true", help="--limit takes the first N instead")
+    parser.add_argument(
+        "--skip", metavar="N", type=non_negative, default=0, help="leave out the first N images"
+    )
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out and count images that cannot be read"
+    )
     parser.add_argument("--device", default="auto", help="cpu or auto (auto)")
-    parser.add_argument("--batch-size", metavar="N", type=positive, default=128, help="(128)")
+    parser.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=positive,
+        help=f"images in a run ({_BATCH_SIZE}, or what the model is fixed to)",
+    )
     parser.add_argument(
         "--threads", metavar="N", type=positive, help="for inference (all available cores)"
     )
@@ -67,149 +87,175 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--workers", metavar="N", type=positive, help="that decode images (all available cores)"
     )
     parser.add_argument(
-        "--topk", metavar="K", type=positive, default=5, help="answers for one image (5)"
+        "--topk", metavar="K", type=positive, default=5, help="answers for an image (5)"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="write each image's answers: .csv has names, classes and probabilities, .npz logits",
     )
     return run_command(parser, _run, argv)
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """What a run has found, for reports.
+
+    Attributes:
+        dataset: what was run over.
+        accuracy: counts and time.
+        predictions: of each image, where they are asked for.
+        result: what is written as JSON.
+    """
+
+    dataset: Dataset
+    accuracy: Accuracy
+    predictions: Predictions | None
+    result: dict[str, Any]
+
+
 def _run(options: argparse.Namespace) -> None:
+    _check_options(options)
     session = InferenceSession(options.model, device=options.device, threads=options.threads)
-    metadata = ModelMetadata.from_props(session.metadata)
-    model, classes = _classifier(session)
-    if metadata.labels is not None and len(metadata.labels) != classes:
-        raise ModelError(
-            f"the model has {classes} classes, but its metadata {len(metadata.labels)} labels"
-        )
-    preprocessing = _preprocessing(session, metadata)
-    dataset = open_dataset(options.data, options.format, options.split)
+    model = Classifier(session)
+    dataset = _dataset(options, model)
+    labels = model.metadata.labels
+    predictions = None
+    if options.output or dataset.labels is None:
+        predictions = Predictions(dataset, model.classes, labels)
+    batch_size = _batch_size(options, model)
+    try:
+        accuracy = _evaluate(options, model, dataset, batch_size, predictions)
+    except InputError as error:  # it names the input, but not where the array comes from
+        raise DataError(f"{options.data}: {error}") from error
+    if accuracy.skipped:
+        _logger.warning("skipped %d of %d images", accuracy.skipped, dataset.images)
     result: dict[str, Any] = {
         "model": str(options.model),
-        "architecture": metadata.architecture,
+        "architecture": model.metadata.architecture,
+        "model_sha256": file_sha256(options.model),
+        "checkpoint_sha256": model.metadata.checkpoint_sha256,
         "dataset": str(options.data),
         "data": dataset.description,
+        "split": dataset.split,
         "device": session.device,
+        "cpu": cpu_name(),
         "threads": session.threads,
         "precision": "float32",
+        "versions": versions(),
+        "images": accuracy.images,
+        "skipped": accuracy.skipped,
+        "batch_size": batch_size,
+        "seconds": accuracy.seconds,
+        "images_per_second": accuracy.images / accuracy.seconds,
+        "inference_images_per_second": accuracy.images / model.seconds,
     }
-    if dataset.labels is None:
-        _report_image(options, model, dataset, preprocessing, metadata, result)
-    else:
-        dataset = dataset.with_model_classes(classes, metadata.labels)
-        if options.limit:
-            dataset = dataset.limit(options.limit)
-        _report_accuracy(options, model, dataset, preprocessing, result)
+    _report(options, _Outcome(dataset, accuracy, predictions, result))
 
 
-def _report_image(
+def _check_options(options: argparse.Namespace) -> None:
+    if options.first and options.limit is None:
+        raise AdderError("--first says which images --limit takes: give --limit N, too")
+    if options.output is not None:
+        check_output(options.output)
+        if options.output.exists() and options.output.resolve() == options.data.resolve():
+            raise AdderError(f"--output {options.output} would replace the data: choose another")
+
+
+def _dataset(options: argparse.Namespace, model: Classifier) -> Dataset:
+    """The images to run over, their labels in the model's numbering."""
+    dataset = open_dataset(options.data, options.format, options.split, model.inputs)
+    if not dataset.arrays:
+        model.check_takes_images()
+    dataset = dataset.with_model_classes(model.classes, model.metadata.labels).skip(options.skip)
+    if options.limit is None:
+        return dataset
+    return dataset.first(options.limit) if options.first else dataset.limit(options.limit)
+
+
+def _batch_size(options: argparse.Namespace, model: Classifier) -> int:
+    fixed = model.batch_size
+    if fixed is None:
+        return int(options.batch_size or _BATCH_SIZE)
+    if options.batch_size not in (None, fixed):
+        _logger.warning("the model takes batches of %d only: --batch-size is ignored", fixed)
+    return fixed
+
+
+def _evaluate(
     options: argparse.Namespace,
-    model: Model,
+    model: Classifier,
     dataset: Dataset,
-    preprocessing: Preprocessing,
-    metadata: ModelMetadata,
-    result: dict[str, Any],
-) -> None:
-    image = load_input(dataset, 0, preprocessing)
-    logits = model(image[None])[0].astype(np.float64)
-    probabilities = np.exp(logits - logits.max())
-    probabilities /= probabilities.sum()
-    best = np.argsort(-logits, kind="stable")[: options.topk]
-    result["predictions"] = [
-        {
-            "class": int(c),
-            "label": metadata.labels[c] if metadata.labels else str(c),
-            "probability": float(probabilities[c]),
-        }
-        for c in best
-    ]
-    if options.json:
-        write_json(options.json, result)
-    if options.json != "-":
-        for answer in result["predictions"]:
-            print(f"{100 * answer['probability']:6.2f} %  {answer['label']}")
-
-
-def _report_accuracy(
-    options: argparse.Namespace,
-    model: Model,
-    dataset: Dataset,
-    preprocessing: Preprocessing,
-    result: dict[str, Any],
-) -> None:
+    batch_size: int,
+    predictions: Predictions | None,
+) -> Accuracy:
     with progress_bar("images", dataset.images) as advance:
-        accuracy = evaluate(
+        return evaluate(
             model,
             dataset,
-            preprocessing,
-            batch_size=options.batch_size,
+            model.preprocessing(),
+            batch_size=batch_size,
             workers=options.workers or available_cores(),
+            pad=model.batch_size is not None,
+            skip_bad=options.skip_bad,
             progress=advance,
+            collect=(lambda *_: None) if predictions is None else predictions.add,
         )
-    n = accuracy.images
-    result |= {
-        "images": n,
-        "top1": 100 * accuracy.top1 / n,
-        "top5": 100 * accuracy.top5 / n,
-        "top1_correct": accuracy.top1,
-        "top5_correct": accuracy.top5,
-        "batch_size": options.batch_size,
-        "seconds": accuracy.seconds,
-        "images_per_second": n / accuracy.seconds,
+
+
+def _report(options: argparse.Namespace, outcome: _Outcome) -> None:
+    accuracy, predictions, result = outcome.accuracy, outcome.predictions, outcome.result
+    rows = {
+        "model": f"{options.model} ({result['architecture'] or 'unnamed'}, float32)",
+        "data": f"{options.data} ({outcome.dataset.description})",
+        "device": f"{result['device']}, {result['threads']} threads",
     }
+    for places, hits in (("1", accuracy.top1), ("5", accuracy.top5)):
+        if hits is not None:
+            percent = 100 * hits / accuracy.images
+            result |= {f"top{places}": percent, f"top{places}_correct": hits}
+            rows[f"top-{places}"] = f"{percent:6.2f} %  ({hits} of {accuracy.images})"
+    if accuracy.skipped:
+        rows["skipped"] = f"{accuracy.skipped} images that cannot be read"
+    rows["speed"] = (
+        f"{result['images_per_second']:.0f} images/s, decoding included; "
+        f"{result['inference_images_per_second']:.0f} images/s in the model"
+    )
+    lines = [f"{name:<8}{text}" for name, text in rows.items()]
+    if options.output and predictions is not None:
+        predictions.write(options.output, options.topk)
+        result["output"] = str(options.output)
+        lines.append(f"{'output':<8}{options.output}")
+    elif predictions is not None:
+        lines = _answers(options, outcome, predictions)
     if options.json:
         write_json(options.json, result)
     if options.json != "-":
-        rows = {
-            "model": f"{options.model} ({result['architecture'] or 'unnamed'}, float32)",
-            "data": f"{options.data} ({dataset.description})",
-            "device": f"{result['device']}, {result['threads']} threads",
-            "top-1": f"{result['top1']:6.2f} %  ({accuracy.top1} of {n})",
-            "top-5": f"{result['top5']:6.2f} %  ({accuracy.top5} of {n})",
-            "speed": f"{result['images_per_second']:.0f} images/s, decoding included",
-        }
-        for name, text in rows.items():
-            print(f"{name:<8}{text}")
+        print(*lines, sep="\n")
 
 
-def _classifier(session: InferenceSession) -> tuple[Model, int]:
-    """The model as a function from images to logits, and its number of classes."""
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
-        raise ModelError(
-            "adder-run needs a model with one float input (N, C, H, W); this one has "
-            + ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
-        )
-    name, logits = inputs[0].name, outputs[0]
-    classes = logits.shape[-1] if len(logits.shape) == 2 else None
-    if not isinstance(classes, int) or logits.type not in _FLOATS:
-        raise ModelError(
-            "adder-run needs a model whose first output is float (N, classes); this one's is "
-            f"{logits.name} {logits.type} {logits.shape}"
-        )
-
-    def classify(batch: NDArray[np.float32]) -> NDArray[Any]:
-        result: NDArray[Any] = session.run([logits.name], {name: batch})[0]
-        if not np.isfinite(result).all():
-            raise ModelError(f"the model's output {logits.name} holds values that are not finite")
-        return result
-
-    return classify, classes
+def _answers(options: argparse.Namespace, outcome: _Outcome, predictions: Predictions) -> list[str]:
+    """Lines with the best answer for each image, or with the k best ones for a single image."""
+    if outcome.dataset.single:
+        answers = predictions.answers(0, options.topk)
+        outcome.result["predictions"] = [_as_json(answer) for answer in answers]
+        return [_as_text(answer) for answer in answers]
+    named = [(predictions.name(i), predictions.answers(i, 1)[0]) for i in range(len(predictions))]
+    outcome.result["predictions"] = [{"name": name} | _as_json(answer) for name, answer in named]
+    return [f"{_as_text(answer)}  {' '.join(name.splitlines())}" for name, answer in named]
 
 
-def _preprocessing(session: InferenceSession, metadata: ModelMetadata) -> Preprocessing:
-    how = metadata.preprocessing
-    if how is None:
-        raise ModelError(
-            "the model does not say how images are preprocessed (metadata "
-            "ai.addernet.preprocessing); export it with adder-export"
-        )
-    shape = session.get_inputs()[0].shape[1:]
-    for size, expected in zip((how.channels, how.height, how.width), shape, strict=True):
-        if isinstance(expected, int) and size != expected:
-            raise ModelError(
-                f"the model takes images of {shape}, but its metadata preprocess them to "
-                f"{[how.channels, how.height, how.width]}"
-            )
-    return how
+def _as_json(answer: Answer) -> dict[str, Any]:
+    return {
+        "class": answer.number,
+        "label": answer.label,
+        "probability": answer.probability,
+    }
+
+
+def _as_text(answer: Answer) -> str:
+    return f"{100 * answer.probability:6.2f} %  {answer.label}"
 
 
 if __name__ == "__main__":

@@ -3,5 +3,16 @@
 from adder_onnx.evaluation.accuracy import Accuracy, evaluate, predict
 from adder_onnx.evaluation.dataset import Dataset
 from adder_onnx.evaluation.formats import FORMATS, SPLITS, open_dataset
+from adder_onnx.evaluation.inference import infer, load_inputs
 
-__all__ = ["FORMATS", "SPLITS", "Accuracy", "Dataset", "evaluate", "open_dataset", "predict"]
+__all__ = [
+    "FORMATS",
+    "SPLITS",
+    "Accuracy",
+    "Dataset",
+    "evaluate",
+    "infer",
+    "load_inputs",
+    "open_dataset",
+    "predict",
+]

@@ -12,7 +12,11 @@ from PIL import Image
 
 from adder_onnx.errors import DataError
 
-__all__ = ["Dataset"]
+__all__ = ["Dataset", "Sample"]
+
+Sample = Image.Image | tuple[Image.Image | NDArray[Any], ...]
+"""An image for a model with one input, or a value for each input: an image, which is preprocessed,
+or an array without the batch's axis, which is not."""
 
 
 @dataclass(frozen=True)
@@ -21,21 +25,26 @@ class Dataset:
 
     Attributes:
         description: for people: the format, the split.
-        split: ``train`` or ``test``, or None where the format knows no splits.
+        split: ``train``, ``val`` or ``test``, or None where the format knows no splits.
         images: number of images.
-        load: gives the image with a number below ``images``; raises DataError if it is corrupt.
+        load: gives the image with a number below ``images``; raises DataError if it is corrupt;
+            may be called by several threads at once.
         name_of: names that image, for messages.
         labels: (images,) int64, numbers of classes, or None.
         classes: names of the classes in the order of their numbers, or None.
+        arrays: whether ``load`` gives a value for each of the model's inputs, not an image.
+        single: whether it is no set but one image.
     """
 
     description: str
     split: str | None
     images: int
-    load: Callable[[int], Image.Image]
+    load: Callable[[int], Sample]
     name_of: Callable[[int], str]
     labels: NDArray[np.int64] | None = None
     classes: tuple[str, ...] | None = None
+    arrays: bool = False
+    single: bool = False
 
     def select(self, indices: Sequence[int] | NDArray[Any]) -> Dataset:
         """The images with these numbers, in this order."""
@@ -53,6 +62,22 @@ class Dataset:
         if count >= self.images:
             return self
         return self.select(np.arange(count) * self.images // count)
+
+    def first(self, count: int) -> Dataset:
+        """At most the first ``count`` images."""
+        return self if count >= self.images else self.select(np.arange(count))
+
+    def skip(self, count: int) -> Dataset:
+        """All images but the first ``count``.
+
+        Raises:
+            DataError: none is left.
+        """
+        if count >= self.images:
+            raise DataError(
+                f"{self.description} has {self.images} images, so that --skip {count} leaves none"
+            )
+        return self.select(np.arange(count, self.images)) if count else self
 
     def with_model_classes(self, count: int, names: Sequence[str] | None) -> Dataset:
         """The data set with its labels in a model's numbering.

@@ -2,67 +2,101 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from adder_onnx.errors import DataError
-from adder_onnx.evaluation.cifar import is_cifar10, read_cifar10
+from adder_onnx.evaluation.cifar import find_cifar, read_cifar
+from adder_onnx.evaluation.containers import is_archive
 from adder_onnx.evaluation.dataset import Dataset
 from adder_onnx.evaluation.images import is_image, read_image, read_image_folder
+from adder_onnx.evaluation.mnist import is_mnist, read_mnist
+from adder_onnx.evaluation.npz import read_npz
+from adder_onnx.evaluation.splits import SPLITS
 
 __all__ = ["FORMATS", "SPLITS", "open_dataset"]
 
-FORMATS = ("auto", "cifar10", "imagefolder", "image")
-SPLITS = ("auto", "train", "test")
+FORMATS = ("auto", "cifar10", "cifar100", "mnist", "imagefolder", "image", "npz")
+
+_CIFAR = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 
-def open_dataset(path: Path, format: str = "auto", split: str = "auto") -> Dataset:
+def open_dataset(
+    path: Path, format: str = "auto", split: str = "auto", inputs: Sequence[str] = ()
+) -> Dataset:
     """Opens a data set.
 
     Args:
-        path: CIFAR-10 batches (binary or Python) or the folder above them, a folder with one
-            folder of images per class, or an image.
+        path: batches of CIFAR-10 or CIFAR-100 (binary or Python), their archive, MNIST's idx files,
+            or the folder above any of them as torchvision makes it; a folder with one folder of
+            images per class, or above ``train``, ``val`` or ``test`` with those; a folder of
+            images without classes; an image; an ``.npz`` file.
         format: one of `FORMATS`; ``auto`` tells by what lies there.
-        split: one of `SPLITS`, for formats that have splits; ``auto`` takes the test data where
-            there are any.
+        split: one of `SPLITS`, for formats that have splits; ``auto`` takes the test or validation
+            data where there are any, else, with a warning, the training data.
+        inputs: names of the model's inputs, by which an ``.npz`` file's arrays are found.
 
     Raises:
         DataError: nothing is there, it cannot be read, or it is not of the format.
     """
     try:
-        return _open(path, format, split)
+        dataset = _open(path, format, split, inputs)
     except OSError as error:
         raise DataError(
             f"cannot read {error.filename or path}: {error.strerror or error}"
         ) from error
+    if dataset.images == 0:
+        raise DataError(f"{path} has no images ({dataset.description})")
+    if split == "auto" and dataset.split == "train":
+        logging.getLogger(__name__).warning(
+            "%s has neither test nor validation data: taking the training data", path
+        )
+    return dataset
 
 
-def _open(path: Path, format: str, split: str) -> Dataset:
+def _open(path: Path, format: str, split: str, inputs: Sequence[str]) -> Dataset:
     if not path.exists():
         raise DataError(f"{path} does not exist; --data takes a folder or a file")
+    wanted = _CIFAR if format == "auto" else [format] if format in _CIFAR else []
+    cifar = find_cifar(path, wanted)
     if format == "auto":
-        format = _detect(path)
-    if format == "cifar10":
-        if not is_cifar10(path):
-            raise DataError(f"{path} holds no CIFAR-10 batches (test_batch or test_batch.bin)")
-        return read_cifar10(path, split)
+        format = _detect(path, list(cifar))
+    if format in _CIFAR:
+        if format not in cifar:
+            raise DataError(
+                f"{path} holds no {_CIFAR[format]} batches, neither binary nor Python, nor their "
+                ".tar.gz"
+            )
+        return read_cifar(cifar[format], split)
+    if format == "mnist":
+        return read_mnist(path, split)
+    if format == "imagefolder":
+        if not path.is_dir():
+            raise DataError(f"{path} is not a folder; expected one folder of images per class")
+        return read_image_folder(path, split)
     if split != "auto":
         raise DataError(f"{path} has no splits: leave out --split {split}")
-    if format == "image":
-        return read_image(path)
-    if not path.is_dir():
-        raise DataError(f"{path} is not a folder; expected one folder of images per class")
-    return read_image_folder(path)
+    return read_image(path) if format == "image" else read_npz(path, inputs)
 
 
-def _detect(path: Path) -> str:
-    if is_image(path):
-        return "image"
-    if is_cifar10(path):
-        return "cifar10"
+def _detect(path: Path, cifar: list[str]) -> str:
+    found = [*cifar, *(["mnist"] if is_mnist(path) else [])]
+    if len(found) > 1:
+        raise DataError(f"{path} holds {' and '.join(found)}: choose one with --format")
+    if found:
+        return found[0]
     if path.is_dir():
         if not any(path.iterdir()):
             raise DataError(f"{path} is an empty folder")
         return "imagefolder"
+    if is_image(path):
+        return "image"
+    if path.suffix.lower() == ".npz":
+        return "npz"
+    if is_archive(path):
+        raise DataError(f"{path} is an archive without batches of CIFAR-10 or CIFAR-100")
     raise DataError(
-        f"cannot tell the format of {path}; it is neither an image nor a CIFAR-10 batch (.bin)"
+        f"cannot tell the format of {path}; it is neither an image nor an .npz file nor a batch of "
+        "CIFAR (.bin): --format says what it is"
     )

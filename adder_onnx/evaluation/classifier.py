@@ -1,0 +1,114 @@
+"""A session as a function from inputs to logits."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adder_onnx.errors import ModelError
+from adder_onnx.metadata import ModelMetadata, Preprocessing
+from adder_onnx.runtime import InferenceSession
+
+__all__ = ["Classifier"]
+
+_FLOATS = {
+    "tensor(float16)": np.float16,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+}
+
+
+class Classifier:
+    """A model that tells classes apart.
+
+    Args:
+        session: its first output is float, (N, classes).
+
+    Attributes:
+        inputs: names of the model's inputs.
+        classes: number of the model's classes.
+        batch_size: the only one that the model takes, or None.
+        metadata: what the model says about itself.
+        seconds: time spent in ``session.run`` so far.
+
+    Raises:
+        ModelError: it is no such model.
+    """
+
+    def __init__(self, session: InferenceSession) -> None:
+        self._session = session
+        self._inputs, output = session.get_inputs(), session.get_outputs()[0]
+        classes = output.shape[-1] if len(output.shape) == 2 else None
+        if not isinstance(classes, int) or output.type not in _FLOATS:
+            raise ModelError(
+                "adder-run needs a model whose first output is float (N, classes); this one's is "
+                f"{output.name} {output.type} {output.shape}"
+            )
+        self._output = output.name
+        self.metadata = ModelMetadata.from_props(session.metadata)
+        labels = self.metadata.labels
+        if labels is not None and len(labels) != classes:
+            raise ModelError(
+                f"the model has {classes} classes, but its metadata {len(labels)} labels"
+            )
+        sizes = [i.shape[0] for i in self._inputs if i.shape]
+        self.inputs = tuple(i.name for i in self._inputs)
+        self.classes = classes
+        self.batch_size = next((size for size in sizes if isinstance(size, int)), None)
+        self.seconds = 0.0
+
+    def __call__(self, *batch: NDArray[Any]) -> NDArray[Any]:
+        """Logits (N, classes) for a batch (N, …) of each input.
+
+        Raises:
+            InputError: an array has another shape or type than the model's input.
+            ModelError: logits are not finite.
+        """
+        feed = {
+            expected.name: _same_float(value, _FLOATS.get(expected.type))
+            for expected, value in zip(self._inputs, batch, strict=True)
+        }
+        start = time.perf_counter()
+        logits: NDArray[Any] = self._session.run([self._output], feed)[0]
+        self.seconds += time.perf_counter() - start
+        if not np.isfinite(logits).all():
+            raise ModelError(f"the model's output {self._output} holds values that are not finite")
+        return logits
+
+    def check_takes_images(self) -> None:
+        """Checks that the model takes images, and how they are preprocessed.
+
+        Raises:
+            ModelError: it has several inputs or none that is float, (N, C, H, W).
+        """
+        inputs = self._inputs
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
+            raise ModelError(
+                "adder-run needs a model with one float input (N, C, H, W); this one has "
+                + ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
+            )
+
+    def preprocessing(self) -> Preprocessing | None:
+        """How images become the model's input, if the model says so.
+
+        Raises:
+            ModelError: that does not make images of the input's shape.
+        """
+        how = self.metadata.preprocessing
+        shape = next((i.shape[1:] for i in self._inputs if len(i.shape) == 4), None)
+        if how is None or shape is None:
+            return how
+        made = [how.channels, how.height, how.width]
+        if any(isinstance(e, int) and e != size for e, size in zip(shape, made, strict=True)):
+            raise ModelError(
+                f"the model takes images of {shape}, but its metadata preprocess them to {made}"
+            )
+        return how
+
+
+def _same_float(value: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """A float array in the precision that an input has; any other array as it is."""
+    return value.astype(dtype, copy=False) if dtype and value.dtype.kind == "f" else value

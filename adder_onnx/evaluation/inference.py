@@ -1,0 +1,138 @@
+"""Decoding a data set and running a model over it, both at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from adder_onnx.errors import DataError, ModelError
+from adder_onnx.evaluation.dataset import Dataset
+from adder_onnx.evaluation.preprocessing import preprocess
+from adder_onnx.metadata import Preprocessing
+
+__all__ = ["Inputs", "Model", "infer", "load_inputs"]
+
+Inputs = tuple[NDArray[Any], ...]
+"""A value for each of the model's inputs."""
+
+Model = Callable[..., NDArray[Any]]
+"""A function from a batch (N, …) for each input, in the model's order, to logits (N, classes)."""
+
+
+def infer(
+    model: Model,
+    dataset: Dataset,
+    preprocessing: Preprocessing | None,
+    *,
+    batch_size: int,
+    workers: int,
+    pad: bool = False,
+    skip_bad: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+    """Runs a model over a data set, in order, while threads decode the images that come next.
+
+    At most ``3 * batch_size + workers`` images are held at a time, whatever the set's size.
+
+    Args:
+        model: what is run.
+        dataset: what it is run over.
+        preprocessing: from image to input.
+        batch_size: images in a call of the model.
+        workers: threads that decode images.
+        pad: whether the last batch is filled up to ``batch_size``, for a model that takes no other;
+            the results of what fills it are dropped.
+        skip_bad: whether images that cannot be read are left out, instead of an error.
+        progress: is called with the number of images after each batch, those left out included.
+
+    Yields:
+        Numbers (N,) of images and their logits (N, classes).
+
+    Raises:
+        DataError: an image cannot be read or does not fit the model; the message names it.
+        ModelError: there are images, but no preprocessing.
+    """
+    numbers: list[int] = []
+    inputs: list[Inputs] = []
+    seen = 0
+    ahead = batch_size + workers
+    with closing(_decoded(dataset, preprocessing, ahead, workers, skip_bad)) as decoded:
+        for i, sample in decoded:
+            seen += 1
+            if sample is not None:
+                numbers.append(i)
+                inputs.append(sample)
+            if numbers and (len(numbers) == batch_size or i == dataset.images - 1):
+                if pad:
+                    inputs += [inputs[-1]] * (batch_size - len(inputs))
+                batch = [np.stack(values) for values in zip(*inputs, strict=True)]
+                inputs.clear()
+                logits = model(*batch)[: len(numbers)]
+                yield np.array(numbers, np.int64), logits
+                numbers.clear()
+                progress(seen)
+                seen = 0
+    if seen:
+        progress(seen)
+
+
+def load_inputs(dataset: Dataset, i: int, preprocessing: Preprocessing | None) -> Inputs:
+    """The model's inputs for one image, each without the batch's axis: (C, H, W) of an image.
+
+    Raises:
+        DataError: the image cannot be read or does not fit the model; the message names it.
+        ModelError: it is an image, but there is no preprocessing.
+    """
+    try:
+        sample = dataset.load(i)
+        values = sample if isinstance(sample, tuple) else (sample,)
+        return tuple(_input(value, preprocessing) for value in values)
+    except DataError as error:
+        name = dataset.name_of(i)
+        raise DataError(str(error) if name in str(error) else f"{name}: {error}") from error
+
+
+def _input(value: Image.Image | NDArray[Any], preprocessing: Preprocessing | None) -> NDArray[Any]:
+    if not isinstance(value, Image.Image):
+        return value
+    if preprocessing is None:
+        raise ModelError(
+            "the model does not say how images are preprocessed (metadata "
+            "ai.addernet.preprocessing); export it with adder-export"
+        )
+    return preprocess(value, preprocessing)
+
+
+def _decoded(
+    dataset: Dataset,
+    preprocessing: Preprocessing | None,
+    ahead: int,
+    workers: int,
+    skip_bad: bool,
+) -> Generator[tuple[int, Inputs | None], None, None]:
+    """Each image's number and inputs in order, None for a bad one; decoded ahead by threads."""
+    load = partial(load_inputs, dataset, preprocessing=preprocessing)
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[Future[Inputs]] = deque()
+        following = 0
+        try:
+            for i in range(dataset.images):
+                while following < dataset.images and len(pending) < ahead:
+                    pending.append(pool.submit(load, following))
+                    following += 1
+                try:
+                    yield i, pending.popleft().result()
+                except DataError:
+                    if not skip_bad:
+                        raise
+                    yield i, None
+        finally:
+            pool.shutdown(cancel_futures=True)
