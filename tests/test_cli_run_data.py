@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from adder_onnx.cli import run as adder_run
+from adder_onnx.evaluation.classifier import Classifier
 from adder_onnx.metadata import ModelMetadata, Preprocessing
+from adder_onnx.runtime import InferenceSession
 from tests import datasets
 from tests.models import make_model, node
 
@@ -342,6 +345,17 @@ def test_a_model_of_fixed_batch_size(
     single = _json(capfd, model, "--data", flat / "3.png", "--batch-size", 7)
     assert single["predictions"][0]["class"] == 3
     assert f"batches of {size} only: --batch-size is ignored" in caplog.text
+
+
+def test_the_time_in_the_model_is_that_of_all_runs(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter(range(100))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(seconds)))
+    classify = Classifier(InferenceSession(model))
+    for _ in range(3):
+        classify(np.zeros((2, 1, 2, 2), np.float32))
+    assert classify.seconds == 3.0
 
 
 def test_npz_data_with_labels(

@@ -144,9 +144,10 @@ def _header(shape: str, descr: str = "'<f4'") -> str:
     return f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}"
 
 
-def _damaged() -> bytes:
-    data = bytearray(_npz(x=_X))
-    data[300] ^= 0xFF
+def _damaged(place: int) -> bytes:
+    """One bit is wrong; a place far from the header is read only for the checksum."""
+    data = bytearray(_npz(x=_floats(30, 3, 32, 32)))
+    data[place] ^= 1
     return bytes(data)
 
 
@@ -162,7 +163,8 @@ _WRONG: dict[str, tuple[bytes, str]] = {
     "text": (b"this is no zip file", "is not an .npz file"),
     "truncated": (_npz(x=_X)[:-30], "is not an .npz file"),
     "cut in half": (_npz(x=_X)[:300], "is not an .npz file"),
-    "damaged": (_damaged(), "is damaged"),
+    "damaged": (_damaged(300), "is damaged"),
+    "damaged far inside": (_damaged(300_000), "is damaged"),
     "encrypted": (_encrypted(), "is damaged"),
     "a pickle": (pickle.dumps({"x": [1]}), "is not an .npz file"),
     "no arrays": (_npz(), "holds no arrays"),

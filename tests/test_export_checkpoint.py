@@ -20,6 +20,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from adder_onnx import InferenceSession
+from adder_onnx.cli import export
 from adder_onnx.errors import CheckpointError
 from adder_onnx.export.checkpoint import read_checkpoint, sha256
 from adder_onnx.export.recognition import load_model
@@ -234,6 +236,29 @@ torch.save({"x": x, "y": net(x).detach()}, sys.argv[1] + ".truth")
 """
 
 
+def train_elsewhere(folder: Path, first_stride: int, wrapping: str, how: str) -> Path:
+    """Trained one step and saved by another process, from a package that is gone afterwards."""
+    package = folder / "code" / "somebody"
+    package.mkdir(parents=True)
+    (package / "nets.py").write_text(REFERENCE)
+    path = folder / "ResNet20-AdderNet"
+    command = [sys.executable, "-c", TRAIN_AND_SAVE, str(path), str(first_stride), wrapping, how]
+    subprocess.run(command, cwd=folder / "code", check=True)
+    shutil.rmtree(folder / "code")
+    return path
+
+
+@pytest.mark.parametrize(("first_stride", "wrapping"), [(1, "bare"), (2, "parallel")])
+def test_whole_module_is_exported(tmp_path: Path, first_stride: int, wrapping: str) -> None:
+    path = train_elsewhere(tmp_path, first_stride, wrapping, "zip")
+    output = tmp_path / "net.onnx"
+    assert export.main([str(path), str(output), "--input-shape", "3,16,16"]) == 0
+    truth = torch.load(f"{path}.truth")
+    (logits,) = InferenceSession(output).run(None, {"input": truth["x"]})
+    torch.testing.assert_close(logits, truth["y"], rtol=1e-4, atol=1e-4)
+    assert "somebody" not in sys.modules
+
+
 @pytest.mark.parametrize("first_stride", [1, 2])
 @pytest.mark.parametrize(
     ("wrapping", "how"),
@@ -242,14 +267,7 @@ torch.save({"x": x, "y": net(x).detach()}, sys.argv[1] + ".truth")
 def test_whole_module_without_its_author_s_code(
     tmp_path: Path, first_stride: int, wrapping: str, how: str
 ) -> None:
-    """Trained one step and saved by another process, from a package that is gone afterwards."""
-    package = tmp_path / "code" / "somebody"
-    package.mkdir(parents=True)
-    (package / "nets.py").write_text(REFERENCE)
-    path = tmp_path / "ResNet20-AdderNet"
-    command = [sys.executable, "-c", TRAIN_AND_SAVE, str(path), str(first_stride), wrapping, how]
-    subprocess.run(command, cwd=tmp_path / "code", check=True)
-    shutil.rmtree(tmp_path / "code")
+    path = train_elsewhere(tmp_path, first_stride, wrapping, how)
     checkpoint = read_checkpoint(path)
     assert checkpoint.geometry["layer2.0.conv1"]["stride"] == 2
     model = load_model(checkpoint)
