@@ -95,9 +95,20 @@ def test_logits_equal_pytorch_s(tmp_path: Path) -> None:
     logits = np.load(output)["logits"]
     with torch.no_grad():
         expected = torch.cat([model(part) for part in tensors.split(8)]).numpy()
-        exact = model.double()(tensors[:4].double()).numpy()
-    own = np.abs(expected[:4] - exact).max()
-    error = np.abs(logits - expected).max()
-    print(f"{COUNT} images: {error:.2g} from PyTorch in float32, whose own error is {own:.2g}")
     assert logits.shape == expected.shape
-    assert error <= max(1e-4 * np.abs(expected).max(), 4 * own)
+    scale = np.abs(expected).max()
+    errors = np.abs(logits - expected).max(axis=1)
+    # A random network magnifies the rounding of some images a hundredfold, in PyTorch as here:
+    # float64 is the judge of the four that differ most.
+    *rest, a, b, c, d = np.argsort(errors)
+    worst = [a, b, c, d]
+    assert errors[rest].max() <= 2e-3 * scale
+    with torch.no_grad():
+        exact = model.double()(tensors[worst].double()).numpy()
+    ours = np.abs(logits[worst] - exact).max(axis=1)
+    own = np.abs(expected[worst] - exact).max(axis=1)
+    print(
+        f"{COUNT} images: median {np.median(errors):.2g}, largest {errors.max():.2g} of {scale:.3g}"
+    )
+    print(f"from float64: ours {ours}, PyTorch's float32 {own}")
+    assert (ours <= np.maximum(1e-4 * scale, 4 * own)).all()
