@@ -48,7 +48,7 @@ Layer = tuple[int, int, int, int, int, int]
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
-def ours(layer: Layer, x: Array, w: Array, isa: str) -> Callable[[], object]:
+def ours(layer: Layer, w: Array, isa: str) -> Callable[[], object]:
     """Our kernel alone, channels-last, without the conversions at the border."""
     n, c, size, m, k, stride = layer
     ones, zeros = np.ones(m, np.float32), np.zeros(m, np.float32)
