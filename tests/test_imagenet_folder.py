@@ -102,7 +102,7 @@ def test_logits_equal_pytorch_s(tmp_path: Path) -> None:
     # float64 is the judge of the four that differ most.
     *rest, a, b, c, d = np.argsort(errors)
     worst = [a, b, c, d]
-    assert errors[rest].max() <= 2e-3 * scale
+    assert errors[rest].max() <= (2e-3 if FULL else 1e-4) * scale
     with torch.no_grad():
         exact = model.double()(tensors[worst].double()).numpy()
     ours = np.abs(logits[worst] - exact).max(axis=1)
