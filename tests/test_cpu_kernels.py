@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from adder_onnx.kernels.cpu import (
     select_isa,
 )
 from adder_onnx.ops import ConvAttributes
-from adder_onnx.ops.reference import adder_conv as reference
+from tests.layers import Layer, layers, make_layer
 
 ALL_ISAS = ("scalar", "avx2", "avx512")
 
@@ -36,102 +35,48 @@ def isa(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@dataclass
-class Layer:
-    """One adder convolution and all that its epilogue needs."""
-
-    x: NDArray[np.float32]
-    w: NDArray[np.float32]
-    a: ConvAttributes
-    scale: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    z: NDArray[np.float32] | None = None
-    clip: tuple[float, float] = (-np.inf, np.inf)
-
-    @property
-    def y_shape(self) -> tuple[int, int, int, int]:
-        height, width = self.a.output_size(self.x.shape[2:], self.w.shape[2:])
-        return (self.x.shape[0], self.w.shape[0], height, width)
-
-    def expected(self) -> NDArray[np.float64]:
-        """In float64, from the definition of the operator and of the epilogue."""
-        y = reference(self.x, self.w, self.a)
-        y = y * self.scale.astype(np.float64)[:, None, None]
-        y += self.bias.astype(np.float64)[:, None, None]
-        if self.z is not None:
-            y += self.z
-        return np.clip(y, *self.clip)
-
-    def tolerance(self) -> NDArray[np.float64]:
-        """Bound on the error: 64 roundings of partial sums, then those of result and residual."""
-        magnitude = -reference(np.abs(self.x), -np.abs(self.w), self.a)
-        taps = int(np.prod(self.w.shape[1:]))
-        roundings = min(taps, 64) + 4
-        magnitude = magnitude * np.abs(self.scale.astype(np.float64))[:, None, None]
-        magnitude += np.abs(self.bias.astype(np.float64))[:, None, None]
-        if self.z is not None:
-            magnitude += np.abs(self.z)
-        return magnitude * roundings * 2.0**-24
-
-    def run(self, isa: str, threads: int) -> NDArray[np.float32]:
-        conv = AdderConv(
-            self.w,
-            self.scale,
-            self.bias,
-            *self.clip,
-            self.a.strides,
-            self.a.dilations,
-            self.a.group,
-            isa,
-        )
-        program = Program()
-        x_size, y_size = nhwc_size(self.x.shape), nhwc_size(self.y_shape)
-        inputs = [self.x]
-        program.add_nchw_to_nhwc(0, "float32", self.x.shape, 0)  # type: ignore[arg-type]
-        z_at = -1
-        if self.z is not None:
-            z_at = x_size + y_size
-            inputs.append(self.z)
-            program.add_nchw_to_nhwc(1, "float32", self.y_shape, z_at)
-        top, left, _, _ = self.a.resolve_pads(self.x.shape[2:], self.w.shape[2:])
-        program.add_adder_conv(
-            conv,
-            self.x.shape[0],
-            self.x.shape[2:],  # type: ignore[arg-type]
-            self.y_shape[2:],
-            (top, left),
-            0,
-            z_at,
-            x_size,
-        )
-        program.add_nhwc_to_nchw(x_size, self.y_shape, 0, "float32")
-        # Whatever is read without having been written shows up as NaN.
-        arena = np.full(program.arena_size, np.nan, np.float32)
-        y = np.full(self.y_shape, np.nan, np.float32)
-        program.run(arena, inputs, [y], threads)
-        return y
+def run(layer: Layer, isa: str, threads: int) -> NDArray[np.float32]:
+    conv = AdderConv(
+        layer.w,
+        layer.scale,
+        layer.bias,
+        *layer.clip,
+        layer.a.strides,
+        layer.a.dilations,
+        layer.a.group,
+        isa,
+    )
+    program = Program()
+    x_size, y_size = nhwc_size(layer.x.shape), nhwc_size(layer.y_shape)
+    inputs = [layer.x]
+    program.add_nchw_to_nhwc(0, "float32", layer.x.shape, 0)  # type: ignore[arg-type]
+    z_at = -1
+    if layer.z is not None:
+        z_at = x_size + y_size
+        inputs.append(layer.z)
+        program.add_nchw_to_nhwc(1, "float32", layer.y_shape, z_at)
+    top, left, _, _ = layer.a.resolve_pads(layer.x.shape[2:], layer.w.shape[2:])
+    program.add_adder_conv(
+        conv,
+        layer.x.shape[0],
+        layer.x.shape[2:],  # type: ignore[arg-type]
+        layer.y_shape[2:],
+        (top, left),
+        0,
+        z_at,
+        x_size,
+    )
+    program.add_nhwc_to_nchw(x_size, layer.y_shape, 0, "float32")
+    # Whatever is read without having been written shows up as NaN.
+    arena = np.full(program.arena_size, np.nan, np.float32)
+    y = np.full(layer.y_shape, np.nan, np.float32)
+    program.run(arena, inputs, [y], threads)
+    return y
 
 
 def nhwc_size(shape: tuple[int, ...]) -> int:
     n, c, h, w = shape
     return n * h * w * padded_channels(c)
-
-
-def make_layer(
-    rng: np.random.Generator,
-    batch: int,
-    channels: int,
-    filters: int,
-    size: tuple[int, int],
-    kernel: tuple[int, int],
-    **attributes: Any,
-) -> Layer:
-    a = ConvAttributes(**attributes)
-    x = rng.standard_normal((batch, channels, *size)).astype(np.float32)
-    w = rng.standard_normal((filters, channels // a.group, *kernel)).astype(np.float32)
-    scale = rng.uniform(-2, 2, filters).astype(np.float32)
-    bias = rng.standard_normal(filters).astype(np.float32)
-    return Layer(x, w, a, scale, bias)
 
 
 def assert_close(y: NDArray[Any], layer: Layer) -> None:
@@ -140,45 +85,12 @@ def assert_close(y: NDArray[Any], layer: Layer) -> None:
     assert (error <= layer.tolerance()).all(), error.max()
 
 
-@st.composite
-def layers(draw: st.DrawFn) -> Layer:
-    """Any shape that the operator takes: remainders of every tile, pads beyond the kernel."""
-    group = draw(st.sampled_from([1, 1, 1, 2, 3]))
-    channels = group * draw(st.integers(1, 21))
-    filters = group * draw(st.integers(1, 37))
-    kernel = (draw(st.integers(1, 5)), draw(st.integers(1, 3)))
-    dilations = (draw(st.integers(1, 3)), draw(st.integers(1, 2)))
-    pads = tuple(draw(st.integers(0, 4)) for _ in range(4))
-    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    size = tuple(
-        draw(st.integers(max(1, s - pads[i] - pads[i + 2]), 11)) if s <= 11 else s
-        for i, s in enumerate(spans)
-    )
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    layer = make_layer(
-        rng,
-        draw(st.integers(0, 3)),
-        channels,
-        filters,
-        size,  # type: ignore[arg-type]
-        kernel,
-        strides=(draw(st.integers(1, 3)), draw(st.integers(1, 3))),
-        pads=pads,
-        dilations=dilations,
-        group=group,
-    )
-    if draw(st.booleans()):
-        layer.z = rng.standard_normal(layer.y_shape).astype(np.float32)
-    layer.clip = draw(st.sampled_from([(-np.inf, np.inf), (0.0, np.inf), (0.0, 6.0), (-1.0, 1.0)]))
-    return layer
-
-
 @pytest.mark.parametrize("isa", ALL_ISAS, indirect=True)
 def test_any_shape(isa: str) -> None:
     @settings(max_examples=150, deadline=None)
     @given(layer=layers(), threads=st.integers(1, 4))
     def check(layer: Layer, threads: int) -> None:
-        assert_close(layer.run(isa, threads), layer)
+        assert_close(run(layer, isa, threads), layer)
 
     check()
 
@@ -203,22 +115,22 @@ def test_shapes_of_real_networks(
     attributes: dict[str, Any],
 ) -> None:
     layer = make_layer(np.random.default_rng(0), 2, channels, filters, size, kernel, **attributes)
-    assert_close(layer.run(isa, 2), layer)
+    assert_close(run(layer, isa, 2), layer)
 
 
 def test_results_do_not_depend_on_threads_or_batch(isa: str) -> None:
     layer = make_layer(np.random.default_rng(1), 5, 33, 40, (13, 9), (3, 3), pads=(1, 1, 1, 1))
-    y = layer.run(isa, 1)
+    y = run(layer, isa, 1)
     for threads in (2, 3, 7):
-        np.testing.assert_array_equal(layer.run(isa, threads), y)
+        np.testing.assert_array_equal(run(layer, isa, threads), y)
     for n in range(5):
         one = Layer(layer.x[n : n + 1], layer.w, layer.a, layer.scale, layer.bias)
-        np.testing.assert_array_equal(one.run(isa, 2), y[n : n + 1])
+        np.testing.assert_array_equal(run(one, isa, 2), y[n : n + 1])
 
 
 def test_results_do_not_depend_on_the_instruction_set() -> None:
     layer = make_layer(np.random.default_rng(2), 2, 70, 50, (8, 8), (3, 3), pads=(1, 1, 1, 1))
-    first, *others = [layer.run(name, 1) for name in available_isas()]
+    first, *others = [run(layer, name, 1) for name in available_isas()]
     for other in others:
         np.testing.assert_array_equal(other, first)
 
@@ -229,7 +141,7 @@ def test_sums_of_thousands_of_taps_stay_precise(isa: str) -> None:
     w = rng.uniform(0.5, 1.5, (16, 512, 3, 3)).astype(np.float32)
     x = np.zeros((1, 512, 3, 3), np.float32)
     layer = Layer(x, w, ConvAttributes(), np.ones(16, np.float32), np.zeros(16, np.float32))
-    error = np.abs(layer.run(isa, 1) / layer.expected() - 1)
+    error = np.abs(run(layer, isa, 1) / layer.expected() - 1)
     assert error.max() < 1e-6
 
 
@@ -238,7 +150,7 @@ def test_padding_costs_the_weight(isa: str) -> None:
     x = np.full((1, 1, 1, 1), 5, np.float32)
     one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
     layer = Layer(x, w, ConvAttributes(pads=(1, 1, 1, 1)), one, zero)
-    assert layer.run(isa, 1).item() == -(8 * 2 + 3)
+    assert run(layer, isa, 1).item() == -(8 * 2 + 3)
 
 
 def test_nan_and_infinity_pass_through(isa: str) -> None:
@@ -246,7 +158,7 @@ def test_nan_and_infinity_pass_through(isa: str) -> None:
     w = np.ones((20, 1, 1, 1), np.float32)
     ones, zeros = np.ones(20, np.float32), np.zeros(20, np.float32)
     for clip in ((-np.inf, np.inf), (0.0, 6.0)):
-        y = Layer(x, w, ConvAttributes(), ones, zeros, clip=clip).run(isa, 1)
+        y = run(Layer(x, w, ConvAttributes(), ones, zeros, clip=clip), isa, 1)
         assert np.isnan(y[..., 0]).all()
         assert (y[..., 1] == clip[0]).all()
         assert (y[..., 2] == 0).all()
@@ -308,12 +220,12 @@ def test_float32_is_rounded_to_float16_as_numpy_does() -> None:
 
 def test_many_callers_share_the_pool() -> None:
     layer = make_layer(np.random.default_rng(5), 2, 16, 16, (12, 12), (3, 3))
-    expected = layer.run(available_isas()[-1], 1)
+    expected = run(layer, available_isas()[-1], 1)
     wrong: list[int] = []
 
     def call(i: int) -> None:
         for _ in range(40):
-            if not np.array_equal(layer.run(available_isas()[-1], 1 + i % 4), expected):
+            if not np.array_equal(run(layer, available_isas()[-1], 1 + i % 4), expected):
                 wrong.append(i)
 
     threads = [threading.Thread(target=call, args=(i,)) for i in range(8)]
@@ -325,12 +237,12 @@ def test_many_callers_share_the_pool() -> None:
 
 
 def _run_in_child(layer: Layer, queue: Any) -> None:
-    queue.put(layer.run(available_isas()[-1], 3))
+    queue.put(run(layer, available_isas()[-1], 3))
 
 
 def test_pool_survives_a_fork() -> None:
     layer = make_layer(np.random.default_rng(6), 2, 16, 16, (12, 12), (3, 3))
-    expected = layer.run(available_isas()[-1], 3)
+    expected = run(layer, available_isas()[-1], 3)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     child = context.Process(target=_run_in_child, args=(layer, queue))

@@ -76,6 +76,7 @@ class AdderNode:
         x: name of the input, (N, C, H, W).
         residual: name of the residual, (N, M, oH, oW), or None.
         y: name of the output, (N, M, oH, oW).
+        type: ``float32`` or ``float16``: that of x, y, the residual and the weight in the graph.
         weight: (M, C/group, kH, kW), float32; or the name of a computed value of that shape.
         scale: (M,), float32.
         bias: (M,), float32.
@@ -89,6 +90,7 @@ class AdderNode:
     x: str
     residual: str | None
     y: str
+    type: str
     weight: NDArray[np.float32] | str
     scale: NDArray[np.float32]
     bias: NDArray[np.float32]
@@ -154,6 +156,7 @@ def adder_node(node: ir.Node) -> AdderNode:
         x=value_name(node.inputs[0]),
         residual=value_name(node.inputs[2]) if epilogue.has_residual else None,
         y=value_name(node.outputs[0]),
+        type=_type(node.inputs[0]),
         weight=(
             value_name(node.inputs[1])
             if weight is None
@@ -166,6 +169,12 @@ def adder_node(node: ir.Node) -> AdderNode:
         attributes=ConvAttributes.from_mapping(attributes),
         fused=epilogue.fused,
     )
+
+
+def _type(value: ir.Value | None) -> str:
+    assert value is not None
+    assert value.dtype is not None
+    return str(value.dtype.numpy())
 
 
 def value_name(value: ir.Value | None) -> str:

@@ -1,0 +1,161 @@
+"""Executing chains of adder nodes in the CUDA kernels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adder_onnx.graph.adder_node import AdderNode
+from adder_onnx.graph.plan import Step
+from adder_onnx.kernels.cuda import layout
+from adder_onnx.kernels.cuda.conv import AdderConv
+from adder_onnx.kernels.cuda.device import Device, Launch
+from adder_onnx.runtime.chain import Chain, Image, Shape, check_filters
+from adder_onnx.runtime.lru import LruCache
+
+__all__ = ["CudaChain"]
+
+_MAX_PROGRAMS = 16
+"""Input shapes for which a chain keeps its launches."""
+
+_UNIT = 4
+"""Bytes of an element, as memory is placed: a float32."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A launch, with the addresses that it takes.
+
+    Attributes:
+        launch: the kernel and its constant arguments.
+        tensors: byte offsets of channels-last tensors, by field.
+        borders: numbers of arrays that enter or leave the chain, by field.
+    """
+
+    launch: Launch
+    tensors: dict[str, int]
+    borders: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Program:
+    """The launches for fixed shapes; `arena` is the bytes of all channels-last tensors."""
+
+    calls: list[_Call]
+    arena: int
+    output_shapes: list[Image]
+
+
+class CudaChain:
+    """A chain of a plan, with the conversions around it, as a sequence of launches.
+
+    Kernels start in the order of the caller's current stream. Memory is taken for each run, of the
+    caller's pool. Where weights are computed, they are packed in each run.
+
+    Args:
+        steps: the chain and its conversions.
+        device: where.
+    """
+
+    def __init__(self, steps: Sequence[Step], device: Device) -> None:
+        self._device = device
+        self._chain = Chain(steps)
+        self.inputs, self.outputs = self._chain.inputs, self._chain.outputs
+        self._convs = {
+            node.y: _prepare(device, node, node.weight)
+            for node in self._chain.nodes
+            if not isinstance(node.weight, str)
+        }
+        self._programs: LruCache[tuple[Shape, ...], _Program] = LruCache(_MAX_PROGRAMS)
+
+    def run(self, values: Mapping[str, Any]) -> list[Any]:
+        """The outputs, (N, M, oH, oW) in the order of `outputs`, as new arrays of the device.
+
+        Args:
+            values: arrays of the device by name, each in C order.
+
+        Raises:
+            InputError: shapes do not fit the nodes.
+            DeviceError: the device's memory does not suffice.
+        """
+        chain, device = self._chain, self._device
+        entering = [values[step.value] for step in chain.entries]
+        shapes = tuple(tuple(array.shape) for array in entering)
+        if chain.weights:
+            program = self._compile(shapes, {name: values[name] for name in chain.weights})
+        else:
+            program = self._programs.get_or_make(shapes, self._compile)
+        arena = device.empty((program.arena,), np.uint8)
+        leaving = [
+            device.empty(shape, step.type)
+            for step, shape in zip(chain.exits, program.output_shapes, strict=True)
+        ]
+        start = device.pointer(arena)
+        borders = [device.pointer(array) for array in (*entering, *leaving)]
+        for call in program.calls:
+            call.launch.run(
+                device,
+                **{field: start + offset for field, offset in call.tensors.items()},
+                **{field: borders[number] for field, number in call.borders.items()},
+            )
+        return leaving
+
+    def _compile(
+        self, entering: tuple[Shape, ...], weights: Mapping[str, Any] | None = None
+    ) -> _Program:
+        chain = self._chain
+        weights = weights or {}
+        shapes = chain.infer_shapes(entering, {n: tuple(w.shape) for n, w in weights.items()})
+        types = {step.value: step.type for step in chain.entries}
+        types |= {node.y: node.type for node in chain.nodes}
+        places, size = chain.place(
+            shapes, lambda name, shape: layout.nhwc_size(shape, types[name]) // _UNIT
+        )
+        offsets = {name: place * _UNIT for name, place in places.items()}
+        calls = []
+        for i, step in enumerate(chain.entries):
+            launch = layout.enter(shapes[step.value], step.type, types[step.value])
+            calls.append(_Call(launch, {"to": offsets[step.value]}, {"from": i}))
+        for node in chain.nodes:
+            if isinstance(node.weight, str):
+                conv = _prepare(self._device, node, weights[node.weight])
+            else:
+                conv = self._convs[node.y]
+            x, y = shapes[node.x], shapes[node.y]
+            top, left, _, _ = node.attributes.resolve_pads(x[2:], conv.kernel)
+            tensors = {"x": offsets[node.x], "y": offsets[node.y]}
+            if node.residual is not None:
+                tensors["z"] = offsets[node.residual]
+            calls.append(_Call(conv.launch(x[0], x[2:], y[2:], (top, left)), tensors, {}))
+        for i, step in enumerate(chain.exits):
+            launch = layout.leave(shapes[step.value], types[step.value], step.type)
+            number = len(chain.entries) + i
+            calls.append(_Call(launch, {"from": offsets[step.value]}, {"to": number}))
+        _logger.info(
+            "chain of %d adder nodes for %s: %d bytes", len(chain.nodes), entering, size * _UNIT
+        )
+        return _Program(calls, size * _UNIT, [shapes[name] for name in self.outputs])
+
+
+def _prepare(device: Device, node: AdderNode, weight: Any) -> AdderConv:
+    check_filters(node, weight.shape)
+    a = node.attributes
+    if isinstance(weight, np.ndarray):
+        weight = np.ascontiguousarray(weight, node.type)
+    return AdderConv(
+        device,
+        weight,
+        node.scale,
+        node.bias,
+        (node.clip_min, node.clip_max),
+        a.strides,
+        a.dilations,
+        a.group,
+        node.type,
+    )

@@ -1,0 +1,1 @@
+"""CUDA kernels: their sources, compiled at run time, and what launches them."""

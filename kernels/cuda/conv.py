@@ -1,0 +1,164 @@
+"""One adder convolution with its constants on a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adder_onnx.errors import InputError
+from adder_onnx.kernels.cuda.device import Device, Launch
+from adder_onnx.kernels.cuda.layout import padded_channels
+from adder_onnx.kernels.cuda.params import CONV_ARGS, PACK_ARGS
+from adder_onnx.kernels.cuda.selection import select_tile
+from adder_onnx.kernels.cuda.variants import (
+    CHUNK_WORDS,
+    DEPTH,
+    Tile,
+    direct,
+    gemm,
+    pack,
+    taps_per_word,
+)
+
+__all__ = ["AdderConv"]
+
+_FILTER_ALIGNMENT = max(64, DEPTH)
+_MAX_SIZE = 1 << 31
+_MAX_DIRECT_BLOCKS = 1 << 20
+_ZEROS = 32
+
+_Pair = tuple[int, int]
+
+
+class AdderConv:
+    """Packed weights, epilogue, and the kernel that is chosen for them.
+
+    Args:
+        device: where.
+        weight: (M, C/group, kH, kW) of ``type_``, an array of NumPy or of the device.
+        scale: (M,), float32.
+        bias: (M,), float32.
+        clip: lower and upper bound of the output.
+        strides: vertical, horizontal.
+        dilations: vertical, horizontal.
+        group: number of groups.
+        type_: ``float32`` or ``float16``: of the tensors inside the chain and of the weight.
+        force_direct: for the benchmark: one thread per output, whatever the shape.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        weight: Any,
+        scale: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        clip: tuple[float, float],
+        strides: _Pair,
+        dilations: _Pair,
+        group: int,
+        type_: str,
+        *,
+        force_direct: bool = False,
+    ) -> None:
+        filters, group_in, *kernel = (int(size) for size in weight.shape)
+        self.type = type_
+        self.group = group
+        self.channels, self.filters = group_in * group, filters
+        self.kernel = (kernel[0], kernel[1])
+        self.strides, self.dilations = strides, dilations
+        group_out = filters // group
+        self.tile: Tile | None = None
+        if not force_direct:
+            self.tile = select_tile(type_, group, group_in, group_out, self.kernel)
+        self._args = np.zeros((), CONV_ARGS)
+        self._set(group_in=group_in, group_out=group_out)
+        self._set(kernel_h=kernel[0], kernel_w=kernel[1])
+        self._set(stride_h=strides[0], stride_w=strides[1])
+        self._set(dilation_h=dilations[0], dilation_w=dilations[1])
+        self._set(x_row=padded_channels(self.channels, type_))
+        self._set(y_row=padded_channels(filters, type_))
+        self._set(clip_min=clip[0], clip_max=clip[1])
+        packed = self._pack(device, weight, group_in, group_out)
+        constants = {
+            "weights": packed,
+            "scale": device.upload(np.ascontiguousarray(scale, np.float32)),
+            "bias": device.upload(np.ascontiguousarray(bias, np.float32)),
+            "zeros": device.upload(np.zeros(_ZEROS, np.uint8)),
+        }
+        self._set(**{name: device.pointer(array) for name, array in constants.items()})
+        self._constants = constants
+
+    def launch(self, batch: int, in_size: _Pair, out_size: _Pair, pad_begin: _Pair) -> Launch:
+        """The launch for one shape; its fields ``x``, ``y`` and ``z`` are addresses, 0 for no z.
+
+        Args:
+            batch: N.
+            in_size: height and width of x.
+            out_size: height and width of y.
+            pad_begin: pads above and to the left.
+
+        Raises:
+            InputError: the tensors are too large for 32-bit indices.
+        """
+        pixels = batch * out_size[0] * out_size[1]
+        spans = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+        reach = (max(in_size[0], spans[0]) * in_size[1] + spans[1]) * int(self._args["x_row"])
+        if pixels >= _MAX_SIZE or reach >= _MAX_SIZE:
+            raise InputError(
+                f"{batch} images of {list(in_size)} with {self.channels} channels are too large "
+                "for the CUDA kernels, which index with 32 bits: use a smaller batch"
+            )
+        args = self._args.copy()
+        args["pixels"] = pixels
+        args["in_h"], args["in_w"] = in_size
+        args["out_h"], args["out_w"] = out_size
+        args["pad_top"], args["pad_left"] = pad_begin
+        if self.tile is None:
+            kernel = direct(self.type)
+            blocks = min(-(-pixels * self.filters // kernel.threads), _MAX_DIRECT_BLOCKS)
+            return Launch(kernel, (blocks, 1, 1), args, self._constants)
+        group_out = self.filters // self.group
+        grid = (-(-pixels // self.tile.pixels), -(-group_out // self.tile.filters), self.group)
+        return Launch(gemm(self.type, self.tile), grid, args, self._constants)
+
+    def _set(self, **fields: float) -> None:
+        for name, value in fields.items():
+            self._args[name] = value
+
+    def _pack(self, device: Device, weight: Any, group_in: int, group_out: int) -> Any:
+        """The packed weights; sets the fields that describe them."""
+        positions = self.kernel[0] * self.kernel[1]
+        args = np.zeros((), PACK_ARGS)
+        if self.tile is None:
+            # All filters side by side, by single taps: as one group, whatever the groups are.
+            kernel = pack(self.type, words=False)
+            group, filters, per_position = 1, self.filters, group_in
+            words, row = positions * group_in, self.filters
+        else:
+            kernel = pack(self.type, words=True)
+            group, filters = self.group, group_out
+            per_position = -(-group_in // taps_per_word(self.type))
+            words = -(-positions * per_position // DEPTH) * DEPTH
+            row = -(-group_out // _FILTER_ALIGNMENT) * _FILTER_ALIGNMENT
+            pieces = per_position // CHUNK_WORDS if self.tile.vector else per_position
+            self._set(per_position=pieces, per_position_inverse=_inverse(pieces))
+            self._set(kernel_w_inverse=_inverse(self.kernel[1]))
+        args["group"], args["group_in"], args["group_out"] = group, group_in, filters
+        args["kernel_size"], args["words_per_position"] = positions, per_position
+        args["weight_words"], args["weight_row"] = words, row
+        self._set(weight_words=words, weight_row=row)
+        word_bytes = 4 if self.tile is not None else np.dtype(self.type).itemsize
+        packed = device.empty((group * words * row * word_bytes,), np.uint8)
+        raw = device.upload(weight) if isinstance(weight, np.ndarray) else weight
+        blocks = min(-(-group * words * row // kernel.threads), _MAX_DIRECT_BLOCKS)
+        Launch(kernel, (blocks, 1, 1), args).run(
+            device, weights=device.pointer(raw), packed=device.pointer(packed)
+        )
+        return packed
+
+
+def _inverse(divisor: int) -> int:
+    """The factor that divide.cuh divides by ``divisor`` with."""
+    return 0 if divisor == 1 else -(-(1 << 32) // divisor)

@@ -1,0 +1,105 @@
+"""Compiling the kernels' sources with NVRTC: options and names; to machine code without a GPU."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from adder_onnx.errors import MissingDependencyError
+
+__all__ = ["MIN_ARCHITECTURE", "compile_cubin", "compiler_options", "source", "source_folder"]
+
+MIN_ARCHITECTURE = 75
+"""The lowest compute capability that kernels are compiled for, times ten."""
+
+_INSTALL = 'pip install "adder-onnx[cuda13]" (or [cuda12])'
+
+
+def source_folder() -> Path:
+    """The folder of the .cu and .cuh files."""
+    return Path(str(resources.files("adder_onnx.kernels.cuda")))
+
+
+@functools.cache
+def source() -> str:
+    """The translation unit that all kernels are instantiated from."""
+    return (source_folder() / "kernels.cu").read_text()
+
+
+@functools.cache
+def _digest() -> str:
+    files = sorted(source_folder().glob("*.cu*"))
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+@functools.cache
+def _header_folder() -> str:
+    """The folder of CUDA's own headers, such as cuda_fp16.h."""
+    from cuda import pathfinder
+
+    folder: str | None = pathfinder.find_nvidia_header_directory("cudart")
+    if folder is None:
+        raise MissingDependencyError(
+            f"CUDA's headers (cuda_fp16.h), which its kernels are compiled with, are missing: "
+            f"{_INSTALL}, or set CUDA_PATH to a CUDA toolkit"
+        )
+    return folder
+
+
+def compiler_options() -> tuple[str, ...]:
+    """NVRTC's options for the kernels.
+
+    CuPy's cache of compiled kernels does not look into included files, so that a digest of them is
+    among the options.
+    """
+    return (
+        "-std=c++17",
+        f"-I{source_folder()}",
+        f"-I{_header_folder()}",
+        f"-DADDER_ONNX_SOURCES={_digest()}",
+    )
+
+
+def compile_cubin(expressions: Sequence[str], architecture: int) -> tuple[bytes, dict[str, str]]:
+    """Compiles kernels to machine code, as CuPy does on a GPU; needs none.
+
+    Args:
+        expressions: the kernels' C++ names.
+        architecture: a compute capability times ten, for example 90.
+
+    Returns:
+        The ELF image, and for each expression the name of its function in it.
+
+    Raises:
+        MissingDependencyError: CuPy, NVRTC or CUDA's headers are not installed.
+        RuntimeError: the sources do not compile; the message is NVRTC's log.
+    """
+    try:
+        from cupy_backends.cuda.libs import nvrtc
+    except ImportError as error:
+        raise MissingDependencyError(f"CuPy is not installed: {_INSTALL}") from error
+    library: Any = nvrtc
+    # As CuPy does: -ftz=true, and functions without __host__ or __device__ are for the device.
+    options = (
+        *compiler_options(),
+        f"-arch=sm_{architecture}",
+        "-ftz=true",
+        "--device-as-default-execution-space",
+    )
+    program = library.createProgram(source(), "kernels.cu", (), ())
+    try:
+        for expression in expressions:
+            library.addNameExpression(program, expression)
+        try:
+            library.compileProgram(program, options)
+        except library.NVRTCError as error:
+            raise RuntimeError(library.getProgramLog(program)) from error
+        names = {e: str(library.getLoweredName(program, e)) for e in expressions}
+        # CuPy's binding drops the last byte, without which the image is not complete.
+        return bytes(library.getCUBIN(program)) + b"\0", names
+    finally:
+        library.destroyProgram(program)

@@ -1,0 +1,50 @@
+// What the kernels take: one structure each, passed by value. Their NumPy twins are in params.py,
+// field by field; a test compares the two.
+//
+// Layouts
+//   Tensors inside a chain are channels-last, (N, H, W, row), float or __half. `row` is the number of
+//   channels rounded up to 16 bytes, so that every pixel is aligned; what lies in the padding is
+//   unspecified and never read as an input channel.
+//   Packed weights are [group][word of taps][filter of the group]; pack.cuh says more.
+#pragma once
+
+// An adder convolution, and its epilogue
+//     y = min(max(scale[m] * -s + bias[m] + z, clip_min), clip_max)
+// of the sum of absolute differences s, in this order. z is the residual, laid out as y, or null.
+struct ConvArgs {
+  const void* x;
+  const void* weights;
+  const float* scale;
+  const float* bias;
+  const void* z;
+  void* y;
+  const void* zeros;  // 32 bytes of zeros
+  int pixels;  // N * out_h * out_w
+  int in_h, in_w, out_h, out_w;
+  int x_row, y_row;        // elements from one pixel to the next
+  int group_in, group_out;  // channels and filters of a group
+  int kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
+  int pad_top, pad_left;
+  int weight_words, weight_row;  // words of taps, filters: a group's weights, padding included
+  // For quotients by multiplication, see divide.cuh: words (or chunks of them) of a kernel
+  // position, and kernel_w.
+  unsigned per_position, per_position_inverse, kernel_w_inverse;
+  float clip_min, clip_max;
+};
+
+// Weights (M, C/group, kH, kW), as they stand in a model, into a packed form.
+struct PackArgs {
+  const void* weights;
+  void* packed;
+  int group, group_in, group_out, kernel_size;
+  int words_per_position;
+  int weight_words, weight_row;
+};
+
+// Between (N, C, H, W) and channels-last.
+struct LayoutArgs {
+  const void* from;
+  void* to;
+  int batch, channels, pixels;  // pixels: H * W
+  int row;
+};

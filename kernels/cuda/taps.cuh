@@ -1,0 +1,93 @@
+// Words of taps: 32 bits of neighbouring channels, and sums over them.
+//
+// A word is a float (one tap) or a __half2 (two taps, whose sums are kept apart until they become
+// float32). A type of sum says how taps are added up:
+//
+//   FloatSum  Partial sums of 32 taps are float32; the total is the unevaluated sum high + low, to
+//             which they are added by Fast2Sum (Dekker, Numerische Mathematik 18, 1971): what high
+//             loses in rounding goes into low. Batch normalisation subtracts a mean that is often a
+//             thousand times the deviation from it, so a float32 total would lose three digits that
+//             the network needs. (The CPU keeps the total in double; most GPUs have few units for
+//             that.) Fast2Sum is exact where high >= partial, which totals reach after a few
+//             partials; before, it is as good as an ordinary addition.
+//   HalfSum   Partial sums of 8 terms in each half of the word are float16; the total is float32.
+//             Differences must stay below 65504 / 8.
+#pragma once
+
+#include <cuda_fp16.h>
+
+template <typename Scalar>
+struct Taps;
+
+struct FloatSum {
+  using Word = float;
+  static constexpr int kPartialWords = 32;
+
+  float partial, high = 0, low = 0;
+
+  // `first`: the partial sum begins with this term. Here and below it is known to the compiler.
+  __device__ void add(float x, float w, bool first) {
+    const float term = fabsf(x - w);
+    partial = first ? term : partial + term;
+  }
+
+  __device__ void fold() {
+    const float sum = high + partial;
+    low += partial - (sum - high);
+    high = sum;
+  }
+
+  // scale * -total + bias. An infinite or undefined total has no rounding error.
+  __device__ float affine(float scale, float bias) const {
+    const float error = high - high == 0 ? low : 0.0f;
+    return fmaf(-scale, error, fmaf(-scale, high, bias));
+  }
+};
+
+struct HalfSum {
+  using Word = __half2;
+  static constexpr int kPartialWords = 8;
+
+  __half2 partial;
+  float total = 0;
+
+  __device__ void add(__half2 x, __half2 w, bool first) {
+    const __half2 term = __habs2(__hsub2(x, w));
+    partial = first ? term : __hadd2(partial, term);
+  }
+
+  __device__ void fold() {
+    total += __low2float(partial);
+    total += __high2float(partial);
+  }
+
+  __device__ float affine(float scale, float bias) const { return fmaf(-scale, total, bias); }
+};
+
+template <>
+struct Taps<float> {
+  using Word = float;
+  using Sum = FloatSum;
+  static constexpr int kPerWord = 1;
+  __device__ static float word(const float (&taps)[1]) { return taps[0]; }
+};
+
+template <>
+struct Taps<__half> {
+  using Word = __half2;
+  using Sum = HalfSum;
+  static constexpr int kPerWord = 2;
+  __device__ static __half2 word(const __half (&taps)[2]) {
+    return __halves2half2(taps[0], taps[1]);
+  }
+};
+
+__device__ inline float to_float(float value) { return value; }
+__device__ inline float to_float(__half value) { return __half2float(value); }
+
+template <typename Scalar>
+__device__ Scalar from_float(float value);
+template <>
+__device__ inline float from_float<float>(float value) { return value; }
+template <>
+__device__ inline __half from_float<__half>(float value) { return __float2half_rn(value); }

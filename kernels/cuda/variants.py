@@ -1,0 +1,123 @@
+"""The instances of the kernels' templates that exist, and what each of them is good for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from adder_onnx.kernels.cuda.params import CONV_ARGS, LAYOUT_ARGS, PACK_ARGS
+
+__all__ = [
+    "CHUNK_WORDS",
+    "DEPTH",
+    "GATHERED",
+    "GEMM_TILES",
+    "KERNELS",
+    "TYPES",
+    "Kernel",
+    "Tile",
+    "direct",
+    "gemm",
+    "nchw_to_nhwc",
+    "nhwc_to_nchw",
+    "pack",
+    "taps_per_word",
+]
+
+DEPTH = 32
+"""Words of taps that a tile holds; packed weights are a multiple of it (kDepth in gemm.cuh)."""
+
+CHUNK_WORDS = 8
+"""Words that a thread fetches at a time (kChunk in gemm.cuh)."""
+
+TYPES = ("float32", "float16")
+_SCALARS = {"float32": "float", "float16": "__half"}
+_WORDS = {"float32": "float", "float16": "__half2"}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One instance of a template.
+
+    Attributes:
+        expression: its C++ name, for example ``pack_weights<float, float>``.
+        threads: in a block.
+        args: the structure that it takes.
+    """
+
+    expression: str
+    threads: int
+    args: np.dtype[np.void]
+
+    @property
+    def name(self) -> str:
+        """The template's name."""
+        return self.expression.partition("<")[0]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Output pixels and filters that a block of the matrix product computes.
+
+    Attributes:
+        pixels: how many.
+        filters: how many.
+        vector: whether input channels are fetched by whole chunks; else tap by tap.
+    """
+
+    pixels: int
+    filters: int
+    vector: bool = True
+
+    @property
+    def threads(self) -> int:
+        return self.pixels // 8 * (self.filters // 4)
+
+
+GEMM_TILES = (Tile(64, 64), Tile(128, 32), Tile(256, 16))
+"""By the filters of a group, most first."""
+
+GATHERED = Tile(64, 64, vector=False)
+"""For groups whose input channels are not whole chunks."""
+
+
+def taps_per_word(type_: str) -> int:
+    """Taps in 32 bits."""
+    return 4 // np.dtype(type_).itemsize
+
+
+def gemm(type_: str, tile: Tile) -> Kernel:
+    """The matrix product."""
+    arguments = f"{_SCALARS[type_]}, {tile.pixels}, {tile.filters}, {str(tile.vector).lower()}"
+    return Kernel(f"adder_conv_gemm<{arguments}>", tile.threads, CONV_ARGS)
+
+
+def direct(type_: str) -> Kernel:
+    """One thread for each output."""
+    return Kernel(f"adder_conv_direct<{_SCALARS[type_]}>", 128, CONV_ARGS)
+
+
+def pack(type_: str, *, words: bool) -> Kernel:
+    """Packing of weights, in words for the matrix product or in single taps for `direct`."""
+    packed = _WORDS[type_] if words else _SCALARS[type_]
+    return Kernel(f"pack_weights<{_SCALARS[type_]}, {packed}>", 256, PACK_ARGS)
+
+
+def nchw_to_nhwc(from_: str, to: str) -> Kernel:
+    """The conversion of what enters a chain."""
+    return Kernel(f"nchw_to_nhwc<{_SCALARS[from_]}, {_SCALARS[to]}>", 256, LAYOUT_ARGS)
+
+
+def nhwc_to_nchw(from_: str, to: str) -> Kernel:
+    """The conversion of what leaves a chain."""
+    return Kernel(f"nhwc_to_nchw<{_SCALARS[from_]}, {_SCALARS[to]}>", 256, LAYOUT_ARGS)
+
+
+KERNELS = (
+    *(gemm(t, tile) for t in TYPES for tile in (*GEMM_TILES, GATHERED)),
+    *(direct(t) for t in TYPES),
+    *dict.fromkeys(pack(t, words=words) for t in TYPES for words in (True, False)),
+    *(convert(a, b) for convert in (nchw_to_nhwc, nhwc_to_nchw) for a in TYPES for b in TYPES),
+)
+"""All of them."""

@@ -1,0 +1,121 @@
+// A shared library with the kernels and a function that launches one of them by its name.
+// KERNEL_TABLE, a file made for the build, lists them as KERNEL(structure, template instance).
+#include <ucontext.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "cuda_stand_in.h"
+#include "kernels.cu"
+
+thread_local Index3 threadIdx, blockIdx, gridDim;
+
+namespace {
+
+std::map<uintptr_t, uintptr_t> arrays;  // first byte, and the one behind the last
+
+constexpr size_t kStack = 256 << 10;
+
+struct Fibre {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack{new char[kStack]};
+  bool ended;
+};
+
+thread_local Fibre* current;
+thread_local ucontext_t scheduler;
+thread_local void (*body)(const void*);
+thread_local const void* body_args;
+
+void start() {
+  body(body_args);
+  current->ended = true;
+  swapcontext(&current->context, &scheduler);
+}
+
+// Between two barriers the threads run one after the other, first the last one if `backwards`:
+// what depends on their order lacks a barrier.
+void run_block(std::vector<Fibre>& fibres, bool backwards) {
+  for (Fibre& fibre : fibres) {
+    getcontext(&fibre.context);
+    fibre.context.uc_stack.ss_sp = fibre.stack.get();
+    fibre.context.uc_stack.ss_size = kStack;
+    fibre.context.uc_link = nullptr;
+    makecontext(&fibre.context, start, 0);
+    fibre.ended = false;
+  }
+  const unsigned threads = static_cast<unsigned>(fibres.size());
+  for (unsigned ended = 0; ended < threads;) {
+    ended = 0;
+    for (unsigned i = 0; i < threads; ++i) {
+      const unsigned thread = backwards ? threads - 1 - i : i;
+      if (!fibres[thread].ended) {
+        threadIdx = {thread, 0, 0};
+        current = &fibres[thread];
+        swapcontext(&scheduler, &current->context);
+      }
+      ended += fibres[thread].ended;
+    }
+  }
+}
+
+template <typename Args, void (*kernel)(const Args)>
+void call(const void* args) {
+  kernel(*static_cast<const Args*>(args));
+}
+
+struct Entry {
+  const char* name;
+  size_t args_size;
+  void (*call)(const void*);
+};
+
+const Entry kTable[] = {
+#define KERNEL(Args, ...) {#__VA_ARGS__, sizeof(Args), call<Args, __VA_ARGS__>},
+#include KERNEL_TABLE
+#undef KERNEL
+};
+
+}  // namespace
+
+void check_read(const void* from, size_t size) {
+  const uintptr_t first = reinterpret_cast<uintptr_t>(from);
+  auto array = arrays.upper_bound(first);
+  if (array != arrays.begin() && first + size <= (--array)->second) return;
+  std::fprintf(stderr, "block (%u, %u, %u), thread %u reads %zu bytes outside of any array\n",
+               blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, size);
+  std::abort();
+}
+
+extern "C" void add_array(uintptr_t first, size_t size) { arrays[first] = first + size; }
+extern "C" void remove_array(uintptr_t first) { arrays.erase(first); }
+
+void __syncthreads() {
+  const Index3 thread = threadIdx;
+  swapcontext(&current->context, &scheduler);
+  threadIdx = thread;
+}
+
+// Returns 0, or 1 where no kernel has that name and that size of arguments.
+extern "C" int launch(const char* name, unsigned x, unsigned y, unsigned z, unsigned threads,
+                      const void* args, size_t args_size, int backwards) {
+  for (const Entry& entry : kTable) {
+    if (std::strcmp(entry.name, name) != 0 || entry.args_size != args_size) continue;
+    std::vector<Fibre> fibres(threads);
+    body = entry.call;
+    body_args = args;
+    gridDim = {x, y, z};
+    for (unsigned k = 0; k < z; ++k)
+      for (unsigned j = 0; j < y; ++j)
+        for (unsigned i = 0; i < x; ++i) {
+          blockIdx = {i, j, k};
+          run_block(fibres, backwards != 0);
+        }
+    return 0;
+  }
+  return 1;
+}

@@ -1,0 +1,271 @@
+"""The CUDA kernels' sources, compiled for the CPU, against the definition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from adder_onnx.errors import InputError
+from adder_onnx.kernels.cuda import layout
+from adder_onnx.kernels.cuda.conv import AdderConv
+from adder_onnx.kernels.cuda.selection import select_tile
+from adder_onnx.kernels.cuda.variants import GATHERED, GEMM_TILES, KERNELS, TYPES
+from adder_onnx.ops import ConvAttributes
+from tests.cuda_on_cpu.device import CpuDevice
+from tests.layers import Layer, layers, make_layer
+
+
+def run(
+    layer: Layer,
+    type_: str,
+    *,
+    backwards: bool = False,
+    force_direct: bool = False,
+) -> NDArray[Any]:
+    """The layer's output, (N, M, oH, oW) of ``type_``, by the kernels and both conversions."""
+    device = CpuDevice(backwards=backwards)
+    a = layer.a
+    conv = AdderConv(
+        device,
+        layer.w.astype(type_),
+        layer.scale,
+        layer.bias,
+        layer.clip,
+        a.strides,
+        a.dilations,
+        a.group,
+        type_,
+        force_direct=force_direct,
+    )
+
+    arrays: list[NDArray[Any]] = []  # kept, so that their memory stays
+
+    def channels_last(shape: tuple[int, ...]) -> int:
+        size = layout.nhwc_size(shape, type_)  # type: ignore[arg-type]
+        arrays.append(device.empty((size,), np.uint8))
+        return device.pointer(arrays[-1])
+
+    def enter(array: NDArray[Any]) -> int:
+        to = channels_last(array.shape)
+        arrays.append(device.upload(array.astype(type_)))
+        launch = layout.enter(array.shape, type_, type_)  # type: ignore[arg-type]
+        launch.run(device, **{"from": device.pointer(arrays[-1]), "to": to})
+        return to
+
+    addresses = {"x": enter(layer.x)}
+    if layer.z is not None:
+        addresses["z"] = enter(layer.z)
+    addresses["y"] = channels_last(layer.y_shape)
+    top, left, _, _ = a.resolve_pads(layer.x.shape[2:], layer.w.shape[2:])
+    in_size = (layer.x.shape[2], layer.x.shape[3])
+    out_size = layer.y_shape[2:]
+    conv.launch(layer.x.shape[0], in_size, out_size, (top, left)).run(device, **addresses)
+    y = device.empty(layer.y_shape, type_)
+    leave = layout.leave(layer.y_shape, type_, type_)
+    leave.run(device, **{"from": addresses["y"], "to": device.pointer(y)})
+    device.check_guards()
+    return y
+
+
+def assert_right(layer: Layer, type_: str, **options: Any) -> None:
+    """Within the bounds on rounding that taps.cuh implies."""
+    exact = Layer(
+        layer.x.astype(type_).astype(np.float32),
+        layer.w.astype(type_).astype(np.float32),
+        layer.a,
+        layer.scale,
+        layer.bias,
+        None if layer.z is None else layer.z.astype(type_).astype(np.float32),
+        layer.clip,
+    )
+    y = run(layer, type_, **options)
+    expected, tolerance = exact.expected(), exact.tolerance()
+    if type_ == "float16":
+        # Eight float16 roundings in a partial sum, one of the result.
+        tolerance = tolerance + exact.tolerance(roundings=9, unit=2.0**-11) + 2.0**-24
+    assert y.shape == expected.shape
+    error = np.abs(y - expected)
+    assert (error <= tolerance).all(), f"{error.max()} {(error / tolerance).max()}"
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_any_shape(type_: str) -> None:
+    @settings(max_examples=120, deadline=None)
+    @given(layer=layers(), backwards=st.booleans(), force_direct=st.booleans())
+    def check(layer: Layer, backwards: bool, force_direct: bool) -> None:
+        assert_right(layer, type_, backwards=backwards, force_direct=force_direct)
+
+    check()
+
+
+@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(
+    ("channels", "filters", "size", "kernel", "attributes"),
+    [
+        (16, 16, (32, 32), (3, 3), {"pads": (1, 1, 1, 1)}),
+        (16, 32, (32, 32), (3, 3), {"pads": (1, 1, 1, 1), "strides": (2, 2)}),
+        (64, 64, (14, 14), (3, 3), {"pads": (1, 1, 1, 1)}),
+        (64, 200, (7, 7), (1, 1), {"strides": (2, 2)}),
+        (512, 64, (7, 7), (3, 3), {"pads": (1, 1, 1, 1)}),
+        (96, 48, (9, 9), (5, 5), {"pads": (2, 2, 2, 2), "group": 3}),
+        (32, 32, (9, 9), (3, 3), {"group": 32}),
+        (4, 8, (30, 30), (11, 11), {"strides": (4, 4), "pads": (5, 5, 5, 5)}),
+        (16, 24, (20, 6), (3, 2), {"dilations": (3, 2), "pads": (4, 0, 1, 3)}),
+        (33, 70, (5, 5), (2, 2), {}),
+    ],
+)
+def test_shapes_of_real_networks(
+    type_: str,
+    backwards: bool,
+    channels: int,
+    filters: int,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    attributes: dict[str, Any],
+) -> None:
+    rng = np.random.default_rng(0)
+    layer = make_layer(rng, 2, channels, filters, size, kernel, **attributes)
+    layer.z = rng.standard_normal(layer.y_shape).astype(np.float32)
+    assert_right(layer, type_, backwards=backwards)
+
+
+def test_every_kernel_is_tested() -> None:
+    """The shapes above reach every tile; packing and conversions go with them."""
+    reached = {
+        select_tile(type_, group, channels // group, filters // group, kernel)
+        for type_ in TYPES
+        for channels, filters, kernel, group in [
+            (16, 16, (3, 3), 1),
+            (16, 32, (3, 3), 1),
+            (64, 64, (3, 3), 1),
+            (33, 70, (2, 2), 1),
+            (32, 32, (3, 3), 32),
+        ]
+    }
+    assert reached == {*GEMM_TILES, GATHERED, None}
+
+
+def test_small_tiles_for_few_filters() -> None:
+    for filters, expected in ((8, 16), (16, 16), (17, 32), (32, 32), (33, 64), (2048, 64)):
+        tile = select_tile("float32", 1, 64, filters, (3, 3))
+        assert tile is not None
+        assert tile.filters == expected
+
+
+def test_numbers_that_are_too_large_for_divisions_take_the_direct_kernel() -> None:
+    assert select_tile("float32", 1, 8192, 64, (2, 4)) is None
+    assert select_tile("float32", 1, 8191, 64, (2, 4)) is not None
+    assert select_tile("float16", 1, 8192, 64, (2, 4)) is not None
+
+
+def test_sums_of_thousands_of_taps_stay_precise() -> None:
+    """float32 partial sums added up in float32 would be off by 5e-7 of the sum here."""
+    rng = np.random.default_rng(3)
+    w = rng.uniform(0.5, 1.5, (16, 2048, 3, 3)).astype(np.float32)
+    x = np.zeros((1, 2048, 3, 3), np.float32)
+    layer = Layer(x, w, ConvAttributes(), np.ones(16, np.float32), np.zeros(16, np.float32))
+    # Batch normalisation takes away what all outputs have in common.
+    layer.bias = -layer.expected().mean(axis=(0, 2, 3)).astype(np.float32)
+    scale = float(w[0].sum())
+    for force_direct in (False, True):
+        error = np.abs(run(layer, "float32", force_direct=force_direct) - layer.expected())
+        assert error.max() < 1e-7 * scale
+
+
+@pytest.mark.parametrize("force_direct", [False, True])
+@pytest.mark.parametrize("type_", TYPES)
+def test_nan_and_infinity_pass_through(type_: str, force_direct: bool) -> None:
+    x = np.array([np.nan, np.inf, 1], np.float32).reshape(1, 1, 1, 3)
+    w = np.ones((20, 1, 1, 1), np.float32)
+    ones, zeros = np.ones(20, np.float32), np.zeros(20, np.float32)
+    for clip in ((-np.inf, np.inf), (0.0, 6.0)):
+        layer = Layer(x, w, ConvAttributes(), ones, zeros, clip=clip)
+        y = run(layer, type_, force_direct=force_direct)
+        assert np.isnan(y[..., 0]).all()
+        assert (y[..., 1] == clip[0]).all()
+        assert (y[..., 2] == 0).all()
+
+
+@pytest.mark.parametrize("force_direct", [False, True])
+def test_results_do_not_depend_on_the_batch(force_direct: bool) -> None:
+    layer = make_layer(np.random.default_rng(1), 5, 33, 40, (13, 9), (3, 3), pads=(1, 1, 1, 1))
+    y = run(layer, "float32", force_direct=force_direct)
+    for n in range(5):
+        one = Layer(layer.x[n : n + 1], layer.w, layer.a, layer.scale, layer.bias)
+        np.testing.assert_array_equal(run(one, "float32", force_direct=force_direct), y[n : n + 1])
+
+
+@pytest.mark.parametrize("from_", TYPES)
+@pytest.mark.parametrize("to", TYPES)
+@pytest.mark.parametrize("channels", [1, 3, 16, 33, 64])
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (16, 16)])
+def test_layout_conversions(from_: str, to: str, channels: int, size: tuple[int, int]) -> None:
+    shape = (2, channels, *size)
+    x = np.random.default_rng(4).standard_normal(shape).astype(from_)
+    x.flat[0] = 65504
+    device = CpuDevice()
+    nhwc = device.empty((2, *size, layout.padded_channels(channels, to)), to)
+    source = device.upload(x)
+    addresses = {"from": device.pointer(source), "to": device.pointer(nhwc)}
+    layout.enter(shape, from_, to).run(device, **addresses)
+    np.testing.assert_array_equal(nhwc[..., :channels], x.transpose(0, 2, 3, 1).astype(to))
+    assert (nhwc[..., channels:] == 0).all()
+    back = device.empty(shape, from_)
+    addresses = {"from": device.pointer(nhwc), "to": device.pointer(back)}
+    layout.leave(shape, to, from_).run(device, **addresses)
+    np.testing.assert_array_equal(back, x.astype(to).astype(from_))
+    device.check_guards()
+
+
+def test_padding_channels_are_never_read() -> None:
+    """The output of one layer, NaN in its channel padding, is the input of the next."""
+    layer = make_layer(np.random.default_rng(5), 1, 6, 8, (4, 4), (3, 3))
+    device = CpuDevice()
+    ones, zeros = np.ones(8, np.float32), np.zeros(8, np.float32)
+    unbounded = (-np.inf, np.inf)
+    a = layer.a
+    for type_ in TYPES:
+        weight = layer.w.astype(type_)
+        conv = AdderConv(
+            device, weight, ones, zeros, unbounded, a.strides, a.dilations, a.group, type_
+        )
+        x = device.empty((1, 4, 4, layout.padded_channels(6, type_)), type_)
+        assert np.isnan(x).all()
+        x[..., :6] = layer.x.transpose(0, 2, 3, 1)
+        y = device.empty((1, 2, 2, 8), type_)
+        launch = conv.launch(1, (4, 4), (2, 2), (0, 0))
+        launch.run(device, x=device.pointer(x), y=device.pointer(y))
+        assert np.isfinite(y).all()
+
+
+def test_what_32_bit_indices_cannot_reach_is_refused() -> None:
+    layer = make_layer(np.random.default_rng(6), 1, 64, 64, (3, 3), (3, 3))
+    a = layer.a
+    conv = AdderConv(
+        CpuDevice(),
+        layer.w,
+        layer.scale,
+        layer.bias,
+        layer.clip,
+        a.strides,
+        a.dilations,
+        a.group,
+        "float32",
+    )
+    conv.launch(1000, (1024, 1024), (1022, 1022), (0, 0))
+    with pytest.raises(InputError, match="smaller batch"):
+        conv.launch(3000, (1024, 1024), (1022, 1022), (0, 0))
+    with pytest.raises(InputError, match="too large"):
+        conv.launch(1, (8192, 8192), (8190, 8190), (0, 0))
+    with pytest.raises(InputError, match=r"2\*\*31 elements"):
+        layout.nhwc_size((1, 64, 8192, 8192), "float32")
+
+
+def test_names_of_kernels_are_different() -> None:
+    assert len({kernel.expression for kernel in KERNELS}) == len(KERNELS)
