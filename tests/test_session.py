@@ -521,11 +521,8 @@ def test_residual_of_another_shape_at_run_time_is_an_error() -> None:
 def test_devices_and_providers() -> None:
     data = network().SerializeToString()
     assert adder_onnx.InferenceSession(data).device == "cpu"
-    assert adder_onnx.InferenceSession(data, device="auto").device == "cpu"
     s = adder_onnx.InferenceSession(data, providers=["CPUExecutionProvider"])
     assert s.device == "cpu"
-    with pytest.raises(DeviceError, match="'tpu' is not supported"):
-        adder_onnx.InferenceSession(data, device="tpu")
     with pytest.raises(DeviceError, match="TensorrtExecutionProvider"):
         adder_onnx.InferenceSession(data, providers=[("TensorrtExecutionProvider", {})])
 
@@ -588,6 +585,4 @@ def test_cache_is_bounded_and_keeps_what_was_used_last() -> None:
 def test_many_shapes_do_not_pile_up(session: adder_onnx.InferenceSession) -> None:
     for n in range(1, 40):
         session.run(None, {"X": image(n, 3, 2, 2)})
-    native = [e for e in session._executors if hasattr(e, "_programs")]
-    assert native
-    assert all(len(e._programs) <= 16 for e in native)  # type: ignore[union-attr]
+    assert 0 < len(session.memory()) <= 16

@@ -1,17 +1,52 @@
-"""Arrays of other libraries, by DLPack."""
+"""Arrays of other libraries, by DLPack, and which library's arrays a caller gets back."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from enum import Enum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["to_numpy", "to_same_kind"]
+__all__ = ["Kind", "is_on_gpu", "kind_of", "to_numpy", "to_same_kind"]
 
 _DLPACK_CPU = 1
+_DLPACK_CUDA = 2
+
+
+class Kind(Enum):
+    """What a caller hands in and gets back."""
+
+    NUMPY = "numpy"
+    TORCH_CPU = "torch, in the CPU's memory"
+    TORCH_CUDA = "torch, on the GPU"
+    CUPY = "cupy"
+
+
+def is_on_gpu(value: Any) -> bool:
+    """Whether a value is an array on a CUDA device."""
+    return _device_type(value) == _DLPACK_CUDA
+
+
+def kind_of(values: Iterable[Any]) -> Kind:
+    """What to give back for these inputs.
+
+    Torch tensors where one of them is one, on the GPU where one of those is; else CuPy's arrays
+    where anything is on a GPU; else NumPy's.
+    """
+    torch = sys.modules.get("torch")  # whoever has a tensor has imported it
+    found = Kind.NUMPY
+    for value in values:
+        on_gpu = is_on_gpu(value)
+        if torch is not None and isinstance(value, torch.Tensor):
+            if on_gpu:
+                return Kind.TORCH_CUDA
+            found = Kind.TORCH_CPU
+        elif on_gpu and found is Kind.NUMPY:
+            found = Kind.CUPY
+    return found
 
 
 def to_numpy(value: Any) -> NDArray[Any]:
@@ -22,18 +57,24 @@ def to_numpy(value: Any) -> NDArray[Any]:
         BufferError, RuntimeError, TypeError: it cannot be exchanged, for example since it takes
             part in automatic differentiation.
     """
+    if _device_type(value) != _DLPACK_CPU:
+        raise ValueError(
+            "it is on another device; move it to the CPU, or use a session on that device"
+        )
     if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack__"):
         return np.asarray(value)
-    if value.__dlpack_device__()[0] != _DLPACK_CPU:
-        raise ValueError("it is on another device; move it to the CPU first")
     return np.from_dlpack(value)
 
 
-def to_same_kind(result: Any, inputs: Iterable[Any]) -> Any:
-    """A result as a torch tensor where one of the inputs is one."""
-    torch = sys.modules.get("torch")  # whoever has a tensor has imported it
-    if torch is None or not isinstance(result, np.ndarray):
+def to_same_kind(result: Any, kind: Kind) -> Any:
+    """A result in the CPU's memory, as a torch tensor where that is what the caller uses."""
+    if kind is not Kind.TORCH_CPU or not isinstance(result, np.ndarray):
         return result
-    if not any(isinstance(value, torch.Tensor) for value in inputs):
-        return result
-    return torch.from_numpy(result)
+    return sys.modules["torch"].from_numpy(result)
+
+
+def _device_type(value: Any) -> int:
+    """DLPack's number of a value's device; the CPU's for what does not speak DLPack."""
+    if not hasattr(value, "__dlpack_device__"):
+        return _DLPACK_CPU
+    return int(value.__dlpack_device__()[0])

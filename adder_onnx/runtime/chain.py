@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from adder_onnx.errors import InputError, ModelError
 from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.memory import Buffer, place_buffers
 from adder_onnx.graph.plan import ChainStep, ConversionStep, Step
 
-__all__ = ["Chain", "Image", "Shape", "check_filters"]
+__all__ = ["Chain", "ChainMemory", "Image", "Shape", "check_filters"]
 
 Shape = tuple[int, ...]
 Image = tuple[int, int, int, int]
 """The shape (N, C, H, W) of an image."""
+
+
+@dataclass(frozen=True)
+class ChainMemory:
+    """The memory of a chain for one combination of input shapes.
+
+    Attributes:
+        shapes: of the chain's inputs, by name.
+        peak_bytes: what a run needs for all its channels-last tensors.
+        arenas: how many blocks of that size are kept at the moment, one per run at the same time;
+            none on a GPU, where each run takes its memory from a pool.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    peak_bytes: int
+    arenas: int
 
 
 class Chain:

@@ -14,7 +14,7 @@ from adder_onnx.graph.plan import Step
 from adder_onnx.kernels.cuda import layout
 from adder_onnx.kernels.cuda.conv import AdderConv
 from adder_onnx.kernels.cuda.device import Device, Launch
-from adder_onnx.runtime.chain import Chain, Image, Shape, check_filters
+from adder_onnx.runtime.chain import Chain, ChainMemory, Image, Shape, check_filters
 from adder_onnx.runtime.lru import LruCache
 
 __all__ = ["CudaChain"]
@@ -105,6 +105,14 @@ class CudaChain:
                 **{field: borders[number] for field, number in call.borders.items()},
             )
         return leaving
+
+    def memory(self) -> list[ChainMemory]:
+        """The memory for each combination of input shapes whose launches are kept."""
+        names = [step.value for step in self._chain.entries]
+        return [
+            ChainMemory(dict(zip(names, shapes, strict=True)), program.arena, 0)
+            for shapes, program in self._programs.items()
+        ]
 
     def _compile(
         self, entering: tuple[Shape, ...], weights: Mapping[str, Any] | None = None

@@ -1,32 +1,180 @@
-"""Names of devices."""
+"""Names of devices, and whether a GPU can be used."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from adder_onnx.errors import DeviceError
+from adder_onnx.errors import AdderError, DeviceError, MissingDependencyError
+from adder_onnx.kernels.cuda.nvrtc import MIN_ARCHITECTURE, compiler_options
+from adder_onnx.runtime.onnxruntime_step import import_onnxruntime
 
-__all__ = ["resolve_device"]
+__all__ = ["DeviceChoice", "check_cuda", "has_cuda_provider", "resolve_device"]
+
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_INSTALL = 'pip install "adder-onnx[cuda13]" (or [cuda12], for a driver before CUDA 13)'
+_NO_DEVICE = 100  # cudaErrorNoDevice
+
+_logger = logging.getLogger(__name__)
 
 
-def resolve_device(device: str, providers: Sequence[object] | None = None) -> str:
-    """The device to use.
+@dataclass(frozen=True)
+class DeviceChoice:
+    """A device, and how onnxruntime is to use it.
+
+    Attributes:
+        number: of the GPU; None for the CPU.
+        provider_options: the user's, for the CUDAExecutionProvider.
+    """
+
+    number: int | None = None
+    provider_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def resolve_device(device: str, providers: Sequence[object] | None = None) -> DeviceChoice:
+    """The device to use; a GPU is checked to work.
 
     Args:
-        device: ``cpu`` or ``auto``.
+        device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: the first GPU where one works, else the
+            CPU. Why it does not is logged, as a warning where the machine has a driver for GPUs.
         providers: onnxruntime's execution providers, by name or as (name, options); where given,
             they decide instead of ``device``.
 
     Raises:
-        DeviceError: the device is unknown or not supported.
+        DeviceError: the device is unknown, does not exist, or cannot be used.
+        MissingDependencyError: a package that it needs is not installed.
     """
     if providers is not None:
-        names = [str(p[0]) if isinstance(p, tuple) else str(p) for p in providers]
-        if names != ["CPUExecutionProvider"]:
-            raise DeviceError(
-                f"providers {names} are not supported; use ['CPUExecutionProvider'] or device='cpu'"
-            )
-        return "cpu"
-    if device not in ("cpu", "auto"):
-        raise DeviceError(f"device {device!r} is not supported; use 'cpu' or 'auto'")
-    return "cpu"
+        choice = _from_providers(providers)
+    elif device == "auto":
+        return _automatic()
+    elif device == "cpu":
+        choice = DeviceChoice()
+    elif match := re.fullmatch(r"cuda(?::(\d{1,4}))?", device):
+        choice = DeviceChoice(int(match[1] or 0))
+    else:
+        raise DeviceError(f"device {device!r} is not known; use 'cpu', 'cuda', 'cuda:N' or 'auto'")
+    if choice.number is not None:
+        check_cuda(choice.number)
+    return choice
+
+
+def has_cuda_provider() -> bool:
+    """Whether the onnxruntime that is installed was built with CUDA."""
+    return _CUDA in import_onnxruntime().get_available_providers()
+
+
+def check_cuda(number: int) -> None:
+    """Checks that a GPU can be used.
+
+    Raises:
+        DeviceError: there is no driver, no such GPU, it is too old, or packages for different
+            versions of CUDA are installed together.
+        MissingDependencyError: CuPy or CUDA's headers are not installed.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"CuPy, which CUDA devices need, is not installed or cannot be imported "
+            f"({' '.join(str(error).split())}): {_INSTALL}"
+        ) from error
+    runtime = cupy.cuda.runtime
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        raise DeviceError(_why_no_device(runtime, error)) from error
+    if number >= count:
+        names = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise DeviceError(f"cuda:{number} does not exist; this machine has {names}")
+    properties = runtime.getDeviceProperties(number)
+    capability = properties["major"] * 10 + properties["minor"]
+    if capability < MIN_ARCHITECTURE:
+        raise DeviceError(
+            f"cuda:{number} ({properties['name'].decode()}) has compute capability "
+            f"{capability / 10:.1f}; the kernels need {MIN_ARCHITECTURE / 10:.1f} (Turing) or "
+            "later: use another GPU, or --device cpu"
+        )
+    _check_same_cuda(runtime.runtimeGetVersion() // 1000)
+    compiler_options()  # raises where the headers are missing
+
+
+def _why_no_device(runtime: Any, error: Any) -> str:
+    if error.status == _NO_DEVICE:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
+        return f"no NVIDIA GPU is visible{hidden}: use --device cpu"
+    driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    if driver == 0:
+        return "no NVIDIA driver is installed, or it does not run: install one, or use --device cpu"
+    if driver < needed:
+        return (
+            f"the NVIDIA driver is for CUDA {_version(driver)}, and CuPy for CUDA "
+            f"{_version(needed)}: update the driver, or install the packages for its version, such "
+            'as pip install "adder-onnx[cuda12]"'
+        )
+    return f"CUDA does not work: {' '.join(str(error).split())}"
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _check_same_cuda(cupy_major: int) -> None:
+    """CuPy and onnxruntime-gpu share a stream, so that they must be for the same CUDA."""
+    ort = import_onnxruntime()
+    if not has_cuda_provider():
+        return
+    built = str(getattr(ort, "cuda_version", "") or "")
+    major = built.partition(".")[0]
+    if major and major != str(cupy_major):
+        raise DeviceError(
+            f"CuPy is for CUDA {cupy_major}, and onnxruntime-gpu {ort.__version__} for CUDA "
+            f"{major}: install both for one version, with pip install "
+            f'"adder-onnx[cuda{cupy_major}]" or "adder-onnx[cuda{major}]"'
+        )
+
+
+def _from_providers(providers: Sequence[object]) -> DeviceChoice:
+    names, options = [], []
+    for provider in providers:
+        name, given = provider if isinstance(provider, tuple) else (provider, {})
+        names.append(str(name))
+        options.append(dict(given))
+    if names == [_CPU]:
+        return DeviceChoice()
+    if names not in ([_CUDA], [_CUDA, _CPU]):
+        raise DeviceError(
+            f"providers {names} are not supported; use ['{_CPU}'], or '{_CUDA}' before it"
+        )
+    number = int(options[0].pop("device_id", 0))
+    if "user_compute_stream" in options[0]:
+        raise DeviceError(
+            "the provider option user_compute_stream cannot be given: each run has its own stream"
+        )
+    return DeviceChoice(number, options[0])
+
+
+def _automatic() -> DeviceChoice:
+    try:
+        check_cuda(0)
+    except AdderError as error:
+        level = logging.WARNING if _has_driver() else logging.INFO
+        _logger.log(level, "the CPU is used, and no GPU: %s", error)
+        return DeviceChoice()
+    return DeviceChoice(0)
+
+
+def _has_driver() -> bool:
+    """Whether the driver's library is there: without it nobody expects a GPU to be used."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.plan import Step
 from adder_onnx.kernels.cpu import AdderConv, Program, padded_channels, select_isa
-from adder_onnx.runtime.chain import Chain, Image, Shape, check_filters
+from adder_onnx.runtime.chain import Chain, ChainMemory, Image, Shape, check_filters
 from adder_onnx.runtime.lru import LruCache
 
-__all__ = ["NativeExecutor", "NativeMemory"]
+__all__ = ["NativeExecutor"]
 
 _MAX_PROGRAMS = 16
 """Input shapes for which an executor keeps its program and its arenas."""
@@ -25,21 +25,6 @@ _MAX_ARENAS = 8
 """Arenas that a program keeps for its next runs: as many as have run at the same time, at most."""
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class NativeMemory:
-    """The memory of a chain for one combination of input shapes.
-
-    Attributes:
-        shapes: of the chain's inputs, by name.
-        peak_bytes: size of the arena that a run needs for all its channels-last tensors.
-        arenas: how many are kept at the moment; one per run at the same time.
-    """
-
-    shapes: dict[str, tuple[int, ...]]
-    peak_bytes: int
-    arenas: int
 
 
 @dataclass(frozen=True)
@@ -101,11 +86,11 @@ class NativeExecutor:
         compiled.run(arrays, results, self._threads)
         return results
 
-    def memory(self) -> list[NativeMemory]:
+    def memory(self) -> list[ChainMemory]:
         """The memory for each combination of input shapes whose program is kept."""
         names = [step.value for step in self._chain.entries]
         return [
-            NativeMemory(
+            ChainMemory(
                 dict(zip(names, shapes, strict=True)),
                 compiled.arena_size * np.dtype(np.float32).itemsize,
                 len(compiled.arenas),

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
-from adder_onnx.errors import InputError, MissingDependencyError, ModelError
+from adder_onnx.errors import (
+    AdderError,
+    DeviceError,
+    InputError,
+    MissingDependencyError,
+    ModelError,
+)
 from adder_onnx.graph.plan import OnnxruntimeStep
 
-__all__ = ["OnnxruntimeExecutor", "import_onnxruntime", "make_session_options", "one_line"]
+__all__ = [
+    "OnnxruntimeExecutor",
+    "failure",
+    "import_onnxruntime",
+    "make_session",
+    "make_session_options",
+    "one_line",
+]
+
+_OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "bfc_arena", "alloc_failed")
+"""What onnxruntime's messages say where a GPU's memory does not suffice."""
 
 
 def import_onnxruntime() -> Any:
@@ -43,24 +59,42 @@ def make_session_options(given: Any, threads: int) -> Any:
     return options
 
 
+def make_session(step: OnnxruntimeStep, session_options: Any, providers: Sequence[Any]) -> Any:
+    """An onnxruntime session of a sub-model.
+
+    Raises:
+        ModelError: onnxruntime refuses it.
+    """
+    ort = import_onnxruntime()
+    try:
+        return ort.InferenceSession(
+            step.model.SerializeToString(),
+            session_options,
+            providers=list(providers),
+            enable_fallback=0,
+        )
+    except Exception as error:  # onnxruntime's errors have no common base but Exception
+        raise ModelError(f"onnxruntime refuses a part of the model: {one_line(error)}") from error
+
+
+def failure(error: Exception, device: str) -> AdderError:
+    """What to raise where a run fails in onnxruntime."""
+    text = one_line(error)
+    if device != "cpu" and any(words in text.lower() for words in _OUT_OF_MEMORY):
+        return DeviceError(
+            f"{device} is out of memory: use a smaller batch, or free what else is on the GPU "
+            f"(onnxruntime: {text})"
+        )
+    return InputError(f"onnxruntime failed on this input: {text}")
+
+
 class OnnxruntimeExecutor:
-    """One sub-model in an onnxruntime session."""
+    """One sub-model in an onnxruntime session on the CPU."""
 
     def __init__(self, step: OnnxruntimeStep, session_options: Any) -> None:
-        ort = import_onnxruntime()
         self.inputs = step.inputs
         self.outputs = step.outputs
-        try:
-            self._session = ort.InferenceSession(
-                step.model.SerializeToString(),
-                session_options,
-                providers=["CPUExecutionProvider"],
-                enable_fallback=0,
-            )
-        except Exception as error:  # onnxruntime's errors have no common base but Exception
-            raise ModelError(
-                f"onnxruntime refuses a part of the model: {one_line(error)}"
-            ) from error
+        self._session = make_session(step, session_options, ["CPUExecutionProvider"])
 
     def run(self, values: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs, in the order of `outputs`, for the inputs in ``values``.
@@ -72,7 +106,7 @@ class OnnxruntimeExecutor:
         try:
             results: list[NDArray[Any]] = self._session.run(list(self.outputs), feeds)
         except Exception as error:
-            raise InputError(f"onnxruntime failed on this input: {one_line(error)}") from error
+            raise failure(error, "cpu") from error
         return results
 
 

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import onnx
-from numpy.typing import NDArray
 
 from adder_onnx.errors import InputError
 from adder_onnx.graph.loading import load_graph, read_model
-from adder_onnx.graph.plan import ChainStep, ConversionStep, OnnxruntimeStep, Plan, Step, make_plan
-from adder_onnx.runtime.arrays import to_numpy, to_same_kind
-from adder_onnx.runtime.devices import resolve_device
-from adder_onnx.runtime.native_step import NativeExecutor, NativeMemory
-from adder_onnx.runtime.onnxruntime_step import OnnxruntimeExecutor, make_session_options
+from adder_onnx.graph.plan import Plan, make_plan
+from adder_onnx.runtime.arrays import kind_of
+from adder_onnx.runtime.chain import ChainMemory
+from adder_onnx.runtime.cpu_runner import CpuRunner
+from adder_onnx.runtime.cuda_runner import CudaRunner
+from adder_onnx.runtime.devices import DeviceChoice, has_cuda_provider, resolve_device
+from adder_onnx.runtime.gpu import CupyGpu
+from adder_onnx.runtime.onnxruntime_binding import load_libraries
+from adder_onnx.runtime.onnxruntime_step import make_session_options
 from adder_onnx.runtime.threads import resolve_threads
 from adder_onnx.runtime.type_inference import complete_types
 
 __all__ = ["InferenceSession", "NodeArg"]
-
-_Executor = OnnxruntimeExecutor | NativeExecutor
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,20 @@ class InferenceSession:
 
     Args:
         path_or_bytes: an ONNX file, or its serialized bytes.
-        device: ``cpu`` or ``auto``.
-        threads: how many threads a run may use, ours and onnxruntime's; None for all cores that
-            this process may use.
+        device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: the first GPU where one works, else the
+            CPU.
+        threads: how many threads a run may use on the CPU, ours and onnxruntime's; None for all
+            cores that this process may use.
         fuse: whether batch normalisation, residual additions and activations are fused into the
             adder nodes before them.
         session_options: ``onnxruntime.SessionOptions`` for the standard nodes.
-        providers: accepted as onnxruntime does; decides the device where given.
+        providers: accepted as onnxruntime does, with options for the CUDAExecutionProvider; decides
+            the device where given.
 
     Raises:
         ModelError: the model cannot be read or executed.
-        DeviceError: the device is not supported.
-        MissingDependencyError: no onnxruntime is installed.
+        DeviceError: the device does not exist or cannot be used, or its memory does not suffice.
+        MissingDependencyError: no onnxruntime is installed, or what a GPU needs is not.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class InferenceSession:
         session_options: Any = None,
         providers: Sequence[object] | None = None,
     ) -> None:
-        self._device = resolve_device(device, providers)
+        choice = resolve_device(device, providers)
         if threads is None and session_options is not None:
             threads = session_options.intra_op_num_threads or None
         self._threads = resolve_threads(threads)
@@ -80,12 +82,7 @@ class InferenceSession:
         graph = load_graph(model)
         complete_types(graph)
         self._plan = make_plan(graph, fuse=fuse)
-        self._constants = {
-            name: onnx.numpy_helper.to_array(tensor)
-            for name, tensor in self._plan.constants.items()
-        }
-        self._executors = _make_executors(self._plan.steps, options, self._threads)
-        self._release = _last_uses(self._executors, {value.name for value in self._plan.outputs})
+        self._runner = _make_runner(self._plan, choice, options, self._threads)
         self._inputs = [_node_arg(value) for value in self._plan.inputs]
         self._outputs = [_node_arg(value) for value in self._plan.outputs]
 
@@ -96,8 +93,8 @@ class InferenceSession:
 
     @property
     def device(self) -> str:
-        """Where the adder nodes run."""
-        return self._device
+        """Where the adder nodes run: ``cpu`` or ``cuda:N``."""
+        return self._runner.device
 
     @property
     def threads(self) -> int:
@@ -122,34 +119,25 @@ class InferenceSession:
 
         Args:
             output_names: which outputs to return, in this order; None for all.
-            input_feed: an array for every input, by name: NumPy's, or any in the CPU's memory that
-                speaks DLPack, such as a torch tensor.
+            input_feed: an array for every input, by name: NumPy's, or any that speaks DLPack, such
+                as torch's and, on a GPU, CuPy's.
 
         Returns:
-            The outputs as new arrays: torch tensors where an input was one, else NumPy arrays.
+            The outputs as new arrays: torch tensors where an input was one, in the memory where
+            that lay; CuPy's arrays where an input lay on a GPU otherwise; else NumPy arrays. What
+            lies on a GPU is ready for work on the caller's current stream, CuPy's or torch's.
 
         Raises:
             InputError: a name, type or shape does not fit the model.
+            DeviceError: a GPU's memory does not suffice.
         """
         names = self._output_names(output_names)
         values = self._check_feed(input_feed)
-        values.update(self._constants)
-        for executor, release in zip(self._executors, self._release, strict=True):
-            values.update(zip(executor.outputs, executor.run(values), strict=True))
-            for name in release:
-                del values[name]
-        kept = (*input_feed, *self._constants)
-        results = [copy.copy(values[name]) if name in kept else values[name] for name in names]
-        return [to_same_kind(result, input_feed.values()) for result in results]
+        return self._runner.run(values, names, kind_of(input_feed.values()))
 
-    def memory(self) -> list[NativeMemory]:
+    def memory(self) -> list[ChainMemory]:
         """The planned peak memory of each chain, for the input shapes that were run."""
-        return [
-            memory
-            for executor in self._executors
-            if isinstance(executor, NativeExecutor)
-            for memory in executor.memory()
-        ]
+        return self._runner.memory()
 
     def _output_names(self, names: Sequence[str] | None) -> list[str]:
         known = [output.name for output in self._outputs]
@@ -171,67 +159,49 @@ class InferenceSession:
                 raise InputError(f"input {expected.name!r} is missing; the inputs are {known}")
             value = feed[expected.name]
             if proto.type.HasField("tensor_type"):
-                value = _check_tensor(value, expected, proto.type.tensor_type)
+                value = self._check_tensor(value, expected, proto.type.tensor_type)
             values[expected.name] = value
         return values
 
-
-def _check_tensor(value: Any, expected: NodeArg, declared: onnx.TypeProto.Tensor) -> NDArray[Any]:
-    """The value as an array of the type and shape that an input has."""
-    try:
-        array = to_numpy(value)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"input {expected.name!r} is not an array in the CPU's memory: {error}"
-        ) from error
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(declared.elem_type)
-    is_text = declared.elem_type == onnx.TensorProto.STRING and array.dtype.kind in "OSU"
-    if array.dtype != dtype and not is_text:
-        raise InputError(
-            f"input {expected.name!r} has type {array.dtype}; expected {expected.type} ({dtype})"
+    def _check_tensor(self, value: Any, expected: NodeArg, declared: onnx.TypeProto.Tensor) -> Any:
+        """The value as an array of the type and shape that an input has."""
+        try:
+            array = self._runner.adopt(value)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"input {expected.name!r} is not an array that {self.device} can take: {error}"
+            ) from error
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(declared.elem_type)
+        is_text = declared.elem_type == onnx.TensorProto.STRING and array.dtype.kind in "OSU"
+        if array.dtype != dtype and not is_text:
+            raise InputError(
+                f"input {expected.name!r} has type {array.dtype}; "
+                f"expected {expected.type} ({dtype})"
+            )
+        fits = not declared.HasField("shape") or (
+            len(array.shape) == len(expected.shape)
+            and all(
+                not isinstance(e, int) or e == size
+                for e, size in zip(expected.shape, array.shape, strict=True)
+            )
         )
-    fits = not declared.HasField("shape") or (
-        len(array.shape) == len(expected.shape)
-        and all(
-            not isinstance(e, int) or e == size
-            for e, size in zip(expected.shape, array.shape, strict=True)
-        )
-    )
-    if not fits:
-        raise InputError(
-            f"input {expected.name!r} has shape {list(array.shape)}; expected {expected.shape}"
-        )
-    return array
+        if not fits:
+            raise InputError(
+                f"input {expected.name!r} has shape {list(array.shape)}; expected {expected.shape}"
+            )
+        return array
 
 
-def _make_executors(steps: Sequence[Step], options: Any, threads: int) -> list[_Executor]:
-    """One executor for each sub-model, and for each chain with the conversions around it."""
-    executors: list[_Executor] = []
-    native: list[Step] = []
-    for step in (*steps, None):
-        enters = isinstance(step, ConversionStep) and step.to_kernels
-        if any(isinstance(s, ChainStep) for s in native) and (
-            enters or step is None or isinstance(step, OnnxruntimeStep)
-        ):
-            executors.append(NativeExecutor(native, threads))
-            native = []
-        if isinstance(step, OnnxruntimeStep):
-            executors.append(OnnxruntimeExecutor(step, options))
-        elif step is not None:
-            native.append(step)
-    return executors
-
-
-def _last_uses(executors: Sequence[_Executor], outputs: set[str]) -> list[list[str]]:
-    """For each executor the values that nobody needs after it."""
-    last: dict[str, int] = {}
-    for i, executor in enumerate(executors):
-        last.update(dict.fromkeys((*executor.inputs, *executor.outputs), i))
-    release: list[list[str]] = [[] for _ in executors]
-    for name, i in last.items():
-        if name not in outputs:
-            release[i].append(name)
-    return release
+def _make_runner(
+    plan: Plan, choice: DeviceChoice, options: Any, threads: int
+) -> CpuRunner | CudaRunner:
+    if choice.number is None:
+        return CpuRunner(plan, options, threads)
+    given = None
+    if has_cuda_provider():
+        load_libraries()
+        given = choice.provider_options
+    return CudaRunner(plan, CupyGpu(choice.number), options, given)
 
 
 def _node_arg(value: onnx.ValueInfoProto) -> NodeArg:

@@ -1,4 +1,4 @@
-"""A stand-in for a GPU: kernels run on the CPU, in memory between guard zones."""
+"""Stand-ins for a GPU: kernels run on the CPU, in memory between guard zones."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import ctypes
 import functools
 import os
 import subprocess
+import sys
 import tempfile
+import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from adder_onnx.kernels.cuda.device import Grid
 from adder_onnx.kernels.cuda.params import CONV_ARGS, LAYOUT_ARGS, PACK_ARGS
 from adder_onnx.kernels.cuda.variants import KERNELS, Kernel
 
-__all__ = ["CpuDevice"]
+__all__ = ["CpuDevice", "CpuGpu", "GpuArray"]
 
 _HERE = Path(__file__).parent
 _KERNELS = _HERE.parents[1] / "kernels"
@@ -109,3 +112,111 @@ class CpuDevice:
             if memory is not None:
                 assert (memory[:_GUARD] == _POISON).all()
                 assert (memory[-_GUARD:] == _POISON).all()
+
+
+class GpuArray(np.ndarray):  # type: ignore[type-arg]
+    """An array that passes for one of a GPU: whoever takes it for NumPy's fails."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:  # type: ignore[override]
+        return (2, 0)
+
+    def __array_ufunc__(self, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("an array of the GPU is computed with on the CPU")
+
+
+class CpuGpu(CpuDevice):
+    """Implements `adder_onnx.runtime.gpu.Gpu`; streams are numbers, and all is done at once.
+
+    Attributes:
+        waits: pairs of a stream and the one that it was made to wait for.
+        on: the current stream.
+        uploads: how many arrays have gone to the GPU.
+        downloads: how many have come back.
+    """
+
+    name = "cuda:0"
+    ort_device = ("cpu", 0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[tuple[int, int]] = []
+        self.streams = 0
+        self.uploads = self.downloads = 0
+        self._local = threading.local()
+
+    @property
+    def on(self) -> int:
+        return getattr(self._local, "stream", 0)
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Any:
+        return super().empty(shape, dtype).view(GpuArray)
+
+    def upload(self, array: NDArray[Any]) -> Any:
+        assert not isinstance(array, GpuArray)
+        self.uploads += 1
+        result = self.empty(array.shape, array.dtype)
+        result.view(np.ndarray)[...] = array
+        return result
+
+    def launch(self, kernel: Kernel, grid: Grid, args: NDArray[np.void]) -> None:
+        assert self.on, "a kernel is launched on the caller's stream"
+        super().launch(kernel, grid, args)
+
+    def owns(self, value: Any) -> bool:
+        return isinstance(value, GpuArray)
+
+    def adopt(self, value: Any) -> Any:
+        assert self.owns(value)
+        return value
+
+    def contiguous(self, array: Any) -> Any:
+        if array.flags.c_contiguous:
+            return array
+        return self.wrap_values(np.ascontiguousarray(array.view(np.ndarray)))
+
+    def wrap_values(self, values: NDArray[Any]) -> Any:
+        result = self.empty(values.shape, values.dtype)
+        result.view(np.ndarray)[...] = values
+        return result
+
+    def download(self, array: Any) -> NDArray[Any]:
+        self.downloads += 1
+        return array.view(np.ndarray).copy()  # type: ignore[no-any-return]
+
+    def wrap(self, address: int, shape: Sequence[int], dtype: Any, owner: object) -> Any:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        memory = np.frombuffer((ctypes.c_char * size).from_address(address), dtype)
+        _library().add_array(address, size)
+        weakref.finalize(memory, _library().remove_array, address)
+        weakref.finalize(memory, lambda: owner)  # keeps it until then
+        return memory.reshape(shape).view(GpuArray)
+
+    def copy(self, source: Any, destination: Any) -> None:
+        destination.view(np.ndarray)[...] = source.view(np.ndarray)
+
+    def to_torch(self, array: Any) -> Any:
+        return sys.modules["torch"].from_numpy(array.view(np.ndarray))
+
+    def new_stream(self) -> int:
+        self.streams += 1
+        return self.streams
+
+    def stream_address(self, stream: int) -> int:
+        return stream
+
+    def callers_stream(self, values: Iterable[Any]) -> int:
+        return 0
+
+    @contextmanager
+    def using(self, stream: int) -> Iterator[None]:
+        before, self._local.stream = self.on, stream
+        try:
+            yield
+        finally:
+            self._local.stream = before
+
+    def wait(self, stream: int, other: int) -> None:
+        self.waits.append((stream, other))
+
+    def synchronize(self, stream: int) -> None:
+        pass

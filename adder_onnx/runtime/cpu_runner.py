@@ -1,0 +1,62 @@
+"""Running a plan on the CPU."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from adder_onnx.graph.plan import OnnxruntimeStep, Plan
+from adder_onnx.runtime.arrays import Kind, to_numpy, to_same_kind
+from adder_onnx.runtime.chain import ChainMemory
+from adder_onnx.runtime.native_step import NativeExecutor
+from adder_onnx.runtime.onnxruntime_step import OnnxruntimeExecutor
+from adder_onnx.runtime.parts import constants_of, last_uses, parts_of
+
+__all__ = ["CpuRunner"]
+
+
+class CpuRunner:
+    """Executes a plan's parts one after the other; may be used from several threads at once.
+
+    Args:
+        plan: what to execute.
+        options: ``onnxruntime.SessionOptions``.
+        threads: that the kernels may use.
+    """
+
+    device = "cpu"
+
+    def __init__(self, plan: Plan, options: Any, threads: int) -> None:
+        self._executors: list[OnnxruntimeExecutor | NativeExecutor] = [
+            OnnxruntimeExecutor(part, options)
+            if isinstance(part, OnnxruntimeStep)
+            else NativeExecutor(part, threads)
+            for part in parts_of(plan.steps)
+        ]
+        self._release = last_uses(self._executors, {value.name for value in plan.outputs})
+        self._constants = constants_of(plan)
+
+    def adopt(self, value: Any) -> Any:
+        """An input as an array that a run takes; see `to_numpy` for what it raises."""
+        return to_numpy(value)
+
+    def run(self, feed: dict[str, Any], names: Sequence[str], kind: Kind) -> list[Any]:
+        """The outputs ``names`` as new arrays of ``kind``, for inputs that `adopt` gave."""
+        values = {**feed, **self._constants}
+        for executor, release in zip(self._executors, self._release, strict=True):
+            values.update(zip(executor.outputs, executor.run(values), strict=True))
+            for name in release:
+                del values[name]
+        kept = (*feed, *self._constants)
+        results = [copy.copy(values[name]) if name in kept else values[name] for name in names]
+        return [to_same_kind(result, kind) for result in results]
+
+    def memory(self) -> list[ChainMemory]:
+        """The planned memory of each chain, for the input shapes that were run."""
+        return [
+            memory
+            for executor in self._executors
+            if isinstance(executor, NativeExecutor)
+            for memory in executor.memory()
+        ]

@@ -1,0 +1,215 @@
+"""Executing standard nodes in onnxruntime on a GPU, and on the CPU beside one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from adder_onnx.errors import DeviceError
+from adder_onnx.graph.plan import OnnxruntimeStep
+from adder_onnx.runtime.gpu import Gpu
+from adder_onnx.runtime.onnxruntime_step import (
+    OnnxruntimeExecutor,
+    failure,
+    import_onnxruntime,
+    make_session,
+)
+
+__all__ = [
+    "CUDA_PROVIDER",
+    "BoundExecutor",
+    "HostExecutor",
+    "load_libraries",
+    "to_gpu",
+    "to_host",
+]
+
+CUDA_PROVIDER = "CUDAExecutionProvider"
+
+_logger = logging.getLogger(__name__)
+
+_BINDABLE = frozenset(
+    np.dtype(name)
+    for name in (
+        *("float16", "float32", "float64", "bool"),
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    )
+)
+"""What IOBinding knows by its NumPy type."""
+
+
+def load_libraries() -> None:
+    """Loads the CUDA libraries that onnxruntime-gpu needs from where their packages lie."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):  # it prints, and standard output is for results
+        import_onnxruntime().preload_dlls(directory="")
+    if said.getvalue():
+        _logger.warning("onnxruntime: %s", " ".join(said.getvalue().split()))
+
+
+def to_host(gpu: Gpu, value: Any) -> Any:
+    """A value in the CPU's memory."""
+    return gpu.download(value) if gpu.owns(value) else value
+
+
+def to_gpu(gpu: Gpu, value: Any) -> Any:
+    """A tensor as an array of the GPU, in C order."""
+    return gpu.contiguous(value) if gpu.owns(value) else gpu.upload(np.ascontiguousarray(value))
+
+
+class HostExecutor:
+    """A sub-model in an onnxruntime session on the CPU, between chains on a GPU."""
+
+    def __init__(self, step: OnnxruntimeStep, session_options: Any, gpu: Gpu) -> None:
+        self._executor = OnnxruntimeExecutor(step, session_options)
+        self._gpu = gpu
+        self.inputs, self.outputs = step.inputs, step.outputs
+
+    def run(self, values: Mapping[str, Any]) -> list[Any]:
+        """The outputs, in the CPU's memory; inputs are fetched from the GPU where they are there.
+
+        Raises:
+            InputError: onnxruntime fails on these inputs.
+        """
+        return self._executor.run({name: to_host(self._gpu, values[name]) for name in self.inputs})
+
+
+class BoundExecutor:
+    """A sub-model in an onnxruntime session on a GPU, its tensors bound where they are.
+
+    Sub-models that take or give anything but numeric tensors, and runs with empty tensors, go
+    through the CPU's memory.
+
+    Args:
+        step: the sub-model.
+        session_options: ``onnxruntime.SessionOptions``.
+        providers: onnxruntime's providers with their options.
+        gpu: where its tensors are.
+        declared: outputs whose shapes are the model's word, not inferred; they may be wrong.
+
+    Raises:
+        DeviceError: onnxruntime leaves out a provider, because a library that it needs is missing.
+    """
+
+    def __init__(
+        self,
+        step: OnnxruntimeStep,
+        session_options: Any,
+        providers: Sequence[Any],
+        gpu: Gpu,
+        declared: Collection[str],
+    ) -> None:
+        self._gpu = gpu
+        self.inputs, self.outputs = step.inputs, step.outputs
+        self._session = make_session(step, session_options, providers)
+        for provider in providers:
+            name = provider[0] if isinstance(provider, tuple) else provider
+            if name not in self._session.get_providers():
+                raise DeviceError(
+                    f"onnxruntime cannot use its {name}, since a library that it needs does not "
+                    'load (CUDA, cuDNN): pip install "adder-onnx[cuda13]" (or [cuda12])'
+                )
+        graph = step.model.graph
+        self._types = [_numpy_type(value) for value in graph.output]
+        self._bindable = all(
+            _numpy_type(value) in _BINDABLE for value in (*graph.input, *graph.output)
+        )
+        self._dims = {value.name: _dims(value) for value in (*graph.input, *graph.output)}
+        self._dims.update(dict.fromkeys(set(self.outputs) & set(declared)))
+        self._options = import_onnxruntime().RunOptions()
+        # All is on one stream: whoever needs a result waits for that.
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def run(self, values: Mapping[str, Any]) -> list[Any]:
+        """The outputs, in the order of `outputs`, numeric ones as arrays of the GPU.
+
+        Raises:
+            InputError: onnxruntime fails on these inputs.
+            DeviceError: the GPU's memory does not suffice.
+        """
+        if not self._bindable or any(0 in values[name].shape for name in self.inputs):
+            feeds = {name: to_host(self._gpu, values[name]) for name in self.inputs}
+            try:
+                return list(self._session.run(list(self.outputs), feeds))
+            except Exception as error:
+                raise failure(error, self._gpu.name) from error
+        arrays = {name: to_gpu(self._gpu, values[name]) for name in self.inputs}
+        binding = self._session.io_binding()
+        for name, array in arrays.items():
+            self._bind(binding.bind_input, name, array)
+        sizes = self._sizes(arrays)
+        results: list[Any] = [
+            self._preallocated(name, dtype, sizes)
+            for name, dtype in zip(self.outputs, self._types, strict=True)
+        ]
+        for name, result in zip(self.outputs, results, strict=True):
+            if result is None:
+                binding.bind_output(name, *self._gpu.ort_device)
+            else:
+                self._bind(binding.bind_output, name, result)
+        try:
+            self._session.run_with_iobinding(binding, self._options)
+        except Exception as error:
+            raise failure(error, self._gpu.name) from error
+        for i, (value, dtype) in enumerate(zip(binding.get_outputs(), self._types, strict=True)):
+            if results[i] is None:
+                results[i] = self._adopt(value, dtype)
+        return results
+
+    def _bind(self, bind: Any, name: str, array: Any) -> None:
+        bind(
+            name,
+            *self._gpu.ort_device,
+            array.dtype.type,
+            list(array.shape),
+            self._gpu.pointer(array),
+        )
+
+    def _sizes(self, arrays: Mapping[str, Any]) -> dict[str, int]:
+        """The sizes that symbolic dimensions of the inputs have."""
+        return {
+            dim: size
+            for name, array in arrays.items()
+            for dim, size in zip(self._dims[name] or (), array.shape, strict=False)
+            if isinstance(dim, str)
+        }
+
+    def _preallocated(self, name: str, dtype: np.dtype[Any], sizes: Mapping[str, int]) -> Any:
+        """Memory of the pool for an output whose shape is known before the run, else None."""
+        shape = [
+            sizes.get(dim) if isinstance(dim, str) else dim for dim in self._dims[name] or (None,)
+        ]
+        if None in shape or 0 in shape:
+            return None
+        return self._gpu.empty(shape, dtype)  # type: ignore[arg-type]
+
+    def _adopt(self, value: Any, dtype: np.dtype[Any]) -> Any:
+        """An output that onnxruntime has taken the memory for."""
+        shape = tuple(value.shape())
+        if 0 in shape:
+            return self._gpu.empty(shape, dtype)
+        return self._gpu.wrap(value.data_ptr(), shape, dtype, value)
+
+
+def _numpy_type(value: onnx.ValueInfoProto) -> np.dtype[Any]:
+    """The type of a tensor; that of Python objects for anything else."""
+    if not value.type.HasField("tensor_type"):
+        return np.dtype(object)
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+
+
+def _dims(value: onnx.ValueInfoProto) -> list[int | str | None] | None:
+    """Sizes, names or None of a tensor's dimensions; None where its rank is not known."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return [
+        dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or None)
+        for dim in tensor.shape.dim
+    ]

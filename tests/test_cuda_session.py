@@ -1,0 +1,343 @@
+"""Sessions on a GPU, which the CPU stands in for: all but CuPy itself and the driver.
+
+onnxruntime's IOBinding is used as on a GPU, with tensors in the CPU's memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto
+
+import adder_onnx
+from adder_onnx.errors import DeviceError, InputError
+from adder_onnx.runtime import cuda_runner, session
+from adder_onnx.runtime.cuda_runner import MAX_CONTEXTS, provider_options
+from adder_onnx.runtime.devices import DeviceChoice
+from tests.cuda_on_cpu.device import CpuGpu, GpuArray
+from tests.models import adder_conv, make_model, node
+from tests.random_graphs import random_model
+from tests.test_random_graphs import TOLERANCE, stock
+
+RNG = np.random.default_rng(0)
+W1 = RNG.standard_normal((20, 3, 3, 3)).astype(np.float32)
+W2 = RNG.standard_normal((20, 20, 3, 3)).astype(np.float32)
+K = RNG.standard_normal((3, 3, 1, 1)).astype(np.float32)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> CpuGpu:
+    """A GPU that sessions with ``device="cuda"`` use, and an onnxruntime that has its provider."""
+    fake = CpuGpu()
+    monkeypatch.setattr(session, "resolve_device", lambda *_: DeviceChoice(0))
+    monkeypatch.setattr(session, "CupyGpu", lambda _: fake)
+    monkeypatch.setattr(session, "has_cuda_provider", lambda: True)
+    monkeypatch.setattr(session, "load_libraries", lambda: None)
+    return fake
+
+
+@pytest.fixture(params=["bound", "host"])
+def either(request: pytest.FixtureRequest, gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch) -> CpuGpu:
+    """The same with and without a provider for the GPU."""
+    monkeypatch.setattr(session, "has_cuda_provider", lambda: request.param == "bound")
+    return gpu
+
+
+def cuda_session(model: onnx.ModelProto | bytes, **options: Any) -> adder_onnx.InferenceSession:
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    return adder_onnx.InferenceSession(data, device="cuda", **options)
+
+
+def network() -> onnx.ModelProto:
+    """Stem, two adder layers with a residual, head; batch, height and width symbolic."""
+    return make_model(
+        [
+            node("Conv", ["X", "K"], "S"),
+            adder_conv("S", "W1", "A", pads=[1, 1, 1, 1]),
+            node("Relu", ["A"], "B"),
+            adder_conv("B", "W2", "C", pads=[1, 1, 1, 1]),
+            node("Add", ["C", "B"], "D"),
+            node("GlobalAveragePool", ["D"], "E"),
+            node("Flatten", ["E"], "Y"),
+        ],
+        {"X": ["N", 3, "H", "W"]},
+        {"Y": ["N", 20]},
+        {"W1": W1, "W2": W2, "K": K},
+    )
+
+
+def image(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.asarray(RNG.standard_normal(shape)).astype(np.float32)
+
+
+def assert_equals_stock(model: onnx.ModelProto, s: Any, feed: dict[str, Any]) -> None:
+    expected = stock(model.SerializeToString()).run(None, feed)
+    for result, truth in zip(s.run(None, feed), expected, strict=True):
+        assert type(result) is np.ndarray
+        assert result.dtype == truth.dtype
+        np.testing.assert_allclose(result, truth, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8, 8), (3, 3, 5, 9), (0, 3, 8, 8), (2, 3, 1, 1)])
+def test_equals_stock_onnxruntime(either: CpuGpu, shape: tuple[int, ...]) -> None:
+    s = cuda_session(network())
+    assert s.device == "cuda:0"
+    assert_equals_stock(network(), s, {"X": image(*shape)})
+    if shape[0]:
+        assert any("adder_conv_gemm" in name for name in either.launched)
+    assert s.memory()[0].peak_bytes > 0 or not shape[0]
+
+
+def test_random_graphs(either: CpuGpu) -> None:
+    for seed in range(120):
+        model, feed = random_model(seed)
+        data = model.SerializeToString()
+        expected = stock(data).run(None, feed)
+        results = cuda_session(data, fuse=bool(seed % 3)).run(None, feed)
+        for value, result, truth in zip(model.graph.output, results, expected, strict=True):
+            where = f"seed {seed}, output {value.name}"
+            assert result.shape == truth.shape, where
+            assert result.dtype == truth.dtype, where
+            scale = max(1.0, float(np.abs(truth).max(initial=0)))
+            assert float(np.abs(result - truth).max(initial=0)) <= TOLERANCE * scale, where
+    either.check_guards()
+
+
+def test_nothing_goes_through_the_cpus_memory_inside_a_run(gpu: CpuGpu) -> None:
+    s = cuda_session(network())
+    gpu.uploads = gpu.downloads = 0
+    s.run(None, {"X": image(2, 3, 6, 6)})
+    assert (gpu.uploads, gpu.downloads) == (1, 1)  # the input, the result
+    s.run(None, {"X": gpu.wrap_values(image(2, 3, 6, 6))})
+    assert (gpu.uploads, gpu.downloads) == (1, 1)
+
+
+def test_arrays_of_the_gpu_come_back_as_such(either: CpuGpu) -> None:
+    s = cuda_session(network())
+    x = image(2, 3, 6, 6)
+    (expected,) = s.run(None, {"X": x})
+    gpu_x = either.wrap_values(x)
+    either.waits.clear()
+    (y,) = s.run(None, {"X": gpu_x})
+    assert type(y) is GpuArray
+    np.testing.assert_array_equal(y.view(np.ndarray), expected)
+    # The run waits for the caller at first, and again before it writes the result; then the caller
+    # waits for the run.
+    (stream,) = {a for pair in either.waits for a in pair if a}
+    assert either.waits == [(stream, 0), (stream, 0), (0, stream)]
+    transposed = either.wrap_values(x.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)
+    assert not transposed.flags.c_contiguous
+    (y,) = s.run(None, {"X": transposed})
+    np.testing.assert_array_equal(y.view(np.ndarray), expected)
+
+
+def test_torch_tensors_in_the_cpus_memory_come_back_as_such(gpu: CpuGpu) -> None:
+    torch = pytest.importorskip("torch")
+    x = image(2, 3, 6, 6)
+    s = cuda_session(network())
+    (y,) = s.run(None, {"X": torch.from_numpy(x)})
+    assert isinstance(y, torch.Tensor)
+    np.testing.assert_array_equal(y.numpy(), s.run(None, {"X": x})[0])
+
+
+def test_results_are_not_the_input_nor_used_again(either: CpuGpu) -> None:
+    model = make_model(
+        [adder_conv("X", "W1", "Y")], {"X": ["N", 3, 8, 8]}, {"Y": ["N", 20, 6, 6]}, {"W1": W1}
+    )
+    model.graph.output.append(model.graph.input[0])
+    model.graph.initializer.append(onnx.numpy_helper.from_array(K, "K"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("K", TensorProto.FLOAT, K.shape))
+    s = cuda_session(model)
+    x = image(1, 3, 8, 8)
+    for feed in ({"X": x}, {"X": either.wrap_values(x)}):
+        y, same, constant = s.run(None, feed)
+        first = np.array(y.view(np.ndarray))
+        s.run(None, {"X": image(1, 3, 8, 8)})
+        np.testing.assert_array_equal(y.view(np.ndarray), first)
+        same.view(np.ndarray)[...] = 0
+        constant.view(np.ndarray)[...] = 0
+        assert x.any()
+        assert np.asarray(feed["X"]).view(np.ndarray).any()
+    np.testing.assert_array_equal(s.run(["K"], {"X": x})[0], K)
+
+
+def test_float16_stays_float16(gpu: CpuGpu) -> None:
+    model = make_model(
+        [
+            adder_conv("X", "W1", "A", pads=[1, 1, 1, 1]),
+            node("Mul", ["A", "s"], "B"),
+            adder_conv("B", "W2", "Y", pads=[1, 1, 1, 1]),
+        ],
+        {"X": ["N", 3, 5, 5]},
+        {"Y": ["N", 20, 5, 5]},
+        {
+            "W1": W1.astype(np.float16),
+            "W2": W2.astype(np.float16),
+            "s": np.full((20, 1, 1), -0.1, np.float16),
+        },
+        elem_type=TensorProto.FLOAT16,
+    )
+    feed = {"X": image(2, 3, 5, 5).astype(np.float16)}
+    (y,) = cuda_session(model).run(None, feed)
+    (expected,) = adder_onnx.InferenceSession(model.SerializeToString()).run(None, feed)
+    assert y.dtype == np.float16
+    np.testing.assert_allclose(y, expected, rtol=2e-3)
+    assert all("__half" in name for name in gpu.launched)
+
+
+def test_computed_weights(either: CpuGpu) -> None:
+    model = make_model(
+        [node("Exp", ["V"], "W"), adder_conv("X", "W", "Y"), adder_conv("X", "V", "Z")],
+        {"X": ["N", 3, 5, 5], "V": [4, 3, 3, 3]},
+        {"Y": ["N", 4, 3, 3], "Z": ["N", 4, 3, 3]},
+    )
+    s = cuda_session(model)
+    for _ in range(2):  # other weights in each run
+        assert_equals_stock(model, s, {"X": image(2, 3, 5, 5), "V": image(4, 3, 3, 3)})
+
+
+def test_shapes_that_depend_on_values_and_wrong_declarations(gpu: CpuGpu) -> None:
+    """Outputs that onnxruntime takes the memory for; a declared shape may be wrong."""
+    model = make_model(
+        [
+            node("Compress", ["X", "keep"], "C", axis=0),
+            adder_conv("C", "W1", "A"),
+            node("Reshape", ["A", "shape"], "Y"),
+        ],
+        {"X": ["N", 3, 5, 5]},
+        {"Y": ["N", 60, 3]},
+        {"W1": W1, "keep": np.array([True, False, True]), "shape": np.array([-1, 60, 3])},
+    )
+    assert_equals_stock(model, cuda_session(model), {"X": image(3, 3, 5, 5)})
+
+
+def test_values_that_cannot_be_bound_go_through_the_cpus_memory(gpu: CpuGpu) -> None:
+    model = make_model(
+        [
+            node("SequenceConstruct", ["X", "X"], "S"),
+            node("Relu", ["X"], "R"),
+            adder_conv("R", "W1", "A"),
+            node("ConcatFromSequence", ["S"], "T", axis=0),
+            node("ReduceMean", ["A"], "M", keepdims=0),
+            node("Add", ["T", "M"], "Y"),
+        ],
+        {"X": [1, 3, 5, 5]},
+        {"Y": [2, 3, 5, 5]},
+        {"W1": W1},
+    )
+    assert_equals_stock(model, cuda_session(model), {"X": image(1, 3, 5, 5)})
+
+
+def test_many_threads_share_a_bounded_number_of_contexts(either: CpuGpu) -> None:
+    s = cuda_session(network())
+    feeds = [{"X": image(n, 3, 4 + n, 6)} for n in range(1, 5)]
+    expected = [s.run(None, feed)[0] for feed in feeds]
+    wrong: list[int] = []
+
+    def call(offset: int) -> None:
+        for i in range(6):
+            which = (i + offset) % len(feeds)
+            if not np.array_equal(s.run(None, feeds[which])[0], expected[which]):
+                wrong.append(which)
+
+    workers = [threading.Thread(target=call, args=(i,)) for i in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+    assert either.streams <= 1 + MAX_CONTEXTS
+
+
+def test_standard_nodes_on_the_cpu_are_logged(
+    gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session, "has_cuda_provider", lambda: False)
+    with caplog.at_level(logging.WARNING):
+        cuda_session(network())
+    assert "standard nodes run on the CPU" in caplog.text
+    assert "install onnxruntime-gpu" in caplog.text
+
+
+def test_provider_options() -> None:
+    ours = provider_options({}, 1, 4096)
+    assert ours == {
+        "use_tf32": "0",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "device_id": "1",
+        "user_compute_stream": "4096",
+    }
+    given = provider_options({"use_tf32": 1, "gpu_mem_limit": 5}, 0, 1)
+    assert (given["use_tf32"], given["gpu_mem_limit"]) == ("1", "5")
+
+
+def test_provider_that_onnxruntime_leaves_out(gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes on with the CPU where its provider's libraries do not load."""
+    gpu.ort_device = ("cuda", 0)
+    with pytest.raises(DeviceError, match=r"onnxruntime cannot use its CUDAExecutionProvider"):
+        cuda_session(network())
+
+
+def test_running_out_of_memory_is_a_clear_error(
+    gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s = cuda_session(network())
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("Failed to allocate memory for requested buffer of size 9")
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", fail)
+    with pytest.raises(DeviceError, match="cuda:0 is out of memory: use a smaller batch"):
+        s.run(None, {"X": image(1, 3, 4, 4)})
+
+
+def test_failing_runs_do_not_use_up_contexts(gpu: CpuGpu) -> None:
+    model = make_model(
+        [node("Reshape", ["X", "shape"], "Y")],
+        {"X": ["N", 4]},
+        {"Y": [None, 3]},
+        {"shape": np.array([-1, 3])},
+    )
+    s = cuda_session(model)
+    for _ in range(MAX_CONTEXTS + 2):
+        with pytest.raises(InputError, match="onnxruntime failed"):
+            s.run(None, {"X": image(1, 4)})
+    assert s.run(None, {"X": image(3, 4)})[0].shape == (4, 3)
+
+
+def test_arrays_of_a_gpu_in_a_session_on_the_cpu() -> None:
+    s = adder_onnx.InferenceSession(network().SerializeToString())
+    with pytest.raises(InputError, match="another device; move it to the CPU"):
+        s.run(None, {"X": CpuGpu().wrap_values(image(1, 3, 4, 4))})
+
+
+def test_wrong_feeds_are_named(gpu: CpuGpu) -> None:
+    s = cuda_session(network())
+    with pytest.raises(InputError, match="has type float64"):
+        s.run(None, {"X": gpu.wrap_values(image(1, 3, 4, 4).astype(np.float64))})
+    with pytest.raises(InputError, match=r"shape \[1, 4, 4, 4\]"):
+        s.run(None, {"X": gpu.wrap_values(image(1, 4, 4, 4))})
+
+
+def test_contexts_are_returned_when_making_one_fails(
+    gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s = cuda_session(network())
+    assert isinstance(s._runner, cuda_runner.CudaRunner)
+    pool = s._runner._contexts
+    while not pool._free.empty():
+        pool._free.get()
+
+    def fail() -> Any:
+        raise DeviceError("no room")
+
+    monkeypatch.setattr(pool, "_make", fail)
+    for _ in range(MAX_CONTEXTS + 2):
+        with pytest.raises(DeviceError, match="no room"):
+            s.run(None, {"X": image(1, 3, 4, 4)})
