@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,3 +31,19 @@ def resnet20(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "adder_onnx.cli.export", str(checkpoint), str(output)]
     subprocess.run(command, check=True, capture_output=True, text=True)
     return output
+
+
+@pytest.fixture(scope="session")
+def images(shared: Path) -> NDArray[np.float32]:
+    """The first 32 images, preprocessed in float64 by the reference's constants."""
+    records = np.fromfile(shared / "cifar10" / "test_batch.bin", np.uint8).reshape(-1, 3073)
+    pixels = records[:32, 1:].reshape(-1, 3, 32, 32) / 255
+    mean = np.array([0.4914, 0.4822, 0.4465]).reshape(3, 1, 1)
+    std = np.array([0.2023, 0.1994, 0.2010]).reshape(3, 1, 1)
+    return ((pixels - mean) / std).astype(np.float32)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def truth(shared: Path) -> NDArray[np.float64]:
+    file = np.load(shared / "models" / "resnet20_addernet_cifar10_logits.npz")
+    return file["logits"]  # type: ignore[no-any-return]

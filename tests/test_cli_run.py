@@ -187,6 +187,7 @@ def test_json(model: Path, cifar: Path, tmp_path: Path, capfd: pytest.CaptureFix
         "split": "test",
         "device": "cpu",
         "cpu": cpu[1] if cpu else platform.processor() or platform.machine(),
+        "gpu": None,
         "threads": 1,
         "precision": "float32",
         "versions": {
@@ -549,7 +550,7 @@ _BAD: dict[str, tuple[_Case, str]] = {
         _with_model(_model(classes=11, metadata=ModelMetadata("t", CIFAR10, tuple("abcdefghijk")))),
         "no label 'airplane'",
     ),
-    "device cuda": (_with_options("--device", "cuda"), "'cuda' is not supported"),
+    "device": (_with_options("--device", "gpu"), "'gpu' is not known; use 'cpu', 'cuda', 'cuda:N'"),
     "split not there": (
         _with_options("--split", "train"),
         "has no train data, only test: choose another --split",
@@ -701,7 +702,7 @@ def test_a_traceback_needs_verbose(
 ) -> None:
     options = ["-v"] if verbose else []
     with caplog.at_level("INFO"):
-        assert _main(*_with_options("--device", "cuda", *options)(tmp_path)) == 2
+        assert _main(*_with_options("--device", "gpu", *options)(tmp_path)) == 2
         assert ("Traceback" in caplog.text) == verbose
         caplog.clear()
         monkeypatch.setattr(adder_run, "open_dataset", _fail(RuntimeError("it broke")))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from adder_onnx.errors import InputError
 from adder_onnx.kernels.cuda import layout
@@ -16,81 +15,9 @@ from adder_onnx.kernels.cuda.conv import AdderConv
 from adder_onnx.kernels.cuda.selection import select_tile
 from adder_onnx.kernels.cuda.variants import GATHERED, GEMM_TILES, KERNELS, TYPES
 from adder_onnx.ops import ConvAttributes
+from tests.cuda_layers import assert_right, run
 from tests.cuda_on_cpu.device import CpuDevice
 from tests.layers import Layer, layers, make_layer
-
-
-def run(
-    layer: Layer,
-    type_: str,
-    *,
-    backwards: bool = False,
-    force_direct: bool = False,
-) -> NDArray[Any]:
-    """The layer's output, (N, M, oH, oW) of ``type_``, by the kernels and both conversions."""
-    device = CpuDevice(backwards=backwards)
-    a = layer.a
-    conv = AdderConv(
-        device,
-        layer.w.astype(type_),
-        layer.scale,
-        layer.bias,
-        layer.clip,
-        a.strides,
-        a.dilations,
-        a.group,
-        type_,
-        force_direct=force_direct,
-    )
-
-    arrays: list[NDArray[Any]] = []  # kept, so that their memory stays
-
-    def channels_last(shape: tuple[int, ...]) -> int:
-        size = layout.nhwc_size(shape, type_)  # type: ignore[arg-type]
-        arrays.append(device.empty((size,), np.uint8))
-        return device.pointer(arrays[-1])
-
-    def enter(array: NDArray[Any]) -> int:
-        to = channels_last(array.shape)
-        arrays.append(device.upload(array.astype(type_)))
-        launch = layout.enter(array.shape, type_, type_)  # type: ignore[arg-type]
-        launch.run(device, **{"from": device.pointer(arrays[-1]), "to": to})
-        return to
-
-    addresses = {"x": enter(layer.x)}
-    if layer.z is not None:
-        addresses["z"] = enter(layer.z)
-    addresses["y"] = channels_last(layer.y_shape)
-    top, left, _, _ = a.resolve_pads(layer.x.shape[2:], layer.w.shape[2:])
-    in_size = (layer.x.shape[2], layer.x.shape[3])
-    out_size = layer.y_shape[2:]
-    conv.launch(layer.x.shape[0], in_size, out_size, (top, left)).run(device, **addresses)
-    y = device.empty(layer.y_shape, type_)
-    leave = layout.leave(layer.y_shape, type_, type_)
-    leave.run(device, **{"from": addresses["y"], "to": device.pointer(y)})
-    device.check_guards()
-    return y
-
-
-def assert_right(layer: Layer, type_: str, **options: Any) -> None:
-    """Within the bounds on rounding that taps.cuh implies."""
-    exact = Layer(
-        layer.x.astype(type_).astype(np.float32),
-        layer.w.astype(type_).astype(np.float32),
-        layer.a,
-        layer.scale,
-        layer.bias,
-        None if layer.z is None else layer.z.astype(type_).astype(np.float32),
-        layer.clip,
-    )
-    y = run(layer, type_, **options)
-    expected, tolerance = exact.expected(), exact.tolerance()
-    if type_ == "float16":
-        # Eight float16 roundings in a partial sum, one of the result.
-        tolerance = tolerance + exact.tolerance(roundings=9, unit=2.0**-11) + 2.0**-24
-    assert y.shape == expected.shape
-    error = np.abs(y - expected)
-    assert (error <= tolerance).all(), f"{error.max()} {(error / tolerance).max()}"
 
 
 @pytest.mark.parametrize("type_", TYPES)
@@ -98,7 +25,9 @@ def test_any_shape(type_: str) -> None:
     @settings(max_examples=120, deadline=None)
     @given(layer=layers(), backwards=st.booleans(), force_direct=st.booleans())
     def check(layer: Layer, backwards: bool, force_direct: bool) -> None:
-        assert_right(layer, type_, backwards=backwards, force_direct=force_direct)
+        device = CpuDevice(backwards=backwards)
+        assert_right(layer, type_, device, force_direct=force_direct)
+        device.check_guards()
 
     check()
 
@@ -132,7 +61,9 @@ def test_shapes_of_real_networks(
     rng = np.random.default_rng(0)
     layer = make_layer(rng, 2, channels, filters, size, kernel, **attributes)
     layer.z = rng.standard_normal(layer.y_shape).astype(np.float32)
-    assert_right(layer, type_, backwards=backwards)
+    device = CpuDevice(backwards=backwards)
+    assert_right(layer, type_, device)
+    device.check_guards()
 
 
 def test_every_kernel_is_tested() -> None:
@@ -174,7 +105,9 @@ def test_sums_of_thousands_of_taps_stay_precise() -> None:
     layer.bias = -layer.expected().mean(axis=(0, 2, 3)).astype(np.float32)
     scale = float(w[0].sum())
     for force_direct in (False, True):
-        error = np.abs(run(layer, "float32", force_direct=force_direct) - layer.expected())
+        error = np.abs(
+            run(layer, "float32", CpuDevice(), force_direct=force_direct) - layer.expected()
+        )
         assert error.max() < 1e-7 * scale
 
 
@@ -186,7 +119,7 @@ def test_nan_and_infinity_pass_through(type_: str, force_direct: bool) -> None:
     ones, zeros = np.ones(20, np.float32), np.zeros(20, np.float32)
     for clip in ((-np.inf, np.inf), (0.0, 6.0)):
         layer = Layer(x, w, ConvAttributes(), ones, zeros, clip=clip)
-        y = run(layer, type_, force_direct=force_direct)
+        y = run(layer, type_, CpuDevice(), force_direct=force_direct)
         assert np.isnan(y[..., 0]).all()
         assert (y[..., 1] == clip[0]).all()
         assert (y[..., 2] == 0).all()
@@ -195,10 +128,12 @@ def test_nan_and_infinity_pass_through(type_: str, force_direct: bool) -> None:
 @pytest.mark.parametrize("force_direct", [False, True])
 def test_results_do_not_depend_on_the_batch(force_direct: bool) -> None:
     layer = make_layer(np.random.default_rng(1), 5, 33, 40, (13, 9), (3, 3), pads=(1, 1, 1, 1))
-    y = run(layer, "float32", force_direct=force_direct)
+    y = run(layer, "float32", CpuDevice(), force_direct=force_direct)
     for n in range(5):
         one = Layer(layer.x[n : n + 1], layer.w, layer.a, layer.scale, layer.bias)
-        np.testing.assert_array_equal(run(one, "float32", force_direct=force_direct), y[n : n + 1])
+        np.testing.assert_array_equal(
+            run(one, "float32", CpuDevice(), force_direct=force_direct), y[n : n + 1]
+        )
 
 
 @pytest.mark.parametrize("from_", TYPES)

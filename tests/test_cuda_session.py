@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 import adder_onnx
@@ -341,3 +343,12 @@ def test_contexts_are_returned_when_making_one_fails(
     for _ in range(MAX_CONTEXTS + 2):
         with pytest.raises(DeviceError, match="no room"):
             s.run(None, {"X": image(1, 3, 4, 4)})
+
+
+def test_the_real_checkpoint(
+    gpu: CpuGpu, resnet20: Path, images: NDArray[np.float32], truth: NDArray[np.float64]
+) -> None:
+    """The kernels for the GPU, all of a trained network, against float64."""
+    s = cuda_session(resnet20.read_bytes())
+    (logits,) = s.run(None, {"input": images})
+    assert np.abs(logits - truth).max() < 1e-3

@@ -21,22 +21,6 @@ TOLERANCE = 1e-3
 """On logits up to 17; one long float32 accumulator is off by 2.3e-3."""
 
 
-@pytest.fixture(scope="module")
-def images(shared: Path) -> NDArray[np.float32]:
-    """The first 32 images, preprocessed in float64 by the reference's constants."""
-    records = np.fromfile(shared / "cifar10" / "test_batch.bin", np.uint8).reshape(-1, 3073)
-    pixels = records[:32, 1:].reshape(-1, 3, 32, 32) / 255
-    mean = np.array([0.4914, 0.4822, 0.4465]).reshape(3, 1, 1)
-    std = np.array([0.2023, 0.1994, 0.2010]).reshape(3, 1, 1)
-    return ((pixels - mean) / std).astype(np.float32)  # type: ignore[no-any-return]
-
-
-@pytest.fixture(scope="module")
-def truth(shared: Path) -> NDArray[np.float64]:
-    file = np.load(shared / "models" / "resnet20_addernet_cifar10_logits.npz")
-    return file["logits"]  # type: ignore[no-any-return]
-
-
 @pytest.mark.parametrize("fuse", [True, False])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_logits(

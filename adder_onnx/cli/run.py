@@ -21,7 +21,7 @@ from adder_onnx.cli._command import (
 from adder_onnx.errors import AdderError, DataError, InputError
 from adder_onnx.evaluation import FORMATS, SPLITS, Accuracy, Dataset, evaluate, open_dataset
 from adder_onnx.evaluation.classifier import Classifier
-from adder_onnx.evaluation.environment import cpu_name, file_sha256, versions
+from adder_onnx.evaluation.environment import cpu_name, file_sha256, gpu_name, versions
 from adder_onnx.evaluation.predictions import Answer, Predictions, check_output
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.threads import available_cores
@@ -35,7 +35,7 @@ _BATCH_SIZE = 128
 _EXAMPLES = """\
   adder-run resnet20.onnx --data cifar-10-python.tar.gz
   adder-run resnet50.onnx --data imagenet --split val --batch-size 64 --json result.json
-  adder-run resnet50.onnx --data cat.jpg --topk 3
+  adder-run resnet50.onnx --data cat.jpg --topk 3 --device cuda
   adder-run resnet50.onnx --data photos --skip-bad --output answers.csv
 """
 
@@ -73,7 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out and count images that cannot be read"
     )
-    parser.add_argument("--device", default="auto", help="cpu or auto (auto)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda, cuda:N, or auto: a GPU where one works, else the CPU (auto)",
+    )
     parser.add_argument(
         "--batch-size",
         metavar="N",
@@ -141,9 +145,10 @@ def _run(options: argparse.Namespace) -> None:
         "split": dataset.split,
         "device": session.device,
         "cpu": cpu_name(),
+        "gpu": gpu_name(session.device),
         "threads": session.threads,
         "precision": "float32",
-        "versions": versions(),
+        "versions": versions(session.device),
         "images": accuracy.images,
         "skipped": accuracy.skipped,
         "batch_size": batch_size,
@@ -209,7 +214,7 @@ def _report(options: argparse.Namespace, outcome: _Outcome) -> None:
     rows = {
         "model": f"{options.model} ({result['architecture'] or 'unnamed'}, float32)",
         "data": f"{options.data} ({outcome.dataset.description})",
-        "device": f"{result['device']}, {result['threads']} threads",
+        "device": f"{result['device']}, {result['gpu'] or str(result['threads']) + ' threads'}",
     }
     for places, hits in (("1", accuracy.top1), ("5", accuracy.top5)):
         if hits is not None:

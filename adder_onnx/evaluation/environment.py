@@ -11,20 +11,39 @@ import numpy as np
 from adder_onnx import __version__
 from adder_onnx.runtime.onnxruntime_step import import_onnxruntime
 
-__all__ = ["cpu_name", "file_sha256", "versions"]
+__all__ = ["cpu_name", "file_sha256", "gpu_name", "versions"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CHUNK = 1 << 20
 
 
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    return {
+def versions(device: str = "cpu") -> dict[str, str]:
+    """The versions that a result on a device depends on."""
+    found = {
         "adder_onnx": __version__,
         "onnxruntime": import_onnxruntime().__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
+    if device != "cpu":
+        import cupy
+
+        runtime = cupy.cuda.runtime
+        found["cupy"] = cupy.__version__
+        found["cuda"] = str(runtime.runtimeGetVersion())
+        found["cuda_driver"] = str(runtime.driverGetVersion())
+    return found
+
+
+def gpu_name(device: str) -> str | None:
+    """The name of the GPU that a device such as ``cuda:0`` is; None for ``cpu``."""
+    if device == "cpu":
+        return None
+    import cupy
+
+    number = int(device.partition(":")[2])
+    name: bytes = cupy.cuda.runtime.getDeviceProperties(number)["name"]
+    return name.decode()
 
 
 def cpu_name() -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adder_onnx.errors import AdderError, DeviceError, MissingDependencyError
-from adder_onnx.kernels.cuda.nvrtc import MIN_ARCHITECTURE, compiler_options
+from adder_onnx.kernels.cuda.nvrtc import MIN_ARCHITECTURE, check_compiler
 from adder_onnx.runtime.onnxruntime_step import import_onnxruntime
 
 __all__ = ["DeviceChoice", "check_cuda", "has_cuda_provider", "resolve_device"]
@@ -19,6 +19,7 @@ __all__ = ["DeviceChoice", "check_cuda", "has_cuda_provider", "resolve_device"]
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _INSTALL = 'pip install "adder-onnx[cuda13]" (or [cuda12], for a driver before CUDA 13)'
+_DRIVER_TOO_OLD = 35  # cudaErrorInsufficientDriver
 _NO_DEVICE = 100  # cudaErrorNoDevice
 
 _logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def check_cuda(number: int) -> None:
     Raises:
         DeviceError: there is no driver, no such GPU, it is too old, or packages for different
             versions of CUDA are installed together.
-        MissingDependencyError: CuPy or CUDA's headers are not installed.
+        MissingDependencyError: CuPy, CUDA's compiler or its headers are not installed.
     """
     try:
         import cupy
@@ -99,21 +100,24 @@ def check_cuda(number: int) -> None:
         raise DeviceError(
             f"cuda:{number} ({properties['name'].decode()}) has compute capability "
             f"{capability / 10:.1f}; the kernels need {MIN_ARCHITECTURE / 10:.1f} (Turing) or "
-            "later: use another GPU, or --device cpu"
+            "later: use another GPU, or the device 'cpu'"
         )
     _check_same_cuda(runtime.runtimeGetVersion() // 1000)
-    compiler_options()  # raises where the headers are missing
+    check_compiler()
 
 
 def _why_no_device(runtime: Any, error: Any) -> str:
     if error.status == _NO_DEVICE:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         hidden = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
-        return f"no NVIDIA GPU is visible{hidden}: use --device cpu"
+        return f"no NVIDIA GPU is visible{hidden}: use the device 'cpu'"
     driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()
     if driver == 0:
-        return "no NVIDIA driver is installed, or it does not run: install one, or use --device cpu"
-    if driver < needed:
+        return (
+            "no NVIDIA driver is installed, or it does not run: install one, or use the device "
+            "'cpu'"
+        )
+    if error.status == _DRIVER_TOO_OLD:
         return (
             f"the NVIDIA driver is for CUDA {_version(driver)}, and CuPy for CUDA "
             f"{_version(needed)}: update the driver, or install the packages for its version, such "

@@ -11,7 +11,15 @@ from typing import Any
 
 from adder_onnx.errors import MissingDependencyError
 
-__all__ = ["MIN_ARCHITECTURE", "compile_cubin", "compiler_options", "source", "source_folder"]
+__all__ = [
+    "MIN_ARCHITECTURE",
+    "check_compiler",
+    "compile_cubin",
+    "compiler_options",
+    "compiler_version",
+    "source",
+    "source_folder",
+]
 
 MIN_ARCHITECTURE = 75
 """The lowest compute capability that kernels are compiled for, times ten."""
@@ -64,6 +72,39 @@ def compiler_options() -> tuple[str, ...]:
     )
 
 
+def compiler_version() -> str:
+    """NVRTC's version, for example 13.2.
+
+    Raises:
+        MissingDependencyError: CuPy or NVRTC is not installed.
+    """
+    try:
+        major, minor = _library().getVersion()
+    except (ImportError, OSError, RuntimeError) as error:
+        raise MissingDependencyError(
+            f"NVRTC, the compiler of CUDA kernels, cannot be loaded "
+            f"({' '.join(str(error).split())}): {_INSTALL}"
+        ) from error
+    return f"{major}.{minor}"
+
+
+def check_compiler() -> None:
+    """Checks that kernels can be compiled.
+
+    Raises:
+        MissingDependencyError: CuPy, NVRTC or CUDA's headers are not installed.
+    """
+    compiler_version()
+    compiler_options()
+
+
+def _library() -> Any:
+    """CuPy's binding of NVRTC."""
+    from cupy_backends.cuda.libs import nvrtc
+
+    return nvrtc
+
+
 def compile_cubin(expressions: Sequence[str], architecture: int) -> tuple[bytes, dict[str, str]]:
     """Compiles kernels to machine code, as CuPy does on a GPU; needs none.
 
@@ -78,11 +119,8 @@ def compile_cubin(expressions: Sequence[str], architecture: int) -> tuple[bytes,
         MissingDependencyError: CuPy, NVRTC or CUDA's headers are not installed.
         RuntimeError: the sources do not compile; the message is NVRTC's log.
     """
-    try:
-        from cupy_backends.cuda.libs import nvrtc
-    except ImportError as error:
-        raise MissingDependencyError(f"CuPy is not installed: {_INSTALL}") from error
-    library: Any = nvrtc
+    check_compiler()
+    library = _library()
     # As CuPy does: -ftz=true, and functions without __host__ or __device__ are for the device.
     options = (
         *compiler_options(),

@@ -105,6 +105,9 @@ class CpuDevice:
         assert not failed, f"no kernel {kernel.expression} takes {len(structure)} bytes"
         self.launched.append(kernel.expression)
 
+    def download(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array.view(np.ndarray).copy()
+
     def check_guards(self) -> None:
         """Fails where something was written beside an array that is still there."""
         for reference in self._memory:
@@ -181,7 +184,7 @@ class CpuGpu(CpuDevice):
 
     def download(self, array: Any) -> NDArray[Any]:
         self.downloads += 1
-        return array.view(np.ndarray).copy()  # type: ignore[no-any-return]
+        return super().download(array)
 
     def wrap(self, address: int, shape: Sequence[int], dtype: Any, owner: object) -> Any:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize

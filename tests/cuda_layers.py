@@ -1,0 +1,80 @@
+"""Running one layer in the CUDA kernels, on a GPU or on what stands in for one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adder_onnx.kernels.cuda import layout
+from adder_onnx.kernels.cuda.conv import AdderConv
+from tests.layers import Layer
+
+__all__ = ["assert_right", "run"]
+
+
+def run(layer: Layer, type_: str, device: Any, *, force_direct: bool = False) -> NDArray[Any]:
+    """The layer's output, (N, M, oH, oW) of ``type_``, by the kernels and both conversions."""
+    a = layer.a
+    conv = AdderConv(
+        device,
+        layer.w.astype(type_),
+        layer.scale,
+        layer.bias,
+        layer.clip,
+        a.strides,
+        a.dilations,
+        a.group,
+        type_,
+        force_direct=force_direct,
+    )
+    arrays: list[Any] = []  # kept, so that their memory stays
+
+    def channels_last(shape: tuple[int, ...]) -> int:
+        size = layout.nhwc_size(shape, type_)  # type: ignore[arg-type]
+        arrays.append(device.empty((size,), np.uint8))
+        return int(device.pointer(arrays[-1]))
+
+    def enter(array: NDArray[Any]) -> int:
+        to = channels_last(array.shape)
+        arrays.append(device.upload(array.astype(type_)))
+        launch = layout.enter(array.shape, type_, type_)  # type: ignore[arg-type]
+        launch.run(device, **{"from": device.pointer(arrays[-1]), "to": to})
+        return to
+
+    addresses = {"x": enter(layer.x)}
+    if layer.z is not None:
+        addresses["z"] = enter(layer.z)
+    addresses["y"] = channels_last(layer.y_shape)
+    top, left, _, _ = a.resolve_pads(layer.x.shape[2:], layer.w.shape[2:])
+    in_size = (layer.x.shape[2], layer.x.shape[3])
+    out_size = layer.y_shape[2:]
+    conv.launch(layer.x.shape[0], in_size, out_size, (top, left)).run(device, **addresses)
+    y = device.empty(layer.y_shape, type_)
+    leave = layout.leave(layer.y_shape, type_, type_)
+    leave.run(device, **{"from": addresses["y"], "to": device.pointer(y)})
+    result: NDArray[Any] = device.download(y)
+    return result
+
+
+def assert_right(layer: Layer, type_: str, device: Any, *, force_direct: bool = False) -> None:
+    """Within the bounds on rounding that taps.cuh implies."""
+    exact = Layer(
+        layer.x.astype(type_).astype(np.float32),
+        layer.w.astype(type_).astype(np.float32),
+        layer.a,
+        layer.scale,
+        layer.bias,
+        None if layer.z is None else layer.z.astype(type_).astype(np.float32),
+        layer.clip,
+    )
+    y = run(layer, type_, device, force_direct=force_direct)
+    expected, tolerance = exact.expected(), exact.tolerance(roundings=32)
+    if type_ == "float16":
+        # Eight float16 roundings in a partial sum; one of the result, which may be subnormal.
+        tolerance = tolerance + exact.tolerance(roundings=9, unit=2.0**-11) + 2.0**-24
+    assert y.shape == expected.shape
+    assert y.dtype == type_
+    error = np.abs(y - expected)
+    assert (error <= tolerance).all(), f"{error.max()} {(error / tolerance).max()}"

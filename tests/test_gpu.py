@@ -1,0 +1,270 @@
+"""What needs a GPU: ``pytest -m gpu``."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import adder_onnx
+from adder_onnx.errors import AdderError, DeviceError, InputError
+from adder_onnx.kernels.cuda.variants import TYPES
+from adder_onnx.runtime.devices import check_cuda
+from adder_onnx.runtime.gpu import CupyGpu
+from tests.cuda_layers import assert_right, run
+from tests.layers import Layer, layers, make_layer
+from tests.random_graphs import random_model
+from tests.test_cuda_session import image, network
+from tests.test_random_graphs import TOLERANCE, stock
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True, scope="module")
+def needs_gpu() -> None:
+    try:
+        check_cuda(0)
+    except AdderError as error:
+        pytest.skip(f"no GPU: {error}")
+
+
+@pytest.fixture(scope="module")
+def gpu(needs_gpu: None) -> CupyGpu:
+    return CupyGpu(0)
+
+
+@pytest.fixture
+def cupy(gpu: CupyGpu) -> Iterator[Any]:
+    import cupy
+
+    yield cupy
+    cupy.get_default_memory_pool().set_limit(size=0)
+
+
+@pytest.fixture(scope="module")
+def session(needs_gpu: None) -> adder_onnx.InferenceSession:
+    return adder_onnx.InferenceSession(network().SerializeToString(), device="cuda")
+
+
+def on_cpu(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any]:
+    return adder_onnx.InferenceSession(model.SerializeToString()).run(None, feed)
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_any_shape(gpu: CupyGpu, type_: str) -> None:
+    @settings(max_examples=300, deadline=None)
+    @given(layer=layers(), force_direct=st.booleans())
+    def check(layer: Layer, force_direct: bool) -> None:
+        assert_right(layer, type_, gpu, force_direct=force_direct)
+
+    check()
+
+
+@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize(
+    ("batch", "channels", "filters", "size", "kernel", "stride"),
+    [
+        (16, 16, 16, 32, 3, 1),
+        (16, 16, 32, 32, 3, 2),
+        (16, 64, 64, 8, 3, 1),
+        (4, 64, 256, 56, 1, 1),
+        (4, 64, 64, 56, 3, 1),
+        (4, 512, 1024, 28, 1, 2),
+        (4, 512, 512, 14, 3, 2),
+        (4, 512, 2048, 7, 1, 1),
+        (1, 2048, 512, 7, 1, 1),
+    ],
+)
+def test_layers_of_resnets(
+    gpu: CupyGpu,
+    type_: str,
+    batch: int,
+    channels: int,
+    filters: int,
+    size: int,
+    kernel: int,
+    stride: int,
+) -> None:
+    """The first and last images of a batch against float64, and no image unlike the others."""
+    rng = np.random.default_rng(0)
+    pads = (kernel // 2,) * 4
+    layer = make_layer(
+        rng,
+        1,
+        channels,
+        min(filters, 96),
+        (size, size),
+        (kernel, kernel),
+        strides=(stride, stride),
+        pads=pads,
+    )
+    assert_right(layer, type_, gpu)
+    one = run(layer, type_, gpu)
+    layer.x = np.repeat(layer.x, batch, axis=0)
+    np.testing.assert_array_equal(run(layer, type_, gpu), np.repeat(one, batch, axis=0))
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_nan_and_infinity_pass_through(gpu: CupyGpu, type_: str) -> None:
+    x = np.array([np.nan, np.inf, 1], np.float32).reshape(1, 1, 1, 3)
+    w = np.ones((20, 1, 1, 1), np.float32)
+    ones, zeros = np.ones(20, np.float32), np.zeros(20, np.float32)
+    for clip in ((-np.inf, np.inf), (0.0, 6.0)):
+        layer = Layer(x, w, adder_onnx.ops.ConvAttributes(), ones, zeros, clip=clip)
+        for force_direct in (False, True):
+            y = run(layer, type_, gpu, force_direct=force_direct)
+            assert np.isnan(y[..., 0]).all()
+            assert (y[..., 1] == clip[0]).all()
+            assert (y[..., 2] == 0).all()
+
+
+def test_random_graphs(needs_gpu: None) -> None:
+    for seed in range(60):
+        model, feed = random_model(seed)
+        data = model.SerializeToString()
+        expected = stock(data).run(None, feed)
+        results = adder_onnx.InferenceSession(data, device="cuda").run(None, feed)
+        for value, result, truth in zip(model.graph.output, results, expected, strict=True):
+            where = f"seed {seed}, output {value.name}"
+            assert result.shape == truth.shape, where
+            assert result.dtype == truth.dtype, where
+            scale = max(1.0, float(np.abs(truth).max(initial=0)))
+            # cuDNN's convolutions sum in another order than the CPU's.
+            assert float(np.abs(result - truth).max(initial=0)) <= 3 * TOLERANCE * scale, where
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8, 8), (3, 3, 5, 9), (0, 3, 8, 8), (2, 3, 1, 1)])
+def test_equals_the_cpu(session: adder_onnx.InferenceSession, shape: tuple[int, ...]) -> None:
+    feed = {"X": image(*shape)}
+    (expected,) = on_cpu(network(), feed)
+    (y,) = session.run(None, feed)
+    assert type(y) is np.ndarray
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_arrays_of_cupy(session: adder_onnx.InferenceSession, cupy: Any) -> None:
+    x = image(2, 3, 6, 6)
+    (expected,) = session.run(None, {"X": x})
+    (y,) = session.run(None, {"X": cupy.asarray(x)})
+    assert isinstance(y, cupy.ndarray)
+    np.testing.assert_array_equal(cupy.asnumpy(y), expected)
+    # On a stream that has work left when the session is called, and goes on with the result.
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        late = cupy.zeros((2, 3, 6, 6), np.float32)
+        busy = cupy.ones((4096, 4096), np.float32)
+        for _ in range(20):
+            busy = cupy.sqrt(busy + 1)
+        late += cupy.asarray(x) + 0 * busy[0, 0]
+        (y,) = session.run(None, {"X": late})
+        doubled = y * 2
+    stream.synchronize()
+    np.testing.assert_array_equal(cupy.asnumpy(doubled), 2 * expected)
+
+
+def test_tensors_of_torch(session: adder_onnx.InferenceSession) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    x = image(2, 3, 6, 6)
+    (expected,) = session.run(None, {"X": x})
+    (y,) = session.run(None, {"X": torch.from_numpy(x)})
+    assert y.device.type == "cpu"
+    np.testing.assert_array_equal(y.numpy(), expected)
+    (y,) = session.run(None, {"X": torch.from_numpy(x).cuda()})
+    assert y.device.type == "cuda"
+    np.testing.assert_array_equal(y.cpu().numpy(), expected)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        late = torch.zeros(2, 3, 6, 6, device="cuda")
+        busy = torch.ones(4096, 4096, device="cuda")
+        for _ in range(20):
+            busy = torch.sqrt(busy + 1)
+        late += torch.from_numpy(x).cuda(non_blocking=True) + 0 * busy[0, 0]
+        (y,) = session.run(None, {"X": late})
+        doubled = y * 2
+    torch.cuda.synchronize()
+    np.testing.assert_array_equal(doubled.cpu().numpy(), 2 * expected)
+
+
+def test_many_threads_with_changing_shapes(session: adder_onnx.InferenceSession) -> None:
+    feeds = [{"X": image(n, 3, 4 + n, 6)} for n in range(1, 7)]
+    expected = [session.run(None, feed)[0] for feed in feeds]
+    wrong: list[int] = []
+
+    def call(offset: int) -> None:
+        for i in range(30):
+            which = (i * 5 + offset) % len(feeds)
+            if not np.array_equal(session.run(None, feeds[which])[0], expected[which]):
+                wrong.append(which)
+
+    workers = [threading.Thread(target=call, args=(i,)) for i in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_running_out_of_memory_is_a_clear_error(
+    session: adder_onnx.InferenceSession, cupy: Any
+) -> None:
+    x = image(1, 3, 4, 4)
+    (expected,) = session.run(None, {"X": x})
+    pool = cupy.get_default_memory_pool()
+    pool.set_limit(size=pool.used_bytes() + (1 << 20))
+    with pytest.raises(DeviceError, match=r"cuda:0 is out of memory .*: use a smaller batch"):
+        session.run(None, {"X": image(64, 3, 64, 64)})
+    pool.set_limit(size=0)
+    np.testing.assert_array_equal(session.run(None, {"X": x})[0], expected)
+
+
+def test_an_array_of_another_gpu(session: adder_onnx.InferenceSession, cupy: Any) -> None:
+    if cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("there is one GPU only")
+    with cupy.cuda.Device(1):
+        x = cupy.zeros((1, 3, 4, 4), np.float32)
+    with pytest.raises(InputError, match="cuda:1, and the session runs on cuda:0"):
+        session.run(None, {"X": x})
+
+
+def test_a_gpu_that_is_not_there(needs_gpu: None) -> None:
+    with pytest.raises(DeviceError, match="cuda:99 does not exist; this machine has cuda:0"):
+        adder_onnx.InferenceSession(network().SerializeToString(), device="cuda:99")
+
+
+def test_auto_takes_the_gpu_and_says_when_it_compiles(
+    needs_gpu: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        s = adder_onnx.InferenceSession(network().SerializeToString(), device="auto")
+        s.run(None, {"X": image(1, 3, 4, 4)})
+    assert s.device == "cuda:0"
+    assert "compiling adder_conv_gemm<float, 128, 32" in caplog.text
+
+
+def test_the_real_checkpoint(
+    needs_gpu: None,
+    resnet20: Path,
+    shared: Path,
+    images: NDArray[np.float32],
+    truth: NDArray[np.float64],
+) -> None:
+    """All of adder-run on the GPU, and the logits against float64."""
+    command = [sys.executable, "-m", "adder_onnx.cli.run", resnet20, "--data", shared / "cifar10"]
+    out = subprocess.run([*command, "--device", "cuda"], check=True, capture_output=True).stdout
+    assert b"(456 of 500)" in out
+    assert b"(499 of 500)" in out
+    session = adder_onnx.InferenceSession(resnet20, device="cuda")
+    (logits,) = session.run(None, {"input": images})
+    assert np.abs(logits - truth).max() < 1e-3
