@@ -32,10 +32,8 @@ _POISON = 0xFF
 """Byte that unwritten memory and the zones beside it are filled with: NaN in any float type."""
 
 
-@functools.cache
-def _library() -> Any:
-    """The kernels' sources, compiled by the host's compiler."""
-    folder = Path(tempfile.mkdtemp(prefix="adder_onnx_cuda_"))
+def _build(folder: Path) -> Path:
+    """Compiles the kernels' sources with the host's compiler, into a shared library."""
     table, library = folder / "table.inc", folder / "kernels.so"
     table.write_text(
         "".join(f"KERNEL({_STRUCTURES[id(k.args)]}, {k.expression})\n" for k in KERNELS)
@@ -51,7 +49,14 @@ def _library() -> Any:
         str(library),
     ]
     subprocess.run(command, check=True)
-    loaded = ctypes.CDLL(str(library))
+    return library
+
+
+@functools.cache
+def _library() -> Any:
+    """The kernels' library."""
+    with tempfile.TemporaryDirectory() as folder:
+        loaded = ctypes.CDLL(str(_build(Path(folder))))
     loaded.launch.argtypes = [
         *[ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint],
         *[ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int],
