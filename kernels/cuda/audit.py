@@ -1,0 +1,246 @@
+"""An audit of the kernels' machine code, without a GPU.
+
+``python -m adder_onnx.kernels.cuda.audit [--arch 80,90] [--json FILE]`` compiles every kernel with
+NVRTC, reads the code back with nvdisasm, and prints a row for each kernel and architecture. The
+exit status is 0, 1 where a bound is passed, and 2 for bad input or missing tools.
+
+Issue slots per tap are all instructions in the loop over tiles, whatever they do (fetching,
+barriers, folding of partial sums), by the taps that a thread adds up in it. Two are the floor in
+float32: a subtraction and an addition, the absolute value being an operand's modifier. In float16
+one instruction does two taps, and one is the floor.
+
+JSON, schema 1: ``{"schema": 1, "nvrtc": "13.2", "passed": true, "rows": [{"kernel":
+"adder_conv_gemm<float, 64, 64, true>", "architecture": 90, "registers": 142, "register_bound": 168,
+"stack_bytes": 0, "local_accesses": 0, "loop_instructions": 2362, "loop_taps": 1024,
+"slots_per_tap": 2.307, "slot_bound": 2.4, "problems": []}]}``; what is about loops is null for
+kernels that have no bound on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from adder_onnx.errors import AdderError, InputError
+from adder_onnx.files import write_atomically
+from adder_onnx.kernels.cuda.nvrtc import MIN_ARCHITECTURE, compile_cubin, compiler_version
+from adder_onnx.kernels.cuda.sass import Function, disassemble, parse
+from adder_onnx.kernels.cuda.variants import (
+    DEPTH,
+    GATHERED,
+    GEMM_TILES,
+    KERNELS,
+    TYPES,
+    Kernel,
+    gemm,
+    taps_per_word,
+)
+
+__all__ = ["Row", "audit", "audit_function", "main"]
+
+_DEFAULT_ARCHITECTURES = "80,90"
+
+_THREAD_OUTPUTS = 8 * 4
+"""Pixels by filters that a thread of the matrix product computes."""
+
+_ARITHMETIC = {"float32": ("FADD",), "float16": ("HADD2", "HFMA2")}
+_SLOTS_FLOOR = {"float32": 2.0, "float16": 1.0}
+
+_SLOT_BOUNDS = {
+    ("float32", True): 2.4,
+    ("float16", True): 1.4,
+    # Taps that are looked up one by one cost an address each.
+    ("float32", False): 2.7,
+    ("float16", False): 1.6,
+}
+"""Issue slots per tap, by type and by whether a tile is fetched by chunks."""
+
+_RESIDENT_THREADS = 384
+"""Of the matrix product on one multiprocessor at least: see __launch_bounds__ in gemm.cuh."""
+
+_REGISTERS = 65536
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """What is known of a kernel's inner loop."""
+
+    type: str
+    taps: int
+    slot_bound: float
+
+
+_LOOPS = {
+    gemm(type_, tile).expression: _Loop(
+        type_,
+        DEPTH * taps_per_word(type_) * _THREAD_OUTPUTS,
+        _SLOT_BOUNDS[type_, tile.vector],
+    )
+    for type_ in TYPES
+    for tile in (*GEMM_TILES, GATHERED)
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the audit finds of one kernel on one architecture; see the module's docstring."""
+
+    kernel: str
+    architecture: int
+    registers: int
+    register_bound: int
+    stack_bytes: int
+    local_accesses: int
+    loop_instructions: int | None
+    loop_taps: int | None
+    slots_per_tap: float | None
+    slot_bound: float | None
+    problems: tuple[str, ...]
+
+
+def audit(architectures: Sequence[int], kernels: Sequence[Kernel] = KERNELS) -> list[Row]:
+    """Compiles and judges kernels for each architecture (compute capability times ten).
+
+    Raises:
+        MissingDependencyError: a tool is not installed.
+        RuntimeError: kernels do not compile, or their code cannot be read.
+    """
+    rows = []
+    for architecture in architectures:
+        cubin, names = compile_cubin([kernel.expression for kernel in kernels], architecture)
+        functions = parse(disassemble(cubin))
+        for kernel in kernels:
+            function = functions.get(names[kernel.expression])
+            if function is None:
+                raise RuntimeError(f"nvdisasm does not show {kernel.expression}")
+            rows.append(audit_function(function, kernel, architecture))
+    return rows
+
+
+def audit_function(function: Function, kernel: Kernel, architecture: int) -> Row:
+    """Judges one kernel's machine code."""
+    problems = []
+    if function.local_accesses or function.stack_bytes:
+        problems.append("local memory is used")
+    loop = _LOOPS.get(kernel.expression)
+    threads = _RESIDENT_THREADS if loop else kernel.threads
+    bound = min(_REGISTERS // threads // 8 * 8, 255)
+    if function.registers > bound:
+        problems.append(f"more than {bound} registers")
+    instructions = slots = None
+    if loop:
+        instructions = _inner_loop(function, loop)
+        if instructions is None:
+            problems.append("no inner loop with its taps is found")
+        else:
+            slots = instructions / loop.taps
+            if slots > loop.slot_bound:
+                problems.append(f"more than {loop.slot_bound} slots per tap")
+    return Row(
+        kernel.expression,
+        architecture,
+        function.registers,
+        bound,
+        function.stack_bytes,
+        function.local_accesses,
+        instructions,
+        loop.taps if loop else None,
+        slots,
+        loop.slot_bound if loop else None,
+        tuple(problems),
+    )
+
+
+def _inner_loop(function: Function, facts: _Loop) -> int | None:
+    """The instructions of the loop that adds up the taps; None where no loop has so many."""
+    names = _ARITHMETIC[facts.type]
+    loops = sorted(function.loops, key=lambda loop: loop.count(*names))
+    # The first term of a partial sum costs no addition of its own.
+    least = 0.9 * _SLOTS_FLOOR[facts.type] * facts.taps
+    if not loops or loops[-1].count(*names) < least:
+        return None
+    return len(loops[-1].instructions)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the audit; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m adder_onnx.kernels.cuda.audit",
+        description="Audits the machine code of the CUDA kernels.",
+    )
+    parser.add_argument(
+        "--arch",
+        default=_DEFAULT_ARCHITECTURES,
+        help=f"compute capabilities times ten, separated by commas ({_DEFAULT_ARCHITECTURES})",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the result as JSON; - is standard output"
+    )
+    options = parser.parse_args(argv)
+    try:
+        rows = audit(_architectures(options.arch))
+        if options.json:
+            _write_json(options.json, rows)
+    except AdderError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    if options.json != "-":
+        print(_table(rows))
+    return int(any(row.problems for row in rows))
+
+
+def _architectures(text: str) -> list[int]:
+    try:
+        architectures = [int(part) for part in text.split(",")]
+    except ValueError:
+        architectures = []
+    known = _known_architectures()
+    for architecture in architectures or [0]:
+        if architecture not in known:
+            raise InputError(
+                f"--arch {text}: expected compute capabilities times ten, separated by commas, "
+                f"among {', '.join(map(str, known))}"
+            )
+    return architectures
+
+
+def _known_architectures() -> list[int]:
+    compiler_version()  # raises where there is no NVRTC
+    from cupy_backends.cuda.libs import nvrtc
+
+    return [a for a in nvrtc.getSupportedArchs() if a >= MIN_ARCHITECTURE]
+
+
+def _write_json(destination: str, rows: Sequence[Row]) -> None:
+    result = {
+        "schema": 1,
+        "nvrtc": compiler_version(),
+        "passed": not any(row.problems for row in rows),
+        "rows": [asdict(row) for row in rows],
+    }
+    text = json.dumps(result, indent=2) + "\n"
+    if destination == "-":
+        sys.stdout.write(text)
+    else:
+        write_atomically(Path(destination), text.encode())
+
+
+def _table(rows: Sequence[Row]) -> str:
+    width = max(len(row.kernel) for row in rows)
+    lines = [f"{'kernel':{width}}   sm  registers  spills  slots/tap  bound"]
+    for row in rows:
+        slots = "" if row.slots_per_tap is None else f"{row.slots_per_tap:.3f}"
+        bound = "" if row.slot_bound is None else f"{row.slot_bound:.1f}"
+        lines.append(
+            f"{row.kernel:{width}}  {row.architecture:3}  {row.registers:9}  "
+            f"{row.local_accesses:6}  {slots:>9}  {bound:>5}  {'; '.join(row.problems)}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""The CUDA kernels' machine code, and whether the audit of it notices what is wrong."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from adder_onnx.kernels.cuda import audit, nvrtc, sass
+from adder_onnx.kernels.cuda.audit import Row, audit_function, main
+from adder_onnx.kernels.cuda.variants import GEMM_TILES, KERNELS, direct, gemm
+
+pytest.importorskip("cupy", reason="CuPy, whose NVRTC compiles the kernels, is not installed")
+
+GEMM = gemm("float32", GEMM_TILES[0])
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    return audit.audit([80, 90])
+
+
+@pytest.fixture(scope="module")
+def code() -> tuple[str, str]:
+    """What nvdisasm prints of one kernel, and its function's name."""
+    cubin, names = nvrtc.compile_cubin([GEMM.expression], 90)
+    return sass.disassemble(cubin), names[GEMM.expression]
+
+
+def judge(text: str, name: str) -> Row:
+    return audit_function(sass.parse(text)[name], GEMM, 90)
+
+
+def test_all_kernels_keep_within_their_bounds(rows: list[Row]) -> None:
+    assert [(r.kernel, r.architecture) for r in rows] == [
+        (kernel.expression, architecture) for architecture in (80, 90) for kernel in KERNELS
+    ]
+    assert not [row for row in rows if row.problems]
+    assert not any(row.local_accesses or row.stack_bytes for row in rows)
+    assert all(16 <= row.registers <= 168 for row in rows)
+
+
+def test_inner_loops_are_those_with_the_taps(rows: list[Row]) -> None:
+    """Between the floor and the bounds that are promised."""
+    for row in rows:
+        if row.kernel.startswith("adder_conv_gemm"):
+            assert row.slots_per_tap is not None
+            is_half, is_vector = "__half" in row.kernel, "true" in row.kernel
+            assert row.loop_taps == (2048 if is_half else 1024)
+            bound = (1.4 if is_half else 2.4) if is_vector else (1.6 if is_half else 2.7)
+            assert (1 if is_half else 2) < row.slots_per_tap <= bound
+        else:
+            assert row.slots_per_tap is None
+
+
+def test_the_code_as_it_is_passes(code: tuple[str, str]) -> None:
+    assert not judge(*code).problems
+
+
+def test_a_spill_is_noticed(code: tuple[str, str]) -> None:
+    text, name = code
+    spilled = re.sub(r"LDS\.128", "LDL.128", text, count=1)
+    assert judge(spilled, name).problems == ("local memory is used",)
+    assert judge(spilled, name).local_accesses == 1
+    frame = re.sub(
+        rf"(EIATTR_FRAME_SIZE(?:(?!EIATTR).)*?{name}\)\s+/\*\w+\*/\s+\.word\s+0x)00000000",
+        r"\g<1>00000040",
+        text,
+        count=1,
+        flags=re.DOTALL,
+    )
+    assert frame != text
+    assert judge(frame, name).stack_bytes == 64
+    assert judge(frame, name).problems == ("local memory is used",)
+
+
+def test_a_slow_loop_is_noticed(code: tuple[str, str]) -> None:
+    text, name = code
+    line = next(line for line in text.splitlines(keepends=True) if " LDS.128 " in line)
+    slow = text.replace(line, line * 120, 1)
+    assert judge(slow, name).problems == ("more than 2.4 slots per tap",)
+
+
+def test_too_many_registers_are_noticed(code: tuple[str, str]) -> None:
+    text, name = code
+    many = re.sub(
+        rf"(EIATTR_REGCOUNT(?:(?!EIATTR).)*?{name}\)\s+/\*\w+\*/\s+\.word\s+0x)[0-9a-f]+",
+        r"\g<1>000000b0",
+        text,
+        count=1,
+        flags=re.DOTALL,
+    )
+    assert judge(many, name).problems == ("more than 168 registers",)
+
+
+def test_a_missing_loop_is_noticed(code: tuple[str, str]) -> None:
+    text, name = code
+    unrolled = re.sub(r"(@!?U?P\d+ BRA|BRA\.U)(.*`\(\.L_x_)\d+", r"\1\g<2>999", text)
+    assert judge(unrolled, name).problems == ("no inner loop with its taps is found",)
+    idle = text.replace(" FADD", " MOV")
+    assert judge(idle, name).problems == ("no inner loop with its taps is found",)
+
+
+def test_branches_of_newer_architectures_are_loops_too() -> None:
+    text = """\
+\t.section\t.text.f,"ax",@progbits
+.L_x_0:
+        /*0000*/                   FADD R0, R0, |R1| ;
+        /*0010*/                   BRA.U !UP0, `(.L_x_0) ;
+.L_x_1:
+        /*0020*/                   BRA `(.L_x_1);
+\t//----- nvinfo : EIATTR_REGCOUNT
+        /*0004*/ \t.word\tindex@(f)
+        /*0008*/ \t.word\t0x00000028
+"""
+    function = sass.parse(text)["f"]
+    assert function.registers == 40
+    assert [[i.opcode for i in loop.instructions] for loop in function.loops] == [["FADD", "BRA.U"]]
+
+
+def test_an_empty_disassembly_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "disassemble", lambda _: "\t.headerflags\n")
+    with pytest.raises(RuntimeError, match="shows no function"):
+        audit.audit([90], [GEMM])
+    monkeypatch.setattr(audit, "disassemble", lambda _: '\t.section\t.text.f,"ax",@progbits\n')
+    with pytest.raises(RuntimeError, match="no code or no registers of f"):
+        audit.audit([90], [GEMM])
+
+
+def test_a_kernel_that_is_missing_is_an_error(
+    code: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "disassemble", lambda _: code[0])
+    with pytest.raises(RuntimeError, match="does not show adder_conv_direct<float>"):
+        audit.audit([90], [direct("float32")])
+
+
+def test_the_command(
+    code: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text, name = code
+    row = judge(text, name)
+    monkeypatch.setattr(audit, "audit", lambda _: [row])
+    file = tmp_path / "audit.json"
+    assert main(["--arch", "90", "--json", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert f"{row.slots_per_tap:.3f}" in out
+    assert max(map(len, out.splitlines())) <= 100
+    result = json.loads(file.read_text())
+    assert set(result) == {"schema", "nvrtc", "passed", "rows"}
+    assert (result["schema"], result["passed"]) == (1, True)
+    assert result["rows"][0]["slots_per_tap"] == row.slots_per_tap
+    keys = re.findall(r'"(\w+)":', str(audit.__doc__).partition('"rows"')[2])
+    assert sorted(result["rows"][0]) == sorted(keys)
+
+    spilled = judge(re.sub(r"LDS\.128", "LDL.128", text, count=1), name)
+    monkeypatch.setattr(audit, "audit", lambda _: [row, spilled])
+    assert main(["--json", "-"]) == 1
+    assert json.loads(capsys.readouterr().out)["passed"] is False
+
+
+@pytest.mark.parametrize("given", ["70", "x", "", "90,", "80 90"])
+def test_unknown_architectures(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--arch", given]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "expected compute capabilities times ten" in err
+
+
+def test_no_disassembler(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(_: str) -> None:
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(importlib.metadata, "files", missing)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(audit, "compile_cubin", lambda *_: (b"", {}))
+    assert main([]) == 2
+    assert "pip install nvidia-cuda-nvdisasm" in capsys.readouterr().err
+
+
+def test_sources_that_do_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvrtc, "source", lambda: "this is no C++")
+    with pytest.raises(RuntimeError, match="error"):
+        nvrtc.compile_cubin(["f<float>"], 90)
