@@ -1,0 +1,1 @@
+"""What the CUDA kernels reach on a GPU: ``python -m benchmarks.cuda``."""

@@ -1,0 +1,105 @@
+"""Makes the table in docs/gpu.md from the results in benchmarks/results.
+
+    python -m benchmarks.cuda.table [--check]
+
+With --check nothing is written, and the exit status is 1 where the table is not up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from adder_onnx.files import write_atomically
+
+__all__ = ["main", "table", "updated"]
+
+ROOT = Path(__file__).resolve().parents[2]
+BEGIN = "<!-- begin: python -m benchmarks.cuda.table -->\n"
+END = "<!-- end -->\n"
+NOT_MEASURED = "Not yet measured.\n"
+
+_COLUMNS = {
+    "ours, float32": "float32",
+    "ours, float16": "float16",
+    "naive": "naive",
+    "torch.cdist": "cdist",
+    "cuDNN float32": "conv float32",
+    "cuDNN TF32": "conv tf32",
+    "cuDNN float16": "conv float16",
+}
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown for results of `benchmarks.cuda`, one section for each device."""
+    return "\n".join(_section(result) for result in results) if results else NOT_MEASURED
+
+
+def _section(result: dict[str, Any]) -> str:
+    bound = ", ".join(f"{r / 1e12:.1f} in {t}" for t, r in result.get("bound", {}).items())
+    lines = [
+        f"**{result['device']}**, driver {result['driver_and_clocks'].partition(',')[0]}, "
+        f"commit {result['commit'][:12]}, {result['date']}. The bound is {bound} Ttaps/s.",
+        "",
+        "| layer, batch | " + " | ".join(_COLUMNS) + " | of the bound |",
+        "| --- |" + " ---: |" * (len(_COLUMNS) + 1),
+    ]
+    for row in result["layers"]:
+        rates = [
+            f"{row['taps'] / row['seconds'][name]['median'] / 1e12:.2f}"
+            if name in row["seconds"]
+            else "–"
+            for name in _COLUMNS.values()
+        ]
+        share = f"{100 * row['share_of_bound']['float32']:.0f} %"
+        title = f"{row['network']} {' '.join(row['layer'].split())}, {row['batch']}"
+        lines.append(f"| {title} | {' | '.join(rates)} | {share} |")
+    lines += ["", "10¹² taps or multiply-accumulates per second, medians.", ""]
+    if result["networks"]:
+        names = list(result["networks"][0]["seconds"])
+        lines += [
+            "| images/s | standard nodes on | " + " | ".join(names) + " |",
+            "| --- | --- |" + " ---: |" * len(names),
+        ]
+        for row in result["networks"]:
+            rates = [f"{row['batch'] / row['seconds'][name]['median']:.0f}" for name in names]
+            title = f"{row['network']}, batch {row['batch']}"
+            lines.append(f"| {title} | {row['standard_nodes']} | {' | '.join(rates)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def updated(text: str, results: list[dict[str, Any]]) -> str:
+    """A document with the table between its markers made anew.
+
+    Raises:
+        ValueError: it has no markers.
+    """
+    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    return f"{text[:start]}\n{table(results)}\n{text[end:]}"
+
+
+def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
+    """Runs the command; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args(argv)
+    document = root / "docs" / "gpu.md"
+    found = [
+        json.loads(path.read_text())
+        for path in sorted((root / "benchmarks" / "results").glob("*.json"))
+    ]
+    results = [result for result in found if result.get("benchmark") == "cuda"]
+    old = document.read_text()
+    new = updated(old, results)
+    if options.check:
+        return int(old != new)
+    write_atomically(document, new.encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""What of the benchmarks can be tested without the hardware that they measure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.cuda import table
+from benchmarks.cuda.__main__ import file_name
+from benchmarks.cuda.layers import best_layouts, layer_row
+from benchmarks.cuda.loops import LOOP_EXTRA, LOOP_SOURCE, LOOP_TAPS, LOOPS
+from benchmarks.cuda.timing import summary, take_turns
+from benchmarks.networks import Layer, adder_layers
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_layers_of_the_networks() -> None:
+    """The counts that the design gives for an image."""
+    for name, nodes, taps in (("resnet20", 20, 40_370_176), ("resnet50", 52, 3_969_122_304)):
+        layers = adder_layers(name)
+        assert sum(layer.count for layer in layers) == nodes
+        assert sum(layer.taps * layer.count for layer in layers) == taps
+        assert len(set(map(str, layers))) == len(layers)
+
+
+class FakeTimer:
+    """Calls take the seconds that they return."""
+
+    def __init__(self) -> None:
+        self.order: list[str] = []
+
+    def seconds(self, call: Callable[[], Any], times: int) -> float:
+        name, seconds = call()
+        self.order.append(f"{name} {times}")
+        return float(seconds * times)
+
+
+def test_contenders_take_turns_over_the_same_time() -> None:
+    timer = FakeTimer()
+    contenders = {"slow": lambda: ("slow", 1e-2), "fast": lambda: ("fast", 1e-4)}
+    found = take_turns(contenders, timer, rounds=3, least=2e-3)
+    assert timer.order[-6:] == ["slow 1", "fast 20"] * 3
+    assert {name: len(values) for name, values in found.items()} == {"slow": 3, "fast": 3}
+    assert found["fast"] == pytest.approx([1e-4] * 3)
+
+
+def made_up_result() -> dict[str, Any]:
+    layer = Layer(64, 64, 56, 3, 1, 3)
+    seconds = {
+        "float32": [0.004, 0.002, 0.003],
+        "float16": [0.0015],
+        "naive": [0.03],
+        "cdist": [0.3],
+        "conv float32": [0.002],
+        "conv float32, channels last": [0.001],
+        "conv tf32": [0.0005],
+        "conv tf32, channels last": [0.0006],
+        "conv float16": [0.0003],
+        "conv float16, channels last": [0.0002],
+    }
+    rates = {"float32": 10e12, "float16": 20e12}
+    row = layer_row("resnet50", layer, 64, best_layouts(seconds), rates)
+    network = {
+        "network": "resnet50",
+        "batch": 64,
+        "standard_nodes": "CPU",
+        "seconds": {"adder float32": summary([0.02]), "conv float16": summary([0.01])},
+    }
+    return {
+        "benchmark": "cuda",
+        "device": "A GPU",
+        "driver_and_clocks": "1.2, 3 MHz, 4 MHz",
+        "commit": "0123456789abcdef",
+        "date": "2026-01-02",
+        "bound": rates,
+        "layers": [row],
+        "networks": [network],
+    }
+
+
+def test_a_layers_row() -> None:
+    (row,) = made_up_result()["layers"]
+    taps = 56 * 56 * 64 * 64 * 9 * 64
+    assert row["taps"] == taps
+    assert row["seconds"]["float32"]["median"] == 0.003
+    assert row["seconds"]["conv float32"]["median"] == 0.001
+    assert row["seconds"]["conv tf32"]["median"] == 0.0005
+    assert row["share_of_bound"]["float32"] == pytest.approx(taps / 0.003 / 10e12)
+    assert row["times_faster_than"]["cdist"] == pytest.approx(100)
+
+
+def test_the_table(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    document = tmp_path / "docs" / "gpu.md"
+    document.write_text(f"before\n{table.BEGIN}old\n{table.END}after\n")
+    assert table.main(["--check"], tmp_path) == 1
+    assert table.main([], tmp_path) == 0
+    assert document.read_text() == (
+        f"before\n{table.BEGIN}\nNot yet measured.\n\n{table.END}after\n"
+    )
+    assert table.main(["--check"], tmp_path) == 0
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    (results / "a-gpu.json").write_text(json.dumps(made_up_result()))
+    (results / "race.json").write_text("{}")
+    assert table.main(["--check"], tmp_path) == 1
+    assert table.main([], tmp_path) == 0
+    text = document.read_text()
+    taps = 56 * 56 * 64 * 64 * 9 * 64
+    assert f"| {taps / 0.003 / 1e12:.2f} | {taps / 0.0015 / 1e12:.2f} |" in text
+    assert f"| {taps / 0.0002 / 1e12:.2f} | {100 * taps / 0.003 / 10e12:.0f} % |" in text
+    assert "| resnet50, batch 64 | CPU | 3200 | 6400 |" in text
+    assert "**A GPU**, driver 1.2, commit 0123456789ab, 2026-01-02" in text
+
+
+def test_the_docs_are_up_to_date() -> None:
+    assert table.main(["--check"]) == 0
+
+
+def test_names_of_results() -> None:
+    assert file_name("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3.json"
+
+
+def test_the_bound_is_that_of_taps_alone() -> None:
+    """In the bare loop's machine code: two additions a tap in float32, one in float16."""
+    pytest.importorskip("cupy", reason="CuPy, whose NVRTC compiles the loop, is not installed")
+    from cupy_backends.cuda.libs import nvrtc
+
+    from adder_onnx.kernels.cuda import sass
+    from adder_onnx.kernels.cuda.nvrtc import check_compiler, compiler_options
+
+    check_compiler()
+    program = nvrtc.createProgram(LOOP_SOURCE, "loops.cu", (), ())
+    for name in LOOPS.values():
+        nvrtc.addNameExpression(program, name)
+    options = (*compiler_options(), "-arch=sm_90", "--device-as-default-execution-space")
+    nvrtc.compileProgram(program, options)
+    functions = sass.parse(sass.disassemble(bytes(nvrtc.getCUBIN(program)) + b"\0"))
+    for type_, name in LOOPS.items():
+        function = functions[nvrtc.getLoweredName(program, name)]
+        (loop,) = [loop for loop in function.loops if len(loop.instructions) > 100]
+        additions = loop.count("FADD", "HADD2", "HFMA2")
+        per_tap = 2 if type_ == "float32" else 1
+        assert additions == pytest.approx(LOOP_TAPS[type_] * per_tap * LOOP_EXTRA)
+        assert len(loop.instructions) < 1.02 * additions
+        assert function.local_accesses == 0
