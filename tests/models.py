@@ -15,6 +15,11 @@ from adder_onnx.ops.reference import AdderConv
 
 Shape = Sequence[int | str | None]
 
+RNG = np.random.default_rng(0)
+W1 = RNG.standard_normal((20, 3, 3, 3)).astype(np.float32)
+W2 = RNG.standard_normal((20, 20, 3, 3)).astype(np.float32)
+K = RNG.standard_normal((3, 3, 1, 1)).astype(np.float32)
+
 
 def adder_conv(x: str, w: str, y: str, **attributes: Any) -> onnx.NodeProto:
     """An AdderConv node called ``n_`` and its output."""
@@ -68,3 +73,25 @@ def oracle(
     del bare.functions[:]
     bare.functions.extend(kept)
     return ReferenceEvaluator(bare, new_ops=[AdderConv]).run(None, feed)  # type: ignore[return-value]
+
+
+def network() -> onnx.ModelProto:
+    """Stem, two adder layers with a residual, head; batch, height and width symbolic."""
+    return make_model(
+        [
+            node("Conv", ["X", "K"], "S"),
+            adder_conv("S", "W1", "A", pads=[1, 1, 1, 1]),
+            node("Relu", ["A"], "B"),
+            adder_conv("B", "W2", "C", pads=[1, 1, 1, 1]),
+            node("Add", ["C", "B"], "D"),
+            node("GlobalAveragePool", ["D"], "E"),
+            node("Flatten", ["E"], "Y"),
+        ],
+        {"X": ["N", 3, "H", "W"]},
+        {"Y": ["N", 20]},
+        {"W1": W1, "W2": W2, "K": K},
+    )
+
+
+def image(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.asarray(RNG.standard_normal(shape)).astype(np.float32)

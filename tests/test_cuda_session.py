@@ -23,14 +23,9 @@ from adder_onnx.runtime import cuda_runner, session
 from adder_onnx.runtime.cuda_runner import MAX_CONTEXTS, provider_options
 from adder_onnx.runtime.devices import DeviceChoice
 from tests.cuda_on_cpu.device import CpuGpu, GpuArray
-from tests.models import adder_conv, make_model, node
+from tests.models import W1, W2, K, adder_conv, image, make_model, network, node
 from tests.random_graphs import random_model
 from tests.test_random_graphs import TOLERANCE, stock
-
-RNG = np.random.default_rng(0)
-W1 = RNG.standard_normal((20, 3, 3, 3)).astype(np.float32)
-W2 = RNG.standard_normal((20, 20, 3, 3)).astype(np.float32)
-K = RNG.standard_normal((3, 3, 1, 1)).astype(np.float32)
 
 
 @pytest.fixture
@@ -54,28 +49,6 @@ def either(request: pytest.FixtureRequest, gpu: CpuGpu, monkeypatch: pytest.Monk
 def cuda_session(model: onnx.ModelProto | bytes, **options: Any) -> adder_onnx.InferenceSession:
     data = model if isinstance(model, bytes) else model.SerializeToString()
     return adder_onnx.InferenceSession(data, device="cuda", **options)
-
-
-def network() -> onnx.ModelProto:
-    """Stem, two adder layers with a residual, head; batch, height and width symbolic."""
-    return make_model(
-        [
-            node("Conv", ["X", "K"], "S"),
-            adder_conv("S", "W1", "A", pads=[1, 1, 1, 1]),
-            node("Relu", ["A"], "B"),
-            adder_conv("B", "W2", "C", pads=[1, 1, 1, 1]),
-            node("Add", ["C", "B"], "D"),
-            node("GlobalAveragePool", ["D"], "E"),
-            node("Flatten", ["E"], "Y"),
-        ],
-        {"X": ["N", 3, "H", "W"]},
-        {"Y": ["N", 20]},
-        {"W1": W1, "W2": W2, "K": K},
-    )
-
-
-def image(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return np.asarray(RNG.standard_normal(shape)).astype(np.float32)
 
 
 def assert_equals_stock(model: onnx.ModelProto, s: Any, feed: dict[str, Any]) -> None:

@@ -24,8 +24,8 @@ from adder_onnx.runtime.devices import check_cuda
 from adder_onnx.runtime.gpu import CupyGpu
 from tests.cuda_layers import assert_right, run
 from tests.layers import Layer, layers, make_layer
+from tests.models import image, network
 from tests.random_graphs import random_model
-from tests.test_cuda_session import image, network
 from tests.test_random_graphs import TOLERANCE, stock
 
 pytestmark = pytest.mark.gpu

@@ -28,34 +28,7 @@ from adder_onnx.ops import ConvAttributes
 from adder_onnx.ops.reference import adder_conv as reference
 from adder_onnx.runtime import onnxruntime_step, threads
 from adder_onnx.runtime.lru import LruCache
-from tests.models import adder_conv, make_model, node, oracle
-
-RNG = np.random.default_rng(0)
-W1 = RNG.standard_normal((20, 3, 3, 3)).astype(np.float32)
-W2 = RNG.standard_normal((20, 20, 3, 3)).astype(np.float32)
-K = RNG.standard_normal((3, 3, 1, 1)).astype(np.float32)
-
-
-def network() -> onnx.ModelProto:
-    """Stem, two adder layers with a residual, head; batch, height and width symbolic."""
-    return make_model(
-        [
-            node("Conv", ["X", "K"], "S"),
-            adder_conv("S", "W1", "A", pads=[1, 1, 1, 1]),
-            node("Relu", ["A"], "B"),
-            adder_conv("B", "W2", "C", pads=[1, 1, 1, 1]),
-            node("Add", ["C", "B"], "D"),
-            node("GlobalAveragePool", ["D"], "E"),
-            node("Flatten", ["E"], "Y"),
-        ],
-        {"X": ["N", 3, "H", "W"]},
-        {"Y": ["N", 20]},
-        {"W1": W1, "W2": W2, "K": K},
-    )
-
-
-def image(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return np.asarray(RNG.standard_normal(shape)).astype(np.float32)
+from tests.models import W1, W2, K, adder_conv, image, make_model, network, node, oracle
 
 
 @pytest.fixture(scope="module")
