@@ -12,7 +12,6 @@ import pytest
 from benchmarks.cuda import table
 from benchmarks.cuda.__main__ import file_name
 from benchmarks.cuda.layers import best_layouts, layer_row
-from benchmarks.cuda.loops import LOOP_EXTRA, LOOP_SOURCE, LOOP_TAPS, LOOPS
 from benchmarks.cuda.timing import summary, take_turns
 from benchmarks.networks import Layer, adder_layers
 
@@ -124,28 +123,3 @@ def test_the_docs_are_up_to_date() -> None:
 
 def test_names_of_results() -> None:
     assert file_name("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3.json"
-
-
-def test_the_bound_is_that_of_taps_alone() -> None:
-    """In the bare loop's machine code: two additions a tap in float32, one in float16."""
-    pytest.importorskip("cupy", reason="CuPy, whose NVRTC compiles the loop, is not installed")
-    from cupy_backends.cuda.libs import nvrtc
-
-    from adder_onnx.kernels.cuda import sass
-    from adder_onnx.kernels.cuda.nvrtc import check_compiler, compiler_options
-
-    check_compiler()
-    program = nvrtc.createProgram(LOOP_SOURCE, "loops.cu", (), ())
-    for name in LOOPS.values():
-        nvrtc.addNameExpression(program, name)
-    options = (*compiler_options(), "-arch=sm_90", "--device-as-default-execution-space")
-    nvrtc.compileProgram(program, options)
-    functions = sass.parse(sass.disassemble(bytes(nvrtc.getCUBIN(program)) + b"\0"))
-    for type_, name in LOOPS.items():
-        function = functions[nvrtc.getLoweredName(program, name)]
-        (loop,) = [loop for loop in function.loops if len(loop.instructions) > 100]
-        additions = loop.count("FADD", "HADD2", "HFMA2")
-        per_tap = 2 if type_ == "float32" else 1
-        assert additions == pytest.approx(LOOP_TAPS[type_] * per_tap * LOOP_EXTRA)
-        assert len(loop.instructions) < 1.02 * additions
-        assert function.local_accesses == 0

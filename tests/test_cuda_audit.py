@@ -12,6 +12,7 @@ import pytest
 
 from adder_onnx.kernels.cuda import audit, nvrtc, sass
 from adder_onnx.kernels.cuda.audit import Row, audit_function, main
+from adder_onnx.kernels.cuda.bound import LOOP_EXTRA, LOOP_TAPS, LOOPS, loop_source
 from adder_onnx.kernels.cuda.variants import GEMM_TILES, KERNELS, direct, gemm
 
 pytest.importorskip("cupy", reason="CuPy, whose NVRTC compiles the kernels, is not installed")
@@ -192,3 +193,24 @@ def test_sources_that_do_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvrtc, "source", lambda: "this is no C++")
     with pytest.raises(RuntimeError, match="error"):
         nvrtc.compile_cubin(["f<float>"], 90)
+
+
+def test_the_bound_is_that_of_taps_alone() -> None:
+    """In the bare loop's machine code: two additions a tap in float32, one in float16."""
+    from cupy_backends.cuda.libs import nvrtc as library
+
+    nvrtc.check_compiler()
+    program = library.createProgram(loop_source(), "loops.cu", (), ())
+    for name in LOOPS.values():
+        library.addNameExpression(program, name)
+    options = (*nvrtc.compiler_options(), "-arch=sm_90", "--device-as-default-execution-space")
+    library.compileProgram(program, options)
+    functions = sass.parse(sass.disassemble(bytes(library.getCUBIN(program)) + b"\0"))
+    for type_, name in LOOPS.items():
+        function = functions[library.getLoweredName(program, name)]
+        (loop,) = [loop for loop in function.loops if len(loop.instructions) > 100]
+        additions = loop.count("FADD", "HADD2", "HFMA2")
+        per_tap = 2 if type_ == "float32" else 1
+        assert additions == pytest.approx(LOOP_TAPS[type_] * per_tap * LOOP_EXTRA)
+        assert len(loop.instructions) < 1.02 * additions
+        assert function.local_accesses == 0

@@ -58,6 +58,7 @@ def load_graph(model: onnx.ModelProto) -> ir.Model:
     3. Types and shapes are inferred (without data propagation: a Range to 2**62 would hang it).
     4. Initializers are constants: they are no longer inputs, and Constant nodes have become
        initializers. Unused nodes are gone.
+    5. Every node of the main graph has a name of its own.
 
     Raises:
         ModelError: the model is invalid; the message is onnx's own first line.
@@ -79,7 +80,23 @@ def load_graph(model: onnx.ModelProto) -> ir.Model:
     passes.RemoveInitializersFromInputsPass()(graph)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
     passes.RemoveUnusedNodesPass()(graph)
+    _name_nodes(graph.graph)
     return _infer_shapes(graph)
+
+
+def _name_nodes(graph: ir.Graph) -> None:
+    taken = {node.name for node in graph if node.name}
+    seen: set[str] = set()
+    for node in graph:
+        name = node.name or node.op_type
+        if name in seen or not node.name:
+            count = 1
+            while f"{name}_{count}" in taken:
+                count += 1
+            name = f"{name}_{count}"
+            taken.add(name)
+        node.name = name
+        seen.add(name)
 
 
 def _check(model: onnx.ModelProto) -> None:

@@ -12,6 +12,7 @@ from adder_onnx.runtime.chain import ChainMemory
 from adder_onnx.runtime.native_step import NativeExecutor
 from adder_onnx.runtime.onnxruntime_step import OnnxruntimeExecutor
 from adder_onnx.runtime.parts import constants_of, last_uses, parts_of
+from adder_onnx.runtime.times import Recorder
 
 __all__ = ["CpuRunner"]
 
@@ -41,16 +42,28 @@ class CpuRunner:
         """An input as an array that a run takes; see `to_numpy` for what it raises."""
         return to_numpy(value)
 
-    def run(self, feed: dict[str, Any], names: Sequence[str], kind: Kind) -> list[Any]:
+    def run(
+        self,
+        feed: dict[str, Any],
+        names: Sequence[str],
+        kind: Kind,
+        recorder: Recorder | None = None,
+    ) -> list[Any]:
         """The outputs ``names`` as new arrays of ``kind``, for inputs that `adopt` gave."""
         values = {**feed, **self._constants}
         for executor, release in zip(self._executors, self._release, strict=True):
-            values.update(zip(executor.outputs, executor.run(values), strict=True))
+            if recorder is None:
+                results = executor.run(values)
+            else:
+                start, seconds = recorder.now(), list[float]()
+                results = executor.run(values, seconds)
+                recorder.add(start, seconds)
+            values.update(zip(executor.outputs, results, strict=True))
             for name in release:
                 del values[name]
         kept = (*feed, *self._constants)
-        results = [copy.copy(values[name]) if name in kept else values[name] for name in names]
-        return [to_same_kind(result, kind) for result in results]
+        found = [copy.copy(values[name]) if name in kept else values[name] for name in names]
+        return [to_same_kind(value, kind) for value in found]
 
     def memory(self) -> list[ChainMemory]:
         """The planned memory of each chain, for the input shapes that were run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,11 +75,13 @@ class CudaChain:
         }
         self._programs: LruCache[tuple[Shape, ...], _Program] = LruCache(_MAX_PROGRAMS)
 
-    def run(self, values: Mapping[str, Any]) -> list[Any]:
+    def run(self, values: Mapping[str, Any], seconds: list[float] | None = None) -> list[Any]:
         """The outputs, (N, M, oH, oW) in the order of `outputs`, as new arrays of the device.
 
         Args:
             values: arrays of the device by name, each in C order.
+            seconds: takes the time of each conversion and node, where given, launch and waiting
+                for its end included.
 
         Raises:
             InputError: shapes do not fit the nodes.
@@ -98,12 +101,18 @@ class CudaChain:
         ]
         start = device.pointer(arena)
         borders = [device.pointer(array) for array in (*entering, *leaving)]
+        if seconds is not None:
+            device.finish()
         for call in program.calls:
+            begin = time.perf_counter()
             call.launch.run(
                 device,
                 **{field: start + offset for field, offset in call.tensors.items()},
                 **{field: borders[number] for field, number in call.borders.items()},
             )
+            if seconds is not None:
+                device.finish()
+                seconds.append(time.perf_counter() - begin)
         return leaving
 
     def memory(self) -> list[ChainMemory]:

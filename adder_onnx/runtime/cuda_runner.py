@@ -23,6 +23,7 @@ from adder_onnx.runtime.onnxruntime_binding import (
     to_host,
 )
 from adder_onnx.runtime.parts import Executor, constants_of, last_uses, parts_of
+from adder_onnx.runtime.times import Recorder
 
 __all__ = ["MAX_CONTEXTS", "CudaRunner", "provider_options"]
 
@@ -112,8 +113,16 @@ class CudaRunner:
         with self._gpu.using(self._gpu.callers_stream([value])):
             return self._gpu.adopt(value)
 
-    def run(self, feed: dict[str, Any], names: Sequence[str], kind: Kind) -> list[Any]:
+    def run(
+        self,
+        feed: dict[str, Any],
+        names: Sequence[str],
+        kind: Kind,
+        recorder: Recorder | None = None,
+    ) -> list[Any]:
         """The outputs ``names`` as new arrays of ``kind``, for inputs that `adopt` gave.
+
+        With a recorder each part and each kernel is waited for.
 
         Raises:
             InputError: shapes do not fit, or onnxruntime fails on these inputs.
@@ -124,7 +133,7 @@ class CudaRunner:
         with self._contexts.borrow() as context:
             gpu.wait(context.stream, caller)
             with gpu.using(context.stream):
-                values = self._execute(context, {**feed, **self._constants})
+                values = self._execute(context, {**feed, **self._constants}, recorder)
                 if kind in (Kind.NUMPY, Kind.TORCH_CPU):
                     results = [self._copy_to_host(values[name]) for name in names]
                     return [to_same_kind(result, kind) for result in results]
@@ -134,12 +143,22 @@ class CudaRunner:
         """The planned memory of each chain, for the input shapes that were run."""
         return [memory for chain in self._chains if chain for memory in chain.memory()]
 
-    def _execute(self, context: _Context, values: dict[str, Any]) -> dict[str, Any]:
+    def _execute(
+        self, context: _Context, values: dict[str, Any], recorder: Recorder | None
+    ) -> dict[str, Any]:
         for executor, release in zip(context.executors, self._release, strict=True):
+            start = 0.0 if recorder is None else recorder.now()
             if isinstance(executor, CudaChain):
                 for name in executor.inputs:
                     values[name] = to_gpu(self._gpu, values[name])
-            values.update(zip(executor.outputs, executor.run(values), strict=True))
+            if recorder is None:
+                results = executor.run(values)
+            else:
+                seconds: list[float] = []
+                results = executor.run(values, seconds)
+                self._gpu.finish()
+                recorder.add(start, seconds)
+            values.update(zip(executor.outputs, results, strict=True))
             for name in release:
                 del values[name]
         return values

@@ -107,6 +107,9 @@ class CupyGpu:
         # CuPy passes a NumPy array of one element by value.
         self._function(kernel)(grid, (kernel.threads,), (args,))
 
+    def finish(self) -> None:
+        self._cupy.cuda.get_current_stream().synchronize()
+
     def owns(self, value: Any) -> bool:
         return isinstance(value, self._cupy.ndarray)
 

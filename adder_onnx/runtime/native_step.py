@@ -36,12 +36,21 @@ class _Compiled:
     output_shapes: list[Image]
     arenas: list[NDArray[np.float32]] = field(default_factory=list)
 
-    def run(self, inputs: list[NDArray[Any]], outputs: list[NDArray[Any]], threads: int) -> None:
+    def run(
+        self,
+        inputs: list[NDArray[Any]],
+        outputs: list[NDArray[Any]],
+        threads: int,
+        seconds: list[float] | None,
+    ) -> None:
         try:
             arena = self.arenas.pop()
         except IndexError:
             arena = np.empty(self.arena_size, np.float32)
-        self.program.run(arena, inputs, outputs, threads)
+        if seconds is None:
+            self.program.run(arena, inputs, outputs, threads)
+        else:
+            seconds += self.program.profile(arena, inputs, outputs, threads)
         if len(self.arenas) < _MAX_ARENAS:
             self.arenas.append(arena)
 
@@ -66,8 +75,14 @@ class NativeExecutor:
         }
         self._programs: LruCache[tuple[Shape, ...], _Compiled] = LruCache(_MAX_PROGRAMS)
 
-    def run(self, values: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def run(
+        self, values: Mapping[str, NDArray[Any]], seconds: list[float] | None = None
+    ) -> list[NDArray[Any]]:
         """The outputs, (N, M, oH, oW) in the order of `outputs`, as fresh arrays.
+
+        Args:
+            values: the inputs, by name.
+            seconds: takes the time of each conversion and node, where given.
 
         Raises:
             InputError: shapes do not fit the nodes.
@@ -83,7 +98,7 @@ class NativeExecutor:
             np.empty(shape, step.type)
             for step, shape in zip(chain.exits, compiled.output_shapes, strict=True)
         ]
-        compiled.run(arrays, results, self._threads)
+        compiled.run(arrays, results, self._threads, seconds)
         return results
 
     def memory(self) -> list[ChainMemory]:

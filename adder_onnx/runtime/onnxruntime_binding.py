@@ -71,7 +71,7 @@ class HostExecutor:
         self._gpu = gpu
         self.inputs, self.outputs = step.inputs, step.outputs
 
-    def run(self, values: Mapping[str, Any]) -> list[Any]:
+    def run(self, values: Mapping[str, Any], seconds: list[float] | None = None) -> list[Any]:
         """The outputs, in the CPU's memory; inputs are fetched from the GPU where they are there.
 
         Raises:
@@ -126,7 +126,7 @@ class BoundExecutor:
         # All is on one stream: whoever needs a result waits for that.
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
-    def run(self, values: Mapping[str, Any]) -> list[Any]:
+    def run(self, values: Mapping[str, Any], seconds: list[float] | None = None) -> list[Any]:
         """The outputs, in the order of `outputs`, numeric ones as arrays of the GPU.
 
         Raises:

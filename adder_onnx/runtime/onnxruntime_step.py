@@ -96,7 +96,9 @@ class OnnxruntimeExecutor:
         self.outputs = step.outputs
         self._session = make_session(step, session_options, ["CPUExecutionProvider"])
 
-    def run(self, values: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def run(
+        self, values: Mapping[str, NDArray[Any]], seconds: list[float] | None = None
+    ) -> list[NDArray[Any]]:
         """The outputs, in the order of `outputs`, for the inputs in ``values``.
 
         Raises:

@@ -24,8 +24,13 @@ class Executor(Protocol):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
-    def run(self, values: dict[str, Any]) -> list[Any]:
-        """The outputs, in the order of `outputs`, as new arrays."""
+    def run(self, values: dict[str, Any], seconds: list[float] | None = None) -> list[Any]:
+        """The outputs, in the order of `outputs`, as new arrays.
+
+        Args:
+            values: the inputs, by name.
+            seconds: takes the times of kernels, where given and where there are any of ours.
+        """
 
 
 def parts_of(steps: Sequence[Step]) -> list[OnnxruntimeStep | list[Step]]:

@@ -21,6 +21,7 @@ from adder_onnx.runtime.gpu import CupyGpu
 from adder_onnx.runtime.onnxruntime_binding import load_libraries
 from adder_onnx.runtime.onnxruntime_step import make_session_options
 from adder_onnx.runtime.threads import resolve_threads
+from adder_onnx.runtime.times import Recorder, RunTimes
 from adder_onnx.runtime.type_inference import complete_types
 
 __all__ = ["InferenceSession", "NodeArg"]
@@ -134,6 +135,25 @@ class InferenceSession:
         names = self._output_names(output_names)
         values = self._check_feed(input_feed)
         return self._runner.run(values, names, kind_of(input_feed.values()))
+
+    def profile(self, input_feed: Mapping[str, Any]) -> RunTimes:
+        """Runs the model once and takes the time of each part and kernel.
+
+        Args:
+            input_feed: as for `run`.
+
+        Returns:
+            The times; parts are those of `adder_onnx.runtime.parts.parts_of` the plan's steps.
+
+        Raises:
+            InputError: a name, type or shape does not fit the model.
+            DeviceError: a GPU's memory does not suffice.
+        """
+        recorder = Recorder()
+        names = self._output_names(None)
+        values = self._check_feed(input_feed)
+        self._runner.run(values, names, kind_of(input_feed.values()), recorder)
+        return recorder.finish()
 
     def memory(self) -> list[ChainMemory]:
         """The planned peak memory of each chain, for the input shapes that were run."""

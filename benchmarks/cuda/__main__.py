@@ -31,10 +31,12 @@ from typing import Any
 from adder_onnx.errors import AdderError
 from adder_onnx.evaluation.environment import gpu_name, versions
 from adder_onnx.files import write_atomically
+from adder_onnx.kernels.cuda.bound import measure
+from adder_onnx.kernels.cuda.variants import TYPES
 from adder_onnx.runtime.devices import check_cuda
 from benchmarks.cuda.layers import measure_layers
 from benchmarks.cuda.networks import measure_networks
-from benchmarks.cuda.timing import EventTimer, loop_rates
+from benchmarks.cuda.timing import EventTimer
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -97,7 +99,7 @@ def main() -> int:
 
         if options.only != "networks":
             timer = EventTimer()
-            result["bound"] = loop_rates(timer)
+            result["bound"] = {type_: measure(type_) for type_ in TYPES}
             print(
                 f"{result['device']}: bare inner loops "
                 + ", ".join(f"{t} {r / 1e12:.2f} Ttaps/s" for t, r in result["bound"].items())

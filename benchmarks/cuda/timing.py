@@ -9,11 +9,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.cuda.loops import LOOP_EXTRA, LOOP_TAPS, LOOPS, compile_loops
-
-__all__ = ["Call", "EventTimer", "Timer", "WallTimer", "loop_rates", "summary", "take_turns"]
+__all__ = ["Call", "EventTimer", "Timer", "WallTimer", "summary", "take_turns"]
 
 Call = Callable[[], object]
+
+_WAIT = """
+extern "C" __global__ void wait(long long cycles) {
+  const long long start = clock64();
+  while (clock64() - start < cycles) {}
+}
+"""
 
 
 class Timer(Protocol):
@@ -30,7 +35,7 @@ class EventTimer:
         import cupy
 
         self._cupy: Any = cupy
-        self._wait = compile_loops().get_function("wait")
+        self._wait = cupy.RawKernel(_WAIT, "wait")
 
     def seconds(self, call: Call, times: int) -> float:
         cupy = self._cupy
@@ -79,23 +84,3 @@ def summary(seconds: list[float]) -> dict[str, float]:
     """Median and spread."""
     low, high = np.percentile(seconds, (10, 90))
     return {"median": statistics.median(seconds), "p10": float(low), "p90": float(high)}
-
-
-def loop_rates(timer: Timer) -> dict[str, float]:
-    """Taps per second of the bare inner loops: the bound, by type."""
-    import cupy
-
-    module = compile_loops()
-    blocks = 8 * cupy.cuda.Device().attributes["MultiProcessorCount"]
-    out = cupy.empty(blocks * 128, cupy.float32)
-    rates = {}
-    turns = 4000
-    for type_, name in LOOPS.items():
-        call = _launching(module.get_function(name), blocks, (out, np.int32(turns)))
-        best = min(take_turns({name: call}, timer, 7)[name])
-        rates[type_] = blocks * 128 * turns * LOOP_TAPS[type_] * LOOP_EXTRA / best
-    return rates
-
-
-def _launching(kernel: Any, blocks: int, args: tuple[Any, ...]) -> Call:
-    return lambda: kernel((blocks,), (128,), args)

@@ -6,13 +6,20 @@ import functools
 import os
 
 from adder_onnx.errors import InputError
-from adder_onnx.kernels.cpu._native import AdderConv, Program, available_isas, padded_channels
+from adder_onnx.kernels.cpu._native import (
+    AdderConv,
+    Program,
+    available_isas,
+    inner_loop_rate,
+    padded_channels,
+)
 
 __all__ = [
     "ISA_VARIABLE",
     "AdderConv",
     "Program",
     "available_isas",
+    "inner_loop_rate",
     "padded_channels",
     "select_isa",
 ]

@@ -64,6 +64,17 @@ class Program:
         outputs: Sequence[NDArray[np.floating[Any]]],
         threads: int,
     ) -> None: ...
+    def profile(
+        self,
+        arena: NDArray[np.float32],
+        inputs: Sequence[NDArray[np.floating[Any]]],
+        outputs: Sequence[NDArray[np.floating[Any]]],
+        threads: int,
+    ) -> list[float]:
+        """Runs as `run` does; returns the seconds of each step, in the order of adding."""
+
+def inner_loop_rate(isa: str, threads: int, seconds: float) -> float:
+    """Taps per second of the bare inner loop, on so many threads at once: the kernels' bound."""
 
 def available_isas() -> list[str]: ...
 def padded_channels(channels: int) -> int: ...

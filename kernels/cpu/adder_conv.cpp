@@ -1,6 +1,8 @@
 #include "adder_conv.h"
 
 #include <algorithm>
+#include <chrono>
+#include <numeric>
 
 #include "thread_pool.h"
 
@@ -75,6 +77,36 @@ void AdderConv::run(const ConvShape& shape, const float* x, const float* z, floa
     table.resize((last - first) * params_.kernel_size() * kernel_->pixels_per_tile);
     kernel_->run(args, first, last, table.data());
   });
+}
+
+double inner_loop_rate(Isa isa, int threads, double seconds) {
+  using Clock = std::chrono::steady_clock;
+  constexpr int kParts = 10;
+  constexpr int64_t kChannels = 64;  // 16 KiB of weights and less of pixels
+  constexpr int64_t kTimes = 100;
+  const F32DirectKernel& kernel = *select_kernel(isa);
+  const std::vector<float> x(kernel.pixels_per_tile * kChannels, 1.0f);
+  const std::vector<float> weights(kernel.filters_per_block * kChannels, 0.5f);
+  const double taps = static_cast<double>(kernel.pixels_per_tile * kernel.filters_per_block *
+                                          kChannels);
+  double best = 0;
+  for (int part = 0; part < kParts; ++part) {
+    std::vector<double> rates(threads);
+    parallel_for(threads, threads, [&](int64_t thread) {
+      const Clock::time_point start = Clock::now();
+      volatile float sink = 0;
+      double elapsed = 0;
+      int64_t tiles = 0;
+      while (elapsed < seconds / kParts) {
+        sink = sink + kernel.inner_loop(x.data(), weights.data(), kChannels, kTimes);
+        tiles += kTimes;
+        elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+      }
+      rates[thread] = static_cast<double>(tiles) * taps / elapsed;
+    });
+    best = std::max(best, std::accumulate(rates.begin(), rates.end(), 0.0));
+  }
+  return best;
 }
 
 }  // namespace adder_onnx

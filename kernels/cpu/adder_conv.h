@@ -27,4 +27,8 @@ class AdderConv {
   std::vector<float> weights_, scale_, bias_, zeros_;
 };
 
+// Taps per second of the bare inner loop, its operands in the first-level cache, on so many threads
+// at once: the bound on what AdderConv can reach. Takes about `seconds`; the best of ten parts.
+double inner_loop_rate(Isa isa, int threads, double seconds);
+
 }  // namespace adder_onnx

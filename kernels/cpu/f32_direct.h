@@ -44,6 +44,9 @@ struct F32DirectKernel {
   // (last_tile - first_tile) * kernel_size * pixels_per_tile pointers.
   void (*run)(const F32DirectArgs& args, int64_t first_tile, int64_t last_tile,
               const float** table);
+  // The bare inner loop of one tile, `times` times over, without the totals in double: from `x`,
+  // a row of `channels` for each pixel, and packed `weights`. Returns a sum, so that it is not idle.
+  float (*inner_loop)(const float* x, const float* weights, int64_t channels, int64_t times);
 };
 
 extern const F32DirectKernel kF32DirectScalar;

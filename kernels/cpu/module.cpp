@@ -89,14 +89,22 @@ std::vector<Pointer> addresses(const std::vector<Array>& arrays,
 }
 
 void run_program(const Program& program, const Arena& arena, const std::vector<Input>& inputs,
-                 const std::vector<Output>& outputs, int threads) {
+                 const std::vector<Output>& outputs, int threads, double* seconds = nullptr) {
   if (static_cast<int64_t>(arena.size()) < program.arena_size())
     throw std::invalid_argument("the arena is too small");
   if (threads < 1) throw std::invalid_argument("threads must be at least 1");
   const auto from = addresses<const void*>(inputs, program.inputs(), "inputs");
   const auto to = addresses<void*>(outputs, program.outputs(), "outputs");
   nb::gil_scoped_release release;
-  program.run(arena.data(), from, to, threads);
+  program.run(arena.data(), from, to, threads, seconds);
+}
+
+std::vector<double> profile_program(const Program& program, const Arena& arena,
+                                    const std::vector<Input>& inputs,
+                                    const std::vector<Output>& outputs, int threads) {
+  std::vector<double> seconds(program.step_count());
+  run_program(program, arena, inputs, outputs, threads, seconds.data());
+  return seconds;
 }
 
 NB_MODULE(_native, m) {
@@ -131,13 +139,28 @@ NB_MODULE(_native, m) {
           },
           "conv"_a, "batch"_a, "in_size"_a, "out_size"_a, "pad_begin"_a, "x"_a, "z"_a, "y"_a)
       .def_prop_ro("arena_size", &Program::arena_size)
-      .def("run", &run_program, "arena"_a.noconvert(), "inputs"_a.noconvert(),
+      .def(
+          "run",
+          [](const Program& self, const Arena& arena, const std::vector<Input>& inputs,
+             const std::vector<Output>& outputs,
+             int threads) { run_program(self, arena, inputs, outputs, threads); },
+          "arena"_a.noconvert(), "inputs"_a.noconvert(), "outputs"_a.noconvert(), "threads"_a)
+      .def("profile", &profile_program, "arena"_a.noconvert(), "inputs"_a.noconvert(),
            "outputs"_a.noconvert(), "threads"_a);
   m.def("available_isas", [] {
     std::vector<std::string> names;
     for (Isa isa : available_isas()) names.emplace_back(isa_name(isa));
     return names;
   });
+  m.def(
+      "inner_loop_rate",
+      [](const std::string& isa, int threads, double seconds) {
+        if (threads < 1) throw std::invalid_argument("threads must be at least 1");
+        const Isa level = isa_from_name(isa);
+        nb::gil_scoped_release release;
+        return inner_loop_rate(level, threads, seconds);
+      },
+      "isa"_a, "threads"_a, "seconds"_a);
   m.def("padded_channels", &padded_channels, "channels"_a);
 }
 

@@ -1,6 +1,7 @@
 #include "program.h"
 
 #include <algorithm>
+#include <chrono>
 #include <stdexcept>
 #include <utility>
 
@@ -74,7 +75,10 @@ void Program::add_adder_conv(std::shared_ptr<const AdderConv> conv, const ConvSh
 }
 
 void Program::run(float* arena, const std::vector<const void*>& inputs,
-                  const std::vector<void*>& outputs, int threads) const {
+                  const std::vector<void*>& outputs, int threads, double* seconds) const {
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point start;
+  if (seconds != nullptr) start = Clock::now();
   for (const Step& step : steps_) {
     switch (step.kind) {
       case Kind::kNchwToNhwc:
@@ -87,6 +91,11 @@ void Program::run(float* arena, const std::vector<const void*>& inputs,
         step.conv->run(step.shape, arena + step.x, step.z < 0 ? nullptr : arena + step.z,
                        arena + step.y, threads);
         break;
+    }
+    if (seconds != nullptr) {
+      const Clock::time_point end = Clock::now();
+      *seconds++ = std::chrono::duration<double>(end - start).count();
+      start = end;
     }
   }
 }

@@ -28,11 +28,14 @@ class Program {
   };
 
   int64_t arena_size() const { return arena_size_; }  // in floats
+  size_t step_count() const { return steps_.size(); }
   const std::vector<Port>& inputs() const { return inputs_; }
   const std::vector<Port>& outputs() const { return outputs_; }
 
+  // Where `seconds` is given, the time of each step, in the order in which they were added, is
+  // stored there.
   void run(float* arena, const std::vector<const void*>& inputs,
-           const std::vector<void*>& outputs, int threads) const;
+           const std::vector<void*>& outputs, int threads, double* seconds = nullptr) const;
 
  private:
   enum class Kind { kNchwToNhwc, kNhwcToNchw, kAdderConv };

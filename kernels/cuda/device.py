@@ -32,6 +32,9 @@ class Device(Protocol):
     def launch(self, kernel: Kernel, grid: Grid, args: NDArray[np.void]) -> None:
         """Starts a kernel; ``args``, of shape (), is its structure."""
 
+    def finish(self) -> None:
+        """Waits for all that has been started on the current stream."""
+
 
 @dataclass(frozen=True)
 class Launch:

@@ -110,6 +110,9 @@ class CpuDevice:
         assert not failed, f"no kernel {kernel.expression} takes {len(structure)} bytes"
         self.launched.append(kernel.expression)
 
+    def finish(self) -> None:
+        pass
+
     def download(self, array: NDArray[Any]) -> NDArray[Any]:
         return array.view(np.ndarray).copy()
 

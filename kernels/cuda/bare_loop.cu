@@ -1,18 +1,8 @@
-"""The bound: the rate of the bare inner loop in registers."""
-
-from __future__ import annotations
-
-from typing import Any
-
-__all__ = ["LOOPS", "LOOP_EXTRA", "LOOP_SOURCE", "LOOP_TAPS", "compile_loops"]
-
-
-LOOP_SOURCE = r"""
+// The bare inner loop: differences of 16 pixels and 16 filters in registers, added up in 32 sums.
+// Its rate is the bound on what the kernels can reach. The pixels change from turn to turn, so that
+// no difference can be kept: 16 additions beside the 512 of the taps.
 #include <cuda_fp16.h>
 
-// The bare inner loop: differences of 16 pixels and 16 filters in registers, added up in 32 sums.
-// The pixels change from turn to turn, so that no difference can be kept: 16 additions beside the
-// 512 of the taps.
 __device__ float tap(float sum, float x, float w) { return sum + fabsf(x - w); }
 __device__ __half2 tap(__half2 sum, __half2 x, __half2 w) {
   return __hadd2(sum, __habs2(__hsub2(x, w)));
@@ -49,25 +39,3 @@ __global__ void __launch_bounds__(128) bare_loop(float* out, int turns) {
   for (int i = 0; i < 32; ++i) sum += total(sums[i]);
   out[blockIdx.x * 128 + threadIdx.x] = sum;
 }
-
-__global__ void wait(long long cycles) {
-  const long long start = clock64();
-  while (clock64() - start < cycles) {}
-}
-"""
-LOOPS = {"float32": "bare_loop<float>", "float16": "bare_loop<__half2>"}
-LOOP_TAPS = {"float32": 256, "float16": 512}
-"""Taps that a thread does in one turn of the loop."""
-
-LOOP_EXTRA = 528 / 512
-"""All additions of a turn by those of its taps: what the rate of taps alone would be higher."""
-
-
-def compile_loops() -> Any:
-    """The micro-benchmark's kernels."""
-    import cupy
-
-    from adder_onnx.kernels.cuda.nvrtc import compiler_options
-
-    names = (*LOOPS.values(), "wait")
-    return cupy.RawModule(code=LOOP_SOURCE, options=compiler_options(), name_expressions=names)

@@ -1,0 +1,360 @@
+"""What a model's graph holds, what each node costs, and where it runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import onnx
+import onnx_ir as ir
+
+from adder_onnx.errors import InputError, ModelError
+from adder_onnx.graph.loading import load_graph, read_model
+from adder_onnx.graph.plan import ChainStep, ConversionStep, OnnxruntimeStep, Plan, Step, make_plan
+from adder_onnx.inspection.cost import Cost, Operations, cost_of
+from adder_onnx.inspection.dimensions import assume
+from adder_onnx.kernels.cpu import padded_channels
+from adder_onnx.kernels.cuda import layout
+from adder_onnx.ops import DOMAIN
+from adder_onnx.runtime.chain import Chain, Image
+from adder_onnx.runtime.parts import parts_of
+from adder_onnx.runtime.type_inference import complete_types
+
+__all__ = ["NodeReport", "Report", "StepReport", "ValueReport", "inspect_model"]
+
+Shape = tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True)
+class ValueReport:
+    """A value of the graph.
+
+    Attributes:
+        name: its name.
+        type: ``float32``, ``int64``, …; empty where it is no tensor or not known.
+        shape: sizes, names of symbolic dimensions, or None; None where the rank is not known.
+        assumed_shape: the same with the assumed numbers.
+    """
+
+    name: str
+    type: str
+    shape: Shape | None
+    assumed_shape: Shape | None
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """A node of the graph.
+
+    Attributes:
+        name: its name.
+        op: operator, with the domain before it where that is not ONNX's own.
+        is_adder: whether it is an AdderConv.
+        outputs: what it gives.
+        cost: what it costs with the assumed shapes.
+        step: number of the plan's step that executes it.
+        fused_into: name of the adder node whose epilogue it became, or None.
+    """
+
+    name: str
+    op: str
+    is_adder: bool
+    outputs: tuple[ValueReport, ...]
+    cost: Cost
+    step: int
+    fused_into: str | None
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """A step of the plan.
+
+    Attributes:
+        kind: ``onnxruntime``, ``conversion`` or ``chain``.
+        device: where it runs, ``cpu`` or ``cuda``.
+        inputs: names of the values it takes.
+        outputs: names of the values it gives.
+        nodes: names of the nodes that it executes, those fused into others left out.
+        layout: of the tensors inside: ``NCHW``, ``NHWC``, or ``NCHW -> NHWC`` and back.
+        type: of the tensors inside, where they have one.
+        bytes: that a conversion reads and writes, or that a chain needs at its peak; None where
+            shapes are not known.
+    """
+
+    kind: str
+    device: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[str, ...]
+    layout: str
+    type: str
+    bytes: int | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `inspect_model` finds.
+
+    Attributes:
+        inputs: of the model.
+        outputs: of the model.
+        assumes: numbers assumed for unknown dimensions.
+        device: that the plan is for, ``cpu`` or ``cuda``.
+        nodes: in the order of the graph.
+        steps: of the plan.
+        metadata: the model's ``metadata_props``.
+        opset: version of the standard operators.
+        file_bytes: size of the model, external data included.
+        model: the model with the assumed dimensions.
+    """
+
+    inputs: tuple[ValueReport, ...]
+    outputs: tuple[ValueReport, ...]
+    assumes: dict[str, int]
+    device: str
+    nodes: tuple[NodeReport, ...]
+    steps: tuple[StepReport, ...]
+    metadata: dict[str, str]
+    opset: int
+    file_bytes: int
+    model: onnx.ModelProto
+
+    @property
+    def totals(self) -> Operations:
+        """The operations of all nodes that are counted."""
+        counted = [node.cost.operations for node in self.nodes if node.cost.operations]
+        return reduce(add, counted, Operations())
+
+    @property
+    def not_counted(self) -> list[NodeReport]:
+        """Nodes whose operations are not counted."""
+        return [node for node in self.nodes if node.cost.operations is None]
+
+    @property
+    def unknown(self) -> list[str]:
+        """Names of dimensions that are left without a number, where they keep nodes uncounted."""
+        return list(
+            dict.fromkeys(
+                dim
+                for value in self.inputs
+                for dim in value.assumed_shape or ()
+                if isinstance(dim, str)
+            )
+        )
+
+
+def inspect_model(
+    source: str | os.PathLike[str] | bytes,
+    *,
+    batch_size: int = 1,
+    dims: Mapping[str, int] | None = None,
+    device: str = "cpu",
+    fuse: bool = True,
+) -> Report:
+    """Inspects a model; nothing is run.
+
+    Args:
+        source: an ONNX file or its bytes.
+        batch_size: for the first dimension of each input, where that has no number.
+        dims: numbers for other symbolic dimensions, by name.
+        device: ``cpu`` or ``cuda``: what the plan is for.
+        fuse: whether the plan fuses epilogues.
+
+    Raises:
+        ModelError: the model cannot be read or is not valid.
+        InputError: a dimension is not one of the model's, or its number does not fit.
+    """
+    model = read_model(source)
+    symbolic = load_graph(model)
+    assumed_model, assumed = assume(model, batch_size, dims or {})
+    try:
+        graph = load_graph(assumed_model)
+    except ModelError as error:
+        text = ", ".join(f"{name} = {number}" for name, number in assumed.items())
+        raise InputError(f"the model does not fit {text}: {error}") from error
+    complete_types(symbolic)
+    complete_types(graph)
+    nodes = list(zip(symbolic.graph, graph.graph, strict=True))
+    named = [_Named(node, symbolic_node) for symbolic_node, node in nodes]
+    costs = {item.name: cost_of(item.node) for item in named}
+    shapes = _shapes(graph)
+    values = {v.name: v for n in symbolic.graph for v in n.outputs}
+    values |= {v.name: v for v in symbolic.graph.inputs}
+    reports = {item.name: item.outputs() for item in named}
+    inputs = tuple(map(_value, symbolic.graph.inputs, graph.graph.inputs))
+    outputs = tuple(map(_value, symbolic.graph.outputs, graph.graph.outputs))
+    is_adder = {item.name: item.is_adder for item in named}
+    ops = {item.name: item.op for item in named}
+    plan = make_plan(graph, fuse=fuse)
+    places = _places(plan)
+    return Report(
+        inputs=inputs,
+        outputs=outputs,
+        assumes=assumed,
+        device=device,
+        nodes=tuple(
+            NodeReport(
+                name,
+                ops[name],
+                is_adder[name],
+                reports[name],
+                costs[name],
+                *places[name],
+            )
+            for name in costs
+        ),
+        steps=tuple(_steps(plan, shapes, device)),
+        metadata={entry.key: entry.value for entry in model.metadata_props},
+        opset=symbolic.opset_imports.get("", 0),
+        file_bytes=model.ByteSize(),
+        model=assumed_model,
+    )
+
+
+class _Named:
+    """A node with what is read of it before the plan changes the graph."""
+
+    def __init__(self, node: ir.Node, symbolic: ir.Node) -> None:
+        assert node.name
+        self.node, self.symbolic, self.name = node, symbolic, node.name
+        domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
+        self.op = domain + node.op_type
+        self.is_adder = (node.domain, node.op_type) == (DOMAIN, "AdderConv")
+
+    def outputs(self) -> tuple[ValueReport, ...]:
+        return tuple(map(_value, self.symbolic.outputs, self.node.outputs))
+
+
+def _value(symbolic: ir.Value, assumed: ir.Value) -> ValueReport:
+    dtype = symbolic.dtype
+    name = "" if dtype is None else dtype.name.lower()
+    readable = {"float": "float32", "double": "float64"}.get(name, name)
+    return ValueReport(symbolic.name or "", readable, _dims(symbolic), _dims(assumed))
+
+
+def _dims(value: ir.Value) -> Shape | None:
+    if value.shape is None:
+        return None
+    return tuple(dim if isinstance(dim, int) else _symbol(dim) for dim in value.shape)
+
+
+def _symbol(dim: ir.SymbolicDim) -> str | None:
+    # onnx's shape inference makes up names for what it does not know.
+    return None if dim.value is None or dim.value.startswith("unk__") else dim.value
+
+
+def _shapes(model: ir.Model) -> dict[str, Shape | None]:
+    values = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
+    return {value.name or "": _dims(value) for value in values}
+
+
+def _places(plan: Plan) -> dict[str, tuple[int, str | None]]:
+    """For each node the step that executes it, and the adder node it was fused into."""
+    places: dict[str, tuple[int, str | None]] = {}
+    for i, step in enumerate(plan.steps):
+        if isinstance(step, OnnxruntimeStep):
+            places.update(dict.fromkeys(step.nodes, (i, None)))
+        elif isinstance(step, ChainStep):
+            for node in step.nodes:
+                places[node.name] = (i, None)
+                places.update(dict.fromkeys(node.fused, (i, node.name)))
+    return places
+
+
+def _steps(plan: Plan, shapes: Mapping[str, Shape | None], device: str) -> list[StepReport]:
+    peaks = _peaks(plan, shapes, device)
+    reports = []
+    for step in plan.steps:
+        if isinstance(step, OnnxruntimeStep):
+            report = StepReport(
+                "onnxruntime", device, step.inputs, step.outputs, step.nodes, "NCHW", "", None
+            )
+        elif isinstance(step, ChainStep):
+            types = {_inside(node.type, device) for node in step.nodes}
+            report = StepReport(
+                "chain",
+                device,
+                (*step.inputs, *step.weights),
+                step.outputs,
+                tuple(node.name for node in step.nodes),
+                "NHWC",
+                ", ".join(sorted(types)),
+                peaks[id(step)],
+            )
+        else:
+            report = _conversion(step, shapes[step.value], device)
+        reports.append(report)
+    return reports
+
+
+def _conversion(step: ConversionStep, shape: Shape | None, device: str) -> StepReport:
+    inside = _inside(step.type, device)
+    kind = "NCHW -> NHWC" if step.to_kernels else "NHWC -> NCHW"
+    types = (step.type, inside) if step.to_kernels else (inside, step.type)
+    image = _image(shape)
+    size = None
+    if image is not None:
+        outside = image[0] * image[1] * image[2] * image[3] * _ITEM[step.type]
+        size = outside + _nhwc_bytes(image, inside, device)
+    return StepReport(
+        "conversion",
+        device,
+        (step.value,),
+        (step.value,),
+        (),
+        kind,
+        " -> ".join(dict.fromkeys(types)),
+        size,
+    )
+
+
+_ITEM = {"float32": 4, "float16": 2}
+
+
+def _inside(type_: str, device: str) -> str:
+    """The type of tensors inside a chain."""
+    return "float32" if device == "cpu" else type_
+
+
+def _nhwc_bytes(image: Image, type_: str, device: str) -> int:
+    if device != "cpu":
+        return layout.nhwc_size(image, type_)
+    batch, channels, height, width = image
+    return batch * height * width * padded_channels(channels) * 4
+
+
+def _peaks(plan: Plan, shapes: Mapping[str, Shape | None], device: str) -> dict[int, int | None]:
+    """The peak memory of each chain, by the identity of its step."""
+    peaks: dict[int, int | None] = {}
+    for part in parts_of(plan.steps):
+        if isinstance(part, OnnxruntimeStep):
+            continue
+        (step,) = [s for s in part if isinstance(s, ChainStep)]
+        peaks[id(step)] = _peak(part, shapes, device)
+    return peaks
+
+
+def _peak(part: Sequence[Step], shapes: Mapping[str, Shape | None], device: str) -> int | None:
+    chain = Chain(part)
+    images = {
+        name: _image(shapes[name])
+        for name in (*(s.value for s in chain.entries), *(n.y for n in chain.nodes))
+    }
+    if None in images.values():
+        return None
+    types = {step.value: step.type for step in chain.entries}
+    types |= {node.y: node.type for node in chain.nodes}
+
+    def words(name: str, image: Image) -> int:
+        return _nhwc_bytes(image, _inside(types[name], device), device) // 4
+
+    return 4 * chain.place(images, words)[1]  # type: ignore[arg-type]
+
+
+def _image(shape: Shape | None) -> Image | None:
+    if shape is None or len(shape) != 4 or not all(isinstance(dim, int) for dim in shape):
+        return None
+    return shape  # type: ignore[return-value]
