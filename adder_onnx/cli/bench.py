@@ -1,0 +1,198 @@
+"""``adder-bench``: latency and throughput of models."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adder_onnx.cli._command import (
+    comma_separated,
+    make_parser,
+    positive,
+    progress_bar,
+    run_command,
+    write_json,
+)
+from adder_onnx.errors import InputError
+from adder_onnx.evaluation.environment import cpu_name, gpu_name, versions
+from adder_onnx.inspection.inputs import random_feed
+from adder_onnx.inspection.latency import Latency, measure_latency
+from adder_onnx.inspection.profile import Profile, profile
+from adder_onnx.inspection.report import Report, inspect_model
+from adder_onnx.runtime import InferenceSession
+from adder_onnx.runtime.threads import available_cores
+
+__all__ = ["main"]
+
+_SECONDS = 2.0
+_PROFILED_RUNS = 10
+
+_EXAMPLES = """\
+  adder-bench resnet20.onnx
+  adder-bench resnet20.onnx resnet56.onnx --batch-size 1,16,128 --threads 1,2
+  adder-bench resnet50.onnx --batch-size 8 --device cpu,cuda --seconds 5 --json result.json
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = make_parser(
+        "adder-bench",
+        "Times whole runs of models on random inputs, and says where their time goes.",
+        _EXAMPLES,
+    )
+    parser.add_argument("models", metavar="MODEL.onnx", type=Path, nargs="+")
+    parser.add_argument(
+        "--batch-size",
+        metavar="N,…",
+        type=comma_separated(positive),
+        default=(1,),
+        help="images in a run (1)",
+    )
+    parser.add_argument(
+        "--threads",
+        metavar="N,…",
+        type=comma_separated(positive),
+        help="on the CPU (all available cores)",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="NAME,…",
+        type=comma_separated(str),
+        default=("auto",),
+        help="cpu, cuda, cuda:N or auto (auto)",
+    )
+    parser.add_argument(
+        "--seconds", metavar="S", type=_seconds, default=_SECONDS, help=f"for each ({_SECONDS:g})"
+    )
+    return run_command(parser, _run, argv)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+@dataclass(frozen=True)
+class _Result:
+    """One measurement."""
+
+    model: Path
+    device: str
+    threads: int
+    batch_size: int
+    latency: Latency
+    report: Report
+    profile: Profile
+
+    @property
+    def images_per_second(self) -> float:
+        return self.batch_size * self.latency.runs / self.latency.seconds
+
+    def as_json(self) -> dict[str, Any]:
+        latency, found = self.latency, self.profile
+        return {
+            "model": str(self.model),
+            "device": self.device,
+            "threads": self.threads,
+            "batch_size": self.batch_size,
+            "runs": latency.runs,
+            "median_ms": latency.median_ms,
+            "p90_ms": latency.p90_ms,
+            "p99_ms": latency.p99_ms,
+            "images_per_second": self.images_per_second,
+            "steps": [
+                {"kind": step.kind, "median_ms": times.times.median * 1e3}
+                for step, times in zip(self.report.steps, found.steps, strict=True)
+            ],
+            "runtime_overhead_ms": found.overhead.times.median * 1e3,
+        }
+
+
+def _run(options: argparse.Namespace) -> None:
+    threads = options.threads or (available_cores(),)
+    runs = list(itertools.product(options.models, options.device, threads, options.batch_size))
+    results = []
+    with progress_bar("measurements", len(runs)) as advance:
+        for model, device, count, batch_size in runs:
+            results.append(_measure(model, device, count, batch_size, options.seconds))
+            advance(1)
+    if options.json:
+        write_json(options.json, _as_json(results))
+    if options.json != "-":
+        print(*_lines(results), sep="\n")
+
+
+def _measure(model: Path, device: str, threads: int, batch_size: int, seconds: float) -> _Result:
+    report = inspect_model(model, batch_size=batch_size)
+    fixed = next((v.shape[0] for v in report.inputs if v.shape), None)
+    if isinstance(fixed, int) and fixed != batch_size:
+        raise InputError(
+            f"{model} takes batches of {fixed} only, and --batch-size asks for {batch_size}"
+        )
+    session = InferenceSession(report.model.SerializeToString(), device=device, threads=threads)
+    feed: dict[str, Any] = random_feed(session.get_inputs())
+    latency = measure_latency(session, _on_device(feed, session.device), seconds)
+    found = profile(session, report, feed, _PROFILED_RUNS)
+    return _Result(model, session.device, threads, batch_size, latency, report, found)
+
+
+def _on_device(feed: dict[str, np.ndarray[Any, Any]], device: str) -> dict[str, Any]:
+    """Inputs that lie where the model runs; results then stay there too, and are waited for."""
+    if device == "cpu":
+        return feed
+    import cupy
+
+    with cupy.cuda.Device(int(device.partition(":")[2])):
+        return {name: cupy.asarray(array) for name, array in feed.items()}
+
+
+def _as_json(results: Sequence[_Result]) -> dict[str, Any]:
+    devices = [device for device in dict.fromkeys(r.device for r in results) if device != "cpu"]
+    return {
+        "schema": 1,
+        "cpu": cpu_name(),
+        "gpus": {device: gpu_name(device) for device in devices},
+        "versions": versions(devices[0] if devices else "cpu"),
+        "results": [result.as_json() for result in results],
+    }
+
+
+def _lines(results: Sequence[_Result]) -> list[str]:
+    width = max(len(str(result.model)) for result in results)
+    lines = [
+        f"{'model':{width}}  device  threads  batch  median ms    p90 ms    p99 ms  images/s  "
+        "kernels  onnxruntime  other"
+    ]
+    for result in results:
+        latency = result.latency
+        kernels, standard, other = _shares(result)
+        lines.append(
+            f"{result.model!s:{width}}  {result.device:6}  {result.threads:7}  "
+            f"{result.batch_size:5}  {latency.median_ms:9.3f} {latency.p90_ms:9.3f} "
+            f"{latency.p99_ms:9.3f}  {result.images_per_second:8.1f}  "
+            f"{kernels:5.0f} %  {standard:9.0f} %  {other:3.0f} %"
+        )
+    return lines
+
+
+def _shares(result: _Result) -> tuple[float, float, float]:
+    """Percent of a run in chains, in onnxruntime, and in conversions and Python."""
+    shares = dict.fromkeys(("chain", "onnxruntime", "conversion"), 0.0)
+    for step, times in zip(result.report.steps, result.profile.steps, strict=True):
+        shares[step.kind] += 100 * times.share
+    kernels, standard = shares["chain"], shares["onnxruntime"]
+    return kernels, standard, max(0.0, 100 - kernels - standard)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

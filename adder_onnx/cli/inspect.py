@@ -1,0 +1,149 @@
+"""``adder-inspect``: what a model's graph costs, where it runs, and how long it takes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from adder_onnx.cli._command import (
+    make_parser,
+    positive,
+    progress_bar,
+    run_command,
+    write_json,
+)
+from adder_onnx.errors import AdderError
+from adder_onnx.files import check_writable, write_atomically
+from adder_onnx.inspection.inputs import random_feed
+from adder_onnx.inspection.json_report import to_json
+from adder_onnx.inspection.profile import Profile, profile
+from adder_onnx.inspection.report import Report, inspect_model
+from adder_onnx.inspection.tables import SORT_KEYS, print_report
+from adder_onnx.inspection.trace import trace
+from adder_onnx.runtime import InferenceSession
+from adder_onnx.runtime.devices import resolve_device
+
+__all__ = ["main"]
+
+_RUNS = 30
+_PIPED_WIDTH = 160
+
+_EXAMPLES = """\
+  adder-inspect resnet20.onnx
+  adder-inspect resnet50.onnx --batch-size 8 --sort taps --op AdderConv
+  adder-inspect resnet20.onnx --profile --threads 1 --trace trace.json
+  adder-inspect segmenter.onnx --dim height=512 --dim width=512 --json -
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = make_parser(
+        "adder-inspect",
+        "Shows what each node of an ONNX model costs, how a plan executes them, and with --profile "
+        "how long it takes.",
+        _EXAMPLES,
+    )
+    parser.add_argument("model", metavar="MODEL.onnx", type=Path)
+    parser.add_argument(
+        "--batch-size", metavar="N", type=positive, default=1, help="images that are assumed (1)"
+    )
+    parser.add_argument(
+        "--dim",
+        metavar="NAME=N",
+        type=_dimension,
+        action="append",
+        default=[],
+        help="a number for another symbolic dimension of the inputs; may be repeated",
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="that the plan is for: cpu, cuda, cuda:N or auto (cpu)"
+    )
+    parser.add_argument("--threads", metavar="N", type=positive, help="for --profile (all cores)")
+    parser.add_argument("--sort", choices=SORT_KEYS, default="order", help="of the nodes (order)")
+    parser.add_argument(
+        "--op", metavar="OP", action="append", default=[], help="show nodes of this operator only"
+    )
+    parser.add_argument("--profile", action="store_true", help="time steps and adder nodes")
+    parser.add_argument(
+        "--runs", metavar="N", type=positive, default=_RUNS, help=f"for --profile ({_RUNS})"
+    )
+    parser.add_argument(
+        "--trace",
+        metavar="FILE",
+        type=Path,
+        help="write a run of --profile for Perfetto (ui.perfetto.dev) or chrome://tracing",
+    )
+    return run_command(parser, _run, argv)
+
+
+def _dimension(text: str) -> tuple[str, int]:
+    name, _, number = text.rpartition("=")
+    if not name or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER")
+    return name, int(number)
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.trace is not None:
+        if not options.profile:
+            raise AdderError("--trace shows a run of --profile: give that, too")
+        check_writable(options.trace)
+    if options.sort == "time" and not options.profile:
+        raise AdderError("--sort time needs times: give --profile, too")
+    # A plan for a GPU can be looked at without one; only running needs it.
+    device = options.device
+    if options.profile or device == "auto":
+        number = resolve_device(device).number
+        device = "cpu" if number is None else f"cuda:{number}"
+    report = inspect_model(
+        options.model,
+        batch_size=options.batch_size,
+        dims=dict(options.dim),
+        device="cpu" if device == "cpu" else "cuda",
+    )
+    _check_ops(options.op, report)
+    found = _profile(options, report, device) if options.profile else None
+    if options.json:
+        write_json(options.json, to_json(str(options.model), report, found))
+    if options.json != "-":
+        console = Console(width=_width(), highlight=False)
+        print_report(console, str(options.model), report, found, sort=options.sort, ops=options.op)
+
+
+def _check_ops(ops: Sequence[str], report: Report) -> None:
+    known = {node.op for node in report.nodes} | {n.op.rpartition(".")[2] for n in report.nodes}
+    for op in ops:
+        if op not in known:
+            raise AdderError(
+                f"the model has no {op}; its operators are "
+                f"{', '.join(sorted({n.op.rpartition('.')[2] for n in report.nodes}))}"
+            )
+
+
+def _profile(options: argparse.Namespace, report: Report, device: str) -> Profile:
+    session = InferenceSession(
+        report.model.SerializeToString(), device=device, threads=options.threads
+    )
+    feed = random_feed(session.get_inputs())
+    with progress_bar("runs", options.runs) as advance:
+        found = profile(session, report, feed, options.runs, advance)
+    if options.trace is not None:
+        text = json.dumps(trace(found, session.plan.steps))
+        write_atomically(options.trace, text.encode())
+    return found
+
+
+def _width() -> int:
+    """The terminal's; COLUMNS, or enough for most names, where there is none."""
+    return shutil.get_terminal_size((_PIPED_WIDTH, 50)).columns
+
+
+if __name__ == "__main__":
+    sys.exit(main())

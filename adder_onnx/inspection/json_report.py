@@ -1,0 +1,112 @@
+"""A report and a profile as JSON: schema 1, described in docs/inspect.md."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from adder_onnx.inspection.cost import Operations
+from adder_onnx.inspection.energy import ADD_PICOJOULES, energy
+from adder_onnx.inspection.profile import Profile
+from adder_onnx.inspection.report import NodeReport, Report
+
+__all__ = ["SCHEMA", "to_json"]
+
+SCHEMA = 1
+
+
+def to_json(model: str, report: Report, profile: Profile | None = None) -> dict[str, Any]:
+    """Everything that adder-inspect knows, for programs.
+
+    Args:
+        model: the file's name.
+        report: of the model.
+        profile: of runs of it, if there were any.
+    """
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model": model,
+        "metadata": report.metadata,
+        "opset": report.opset,
+        "file_bytes": report.file_bytes,
+        "inputs": [asdict(value) for value in report.inputs],
+        "outputs": [asdict(value) for value in report.outputs],
+        "assumes": report.assumes,
+        "device": report.device,
+        "nodes": [_node(node) for node in report.nodes],
+        "plan": [{"step": i, **asdict(step)} for i, step in enumerate(report.steps)],
+        "totals": _totals(report),
+        "twin": _operations(report.totals.as_convolution()),
+        "energy_microjoules": {
+            type_: {
+                "model": energy(report.totals, type_),
+                "twin": energy(report.totals.as_convolution(), type_),
+            }
+            for type_ in ADD_PICOJOULES
+        },
+    }
+    if profile is not None:
+        _add_profile(result, profile)
+    return result
+
+
+def _operations(operations: Operations) -> dict[str, int]:
+    return {
+        "taps": operations.taps,
+        "macs": operations.macs,
+        "adds": operations.adds,
+        "multiplications": operations.multiplications,
+        "other_operations": operations.other,
+    }
+
+
+def _node(node: NodeReport) -> dict[str, Any]:
+    operations = node.cost.operations
+    counts = dict.fromkeys(_operations(Operations())) if operations is None else None
+    return {
+        "name": node.name,
+        "op": node.op,
+        "outputs": [asdict(value) for value in node.outputs],
+        **(counts or _operations(operations or Operations())),
+        "counted": operations is not None,
+        "why_not_counted": node.cost.why_not_counted,
+        "parameters": node.cost.parameters,
+        "weight_bytes": node.cost.weight_bytes,
+        "activation_bytes": node.cost.activation_bytes,
+        "intensity": node.cost.intensity,
+        "step": node.step,
+        "fused_into": node.fused_into,
+    }
+
+
+def _totals(report: Report) -> dict[str, Any]:
+    activations = [node.cost.activation_bytes for node in report.nodes]
+    return {
+        **_operations(report.totals),
+        "nodes": len(report.nodes),
+        "adder_nodes": sum(node.is_adder for node in report.nodes),
+        "parameters": sum(node.cost.parameters for node in report.nodes),
+        "weight_bytes": sum(node.cost.weight_bytes for node in report.nodes),
+        "activation_bytes": (
+            None if None in activations else sum(size or 0 for size in activations)
+        ),
+        "not_counted": [node.name for node in report.not_counted],
+    }
+
+
+def _add_profile(result: dict[str, Any], profile: Profile) -> None:
+    for node in result["nodes"]:
+        found = profile.nodes.get(node["name"])
+        if found is not None:
+            node["profile"] = asdict(found)
+    for step, times in zip(result["plan"], profile.steps, strict=True):
+        step["profile"] = asdict(times)
+    result["profile"] = {
+        "runs": profile.runs,
+        "device": profile.device,
+        "threads": profile.threads,
+        "run_seconds": asdict(profile.run),
+        "plain_run_seconds": asdict(profile.plain_run),
+        "runtime_overhead": asdict(profile.overhead),
+        "bound_taps_per_second": profile.bound,
+    }
