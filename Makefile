@@ -1,7 +1,7 @@
 # make demo         installs without torch and runs a shipped model on shipped images
 # make demo-export  installs torch too and goes the whole way from the checkpoint
 # make test         lint, types and the whole test suite
-# make bench        times the adder layers of real networks beside the convolutions they replace
+# make bench        the race: whole networks beside what would be run instead (15 minutes)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -37,8 +37,9 @@ types: $(VENV)/.installed-dev
 pytest: $(VENV)/.installed-dev
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-bench: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/adder_layers.py
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks.race $(RACE_ARGS)
+	$(BIN)/python -m benchmarks.race.table
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +52,10 @@ $(VENV)/.installed-cpu: $(BIN)/python $(SOURCES)
 $(VENV)/.installed-dev: $(VENV)/.installed-cpu
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev]'
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	touch $@
 
 clean:

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a number for another symbolic dimension of the inputs; may be repeated",
     )
     parser.add_argument(
-        "--device", default="cpu", help="that the plan is for: cpu, cuda, cuda:N or auto (cpu)"
+        "--device", default="auto", help="that the plan is for: cpu, cuda, cuda:N or auto (auto)"
     )
     parser.add_argument("--threads", metavar="N", type=positive, help="for --profile (all cores)")
     parser.add_argument("--sort", choices=SORT_KEYS, default="order", help="of the nodes (order)")

@@ -1,0 +1,204 @@
+"""Our runtime against what a user would run instead, on whole networks on this machine's CPU.
+
+    python -m benchmarks.race [--quick] [--network NAME] [--batch-size N,…] [--threads N,…]
+                              [--json FILE]
+
+Contenders: the adder network in our runtime; its convolutional twin in onnxruntime and in
+OpenVINO, float32 and int8 (QDQ, per channel, calibrated); the adder network through torch.cdist, as
+the reference implementation runs it; and our file in stock onnxruntime, by its function bodies.
+Each has a process of its own; they take turns, with pauses, since idle workers of the one would
+take the core of the other. Weights are random: no time depends on them.
+
+The result, medians and spread of all runs, goes to ``benchmarks/results/race-<cpu>.json`` unless
+--json says otherwise; ``python -m benchmarks.race.table`` makes the table and the plot in the docs
+from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from adder_onnx.evaluation.environment import cpu_name
+from adder_onnx.files import write_atomically
+from adder_onnx.runtime.threads import available_cores
+from benchmarks.race.contenders import CONTENDERS, RACES, SLOW
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "build" / "race"
+SCHEMA = 1
+PAUSE = 0.3  # seconds between turns
+TURN = 1.0  # seconds
+ROUNDS = 5
+SLOW_TURNS = 2
+
+
+class Worker:
+    """A contender's process."""
+
+    def __init__(self, name: str, network: str, batch: int, threads: int) -> None:
+        self.name = name
+        self.seconds: list[float] = []
+        arguments = [name, network, str(batch), str(threads), str(FOLDER)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.race.worker", *arguments],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.works = self._answer() == "ready"
+
+    def turn(self, seconds: float) -> None:
+        """Lets it run for about so long."""
+        to: IO[str] | None = self._process.stdin
+        assert to is not None
+        to.write(f"{seconds}\n")
+        to.flush()
+        self.seconds += self._answer()
+
+    def stop(self) -> None:
+        """Ends the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        return json.loads(line) if line else None
+
+
+def race(network: str, batch: int, threads: int, quick: bool) -> list[dict[str, Any]]:
+    """One race; a row for each contender that can take part."""
+    workers = []
+    for name in CONTENDERS:
+        if name == "onnxruntime, our file" and network == "resnet50" and (batch > 1 or quick):
+            continue  # minutes for a run
+        worker = Worker(name, network, batch, threads)
+        if worker.works:
+            workers.append(worker)
+        else:
+            print(f"{name} does not run here: it is left out", file=sys.stderr)
+            worker.stop()
+    for number in range(1 if quick else ROUNDS):
+        for worker in workers:
+            if worker.name in SLOW and number >= SLOW_TURNS:
+                continue
+            time.sleep(PAUSE)
+            worker.turn(0.1 if quick else TURN)
+    rows = []
+    for worker in workers:
+        worker.stop()
+        p10, median, p90 = np.percentile(worker.seconds, (10, 50, 90))
+        rows.append(
+            {
+                "network": network,
+                "batch": batch,
+                "threads": threads,
+                "contender": worker.name,
+                "runs": len(worker.seconds),
+                "seconds": {"median": float(median), "p10": float(p10), "p90": float(p90)},
+                "images_per_second": batch / float(median),
+            }
+        )
+    return rows
+
+
+def environment() -> dict[str, Any]:
+    """What the figures were measured with."""
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    versions = {}
+    for package in ("adder-onnx", "onnxruntime", "openvino", "torch", "numpy"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "benchmark": "race",
+        "schema": SCHEMA,
+        "cpu": cpu_name(),
+        "isa": _isa(),
+        "cores": available_cores(),
+        "versions": versions,
+        "commit": git.stdout.strip(),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+    }
+
+
+def _isa() -> str:
+    from adder_onnx.kernels.cpu import select_isa
+
+    return select_isa()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one short turn each")
+    parser.add_argument("--network", choices=tuple(RACES))
+    parser.add_argument("--batch-size", type=_numbers)
+    parser.add_argument("--threads", type=_numbers, default=(1, 2))
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    result = environment() | {"rows": []}
+    name = re.sub(r"[^a-z0-9]+", "-", f"{result['cpu']} {result['isa']}".lower()).strip("-")
+    path = options.json or ROOT / "benchmarks" / "results" / f"race-{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    networks = [options.network] if options.network else list(RACES)
+    _prepare(networks)
+    for network in networks:
+        for batch in options.batch_size or RACES[network]:
+            for threads in options.threads:
+                rows = race(network, batch, threads, options.quick)
+                result["rows"] += rows
+                _print(rows)
+                write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
+    print(f"written to {path}")
+
+
+def _prepare(networks: list[str]) -> None:
+    """Makes the files in a process that ends, so that torch's threads end with it."""
+    code = (
+        "import sys; from pathlib import Path; from benchmarks.race.models import files\n"
+        "for name in sys.argv[2:]: files(name, Path(sys.argv[1]))"
+    )
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(FOLDER), *networks],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    first = rows[0]
+    print(f"{first['network']}, batch {first['batch']}, {first['threads']} threads")
+    for row in rows:
+        seconds = row["seconds"]
+        print(
+            f"  {row['contender']:26} {row['images_per_second']:10.1f} images/s  "
+            f"{seconds['median'] * 1e3:10.3f} ms ({seconds['p10'] * 1e3:.3f} … "
+            f"{seconds['p90'] * 1e3:.3f}), ours takes "
+            f"{first['seconds']['median'] / seconds['median']:.2f} x its time",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Makes the table and the plot in docs/benchmarks.md from the results of races.
+
+    python -m benchmarks.race.table [--check]
+
+With --check nothing is written, and the exit status is 1 where the table is not up to date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from adder_onnx.files import write_atomically
+from benchmarks.race.contenders import CONTENDERS
+
+__all__ = ["main", "table"]
+
+ROOT = Path(__file__).resolve().parents[2]
+BEGIN = "<!-- begin: python -m benchmarks.race.table -->\n"
+END = "<!-- end -->\n"
+OURS = next(iter(CONTENDERS))
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown for results of `benchmarks.race`, one section for each machine."""
+    return "\n".join(map(_section, results)) if results else "Not yet measured.\n"
+
+
+def _section(result: dict[str, Any]) -> str:
+    versions = result["versions"]
+    lines = [
+        f"**{result['cpu']}, {result['isa']}, {result['cores']} cores**; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + f"; commit {result['commit'][:12]}, {result['date']}.",
+        "",
+        "| images/s (10th to 90th percentile) | " + " | ".join(CONTENDERS) + " |",
+        "| --- |" + " ---: |" * len(CONTENDERS),
+    ]
+    for key, rows in _races(result).items():
+        network, batch, threads = key
+        title = f"{network}, batch {batch}, {threads} thread{'s' * (threads > 1)}"
+        cells = [_cell(rows.get(name), rows[OURS]) for name in CONTENDERS]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _races(result: dict[str, Any]) -> dict[tuple[str, int, int], dict[str, Any]]:
+    races: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for row in result["rows"]:
+        key = (row["network"], row["batch"], row["threads"])
+        races.setdefault(key, {})[row["contender"]] = row
+    return races
+
+
+def _cell(row: dict[str, Any] | None, ours: dict[str, Any]) -> str:
+    """The rate, its spread, and for others how ours compares."""
+    if row is None:
+        return "–"
+    seconds = row["seconds"]
+    low, high = row["batch"] / seconds["p90"], row["batch"] / seconds["p10"]
+    text = f"{_rate(row['images_per_second'])} ({_rate(low)} … {_rate(high)})"
+    if row is ours:
+        return f"**{text}**"
+    ratio = ours["images_per_second"] / row["images_per_second"]
+    return f"{text}<br>ours {ratio:.2f} ×"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _plot(results: list[dict[str, Any]], path: Path) -> None:
+    """Bars of the images per second at two threads, of each machine."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "adder-onnx"
+    import matplotlib.pyplot as plt
+
+    races = [
+        (f"{network}\nbatch {batch}", rows)
+        for result in results
+        for (network, batch, threads), rows in _races(result).items()
+        if threads == 2
+    ]
+    figure, axes = plt.subplots(figsize=(10, 4.5), layout="constrained")
+    width = 0.8 / len(CONTENDERS)
+    for i, name in enumerate(CONTENDERS):
+        places = [j + (i - len(CONTENDERS) / 2 + 0.5) * width for j in range(len(races))]
+        rates = [rows[name]["images_per_second"] if name in rows else 0 for _, rows in races]
+        axes.bar(places, rates, width, label=name, color=f"C{i}")
+    axes.set_yscale("log")
+    axes.set_ylabel("images per second (logarithmic)")
+    axes.set_xticks(range(len(races)), [title for title, _ in races])
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
+    """Runs the command; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args(argv)
+    document = root / "docs" / "benchmarks.md"
+    found = [
+        json.loads(path.read_text())
+        for path in sorted((root / "benchmarks" / "results").glob("*.json"))
+    ]
+    results = [result for result in found if result.get("benchmark") == "race"]
+    old = document.read_text()
+    start, end = old.index(BEGIN) + len(BEGIN), old.index(END)
+    new = f"{old[:start]}\n{table(results)}\n{old[end:]}"
+    if options.check:
+        return int(old != new)
+    write_atomically(document, new.encode())
+    if results:
+        _plot(results, root / "docs" / "race.svg")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""One contender in a process of its own: it runs when it is told to, and is idle in between.
+
+    python -m benchmarks.race.worker CONTENDER NETWORK BATCH THREADS FOLDER
+
+For each line on standard input, a number of seconds, it runs for about that long (once, at least)
+and answers with a line of JSON: the seconds of each run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Call = Callable[[], object]
+
+
+def ours(path: Path, images: Any, threads: int) -> Call:
+    import adder_onnx
+
+    session = adder_onnx.InferenceSession(path, threads=threads)
+    return lambda: session.run(None, {"input": images})
+
+
+def onnxruntime(path: Path, images: Any, threads: int) -> Call:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"input": images})
+
+
+def openvino(path: Path, images: Any, threads: int) -> Call:
+    import openvino as ov
+
+    core = ov.Core()
+    model = core.read_model(path)
+    model.reshape({"input": list(images.shape)})
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    return lambda: request.infer({"input": images})
+
+
+def cdist(network: str, images: Any, threads: int) -> Call:
+    import torch
+
+    from benchmarks.race.models import reference_network
+
+    torch.set_num_threads(threads)
+    model, tensor = reference_network(network), torch.from_numpy(images)
+
+    def call() -> None:
+        with torch.inference_mode():
+            model(tensor)
+
+    return call
+
+
+def make(contender: str, network: str, batch: int, threads: int, folder: Path) -> Call:
+    from benchmarks.race.contenders import CONTENDERS, SIZES
+
+    size = SIZES[network]
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((batch, 3, size, size)).astype(np.float32)
+    kind, file = CONTENDERS[contender]
+    if kind == "cdist":
+        return cdist(network, images, threads)
+    path = folder / f"{network}_{file}.onnx"
+    runtimes = {"ours": ours, "onnxruntime": onnxruntime, "openvino": openvino}
+    return runtimes[kind](path, images, threads)
+
+
+def main() -> None:
+    contender, network, batch, threads, folder = sys.argv[1:]
+    call = make(contender, network, int(batch), int(threads), Path(folder))
+    call()
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        end = time.perf_counter() + float(line)
+        seconds = []
+        while True:
+            start = time.perf_counter()
+            call()
+            now = time.perf_counter()
+            seconds.append(now - start)
+            if now >= end:
+                break
+        print(json.dumps(seconds), flush=True)
+
+
+if __name__ == "__main__":
+    main()
