@@ -27,7 +27,7 @@ from adder_onnx.inspection.report import Report, inspect_model
 from adder_onnx.inspection.tables import SORT_KEYS, print_report
 from adder_onnx.inspection.trace import trace
 from adder_onnx.runtime import InferenceSession
-from adder_onnx.runtime.devices import resolve_device
+from adder_onnx.runtime.devices import device_number, resolve_device
 
 __all__ = ["main"]
 
@@ -98,10 +98,11 @@ def _run(options: argparse.Namespace) -> None:
     if options.sort == "time" and not options.profile:
         raise AdderError("--sort time needs times: give --profile, too")
     # A plan for a GPU can be looked at without one; only running needs it.
-    device = options.device
-    if options.profile or device == "auto":
-        number = resolve_device(device).number
-        device = "cpu" if number is None else f"cuda:{number}"
+    if options.profile or options.device == "auto":
+        number = resolve_device(options.device).number
+    else:
+        number = device_number(options.device)
+    device = "cpu" if number is None else f"cuda:{number}"
     report = inspect_model(
         options.model,
         batch_size=options.batch_size,

@@ -14,7 +14,13 @@ from adder_onnx.errors import AdderError, DeviceError, MissingDependencyError
 from adder_onnx.kernels.cuda.nvrtc import MIN_ARCHITECTURE, check_compiler
 from adder_onnx.runtime.onnxruntime_step import import_onnxruntime
 
-__all__ = ["DeviceChoice", "check_cuda", "has_cuda_provider", "resolve_device"]
+__all__ = [
+    "DeviceChoice",
+    "check_cuda",
+    "device_number",
+    "has_cuda_provider",
+    "resolve_device",
+]
 
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
@@ -55,15 +61,25 @@ def resolve_device(device: str, providers: Sequence[object] | None = None) -> De
         choice = _from_providers(providers)
     elif device == "auto":
         return _automatic()
-    elif device == "cpu":
-        choice = DeviceChoice()
-    elif match := re.fullmatch(r"cuda(?::(\d{1,4}))?", device):
-        choice = DeviceChoice(int(match[1] or 0))
     else:
-        raise DeviceError(f"device {device!r} is not known; use 'cpu', 'cuda', 'cuda:N' or 'auto'")
+        choice = DeviceChoice(device_number(device))
     if choice.number is not None:
         check_cuda(choice.number)
     return choice
+
+
+def device_number(device: str) -> int | None:
+    """The number of a GPU that is named, or None for ``cpu``; nothing is checked.
+
+    Raises:
+        DeviceError: the name is not known.
+    """
+    if device == "cpu":
+        return None
+    match = re.fullmatch(r"cuda(?::(\d{1,4}))?", device)
+    if match is None:
+        raise DeviceError(f"device {device!r} is not known; use 'cpu', 'cuda', 'cuda:N' or 'auto'")
+    return int(match[1] or 0)
 
 
 def has_cuda_provider() -> bool:
