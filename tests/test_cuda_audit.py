@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from adder_onnx.errors import MissingDependencyError
 from adder_onnx.kernels.cuda import audit, nvrtc, sass
 from adder_onnx.kernels.cuda.audit import Row, audit_function, main
 from adder_onnx.kernels.cuda.bound import LOOP_EXTRA, LOOP_TAPS, LOOPS, loop_source
 from adder_onnx.kernels.cuda.variants import GEMM_TILES, KERNELS, direct, gemm
 
 pytest.importorskip("cupy", reason="CuPy, whose NVRTC compiles the kernels, is not installed")
+try:
+    sass.find_nvdisasm()
+except MissingDependencyError as error:
+    pytest.skip(str(error), allow_module_level=True)
 
 GEMM = gemm("float32", GEMM_TILES[0])
 
@@ -79,6 +84,24 @@ def test_a_spill_is_noticed(code: tuple[str, str]) -> None:
     assert judge(frame, name).problems == ("local memory is used",)
 
 
+def test_what_the_compiler_spills_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where eight blocks are to be resident instead of three, a thread has 64 registers."""
+    for file in nvrtc.source_folder().glob("*.cu*"):
+        shutil.copy(file, tmp_path)
+    header = tmp_path / "gemm.cuh"
+    promise = "384 / gemm_threads(kPixels, kFilters)"
+    assert header.read_text().count(promise) == 1
+    header.write_text(header.read_text().replace(promise, "8"))
+    monkeypatch.setattr(nvrtc, "source_folder", lambda: tmp_path)
+    (row,) = audit.audit([90], [GEMM])
+    assert row.registers <= 64
+    assert row.local_accesses > 0
+    assert row.stack_bytes > 0
+    assert "local memory is used" in row.problems
+
+
 def test_a_slow_loop_is_noticed(code: tuple[str, str]) -> None:
     text, name = code
     line = next(line for line in text.splitlines(keepends=True) if " LDS.128 " in line)
@@ -132,6 +155,13 @@ def test_an_empty_disassembly_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
         audit.audit([90], [GEMM])
 
 
+def test_a_line_of_code_that_is_not_understood_is_an_error(code: tuple[str, str]) -> None:
+    text, name = code
+    odd = re.sub(r"\bLDS\.128", "ldl.128", text, count=1)
+    with pytest.raises(RuntimeError, match=f"{name} what is no instruction: .*ldl"):
+        sass.parse(odd)
+
+
 def test_a_kernel_that_is_missing_is_an_error(
     code: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +197,38 @@ def test_the_command(
     assert json.loads(capsys.readouterr().out)["passed"] is False
 
 
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "problem"),
+    [
+        (r"LDS\.128", "LDL.128", "local memory is used"),
+        (r"(?m)^(.* FADD\b.*\n)", r"\1\1", "more than 2.4 slots per tap"),
+        (r" FADD", " MOV", "no inner loop with its taps is found"),
+    ],
+)
+def test_the_command_reports_problems(
+    pattern: str,
+    replacement: str,
+    problem: str,
+    code: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text, name = code
+    row = judge(re.sub(pattern, replacement, text), name)
+    monkeypatch.setattr(audit, "audit", lambda _: [row])
+    assert main(["--arch", "90"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("bad")
+    assert lines[2:] == [f"{GEMM.expression} on sm_90: {problem}"]
+
+
+def test_the_table_of_all_kernels_is_narrow(rows: list[Row]) -> None:
+    table = audit._table(rows).splitlines()
+    assert len(table) == 1 + len(rows)
+    assert max(map(len, table)) <= 100
+    assert all(line.endswith("ok") for line in table[1:])
+
+
 @pytest.mark.parametrize("given", ["70", "x", "", "90,", "80 90"])
 def test_unknown_architectures(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--arch", given]) == 2
@@ -183,10 +245,29 @@ def test_no_disassembler(
         raise importlib.metadata.PackageNotFoundError
 
     monkeypatch.setattr(importlib.metadata, "files", missing)
-    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     monkeypatch.setattr(audit, "compile_cubin", lambda *_: (b"", {}))
     assert main([]) == 2
     assert "pip install nvidia-cuda-nvdisasm" in capsys.readouterr().err
+
+
+def test_the_disassembler_of_a_toolkit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is found, and where it is too old, the command says so."""
+    tool = tmp_path / "bin" / "nvdisasm"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho 'nvdisasm fatal: unknown ABI' >&2\nexit 255\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(importlib.metadata, "files", lambda _: None)
+    monkeypatch.setenv("CUDA_PATH", str(tmp_path))
+    assert sass.find_nvdisasm() == tool
+    monkeypatch.setattr(audit, "compile_cubin", lambda *_: (b"", {}))
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert f"{tool} cannot read what NVRTC has compiled (nvdisasm fatal: unknown ABI)" in err
 
 
 def test_sources_that_do_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,8 @@ def audit(architectures: Sequence[int], kernels: Sequence[Kernel] = KERNELS) -> 
 
     Raises:
         MissingDependencyError: a tool is not installed.
-        RuntimeError: kernels do not compile, or their code cannot be read.
+        AdderError: nvdisasm cannot read what NVRTC has compiled.
+        RuntimeError: kernels do not compile, or what nvdisasm shows of them is not understood.
     """
     rows = []
     for architecture in architectures:
@@ -231,15 +232,25 @@ def _write_json(destination: str, rows: Sequence[Row]) -> None:
 
 def _table(rows: Sequence[Row]) -> str:
     width = max(len(row.kernel) for row in rows)
-    lines = [f"{'kernel':{width}}   sm  registers  spills  slots/tap  bound"]
+    lines = [f"{'kernel':{width}}   sm  regs  spills  stack  loop  taps  slots  bound  verdict"]
     for row in rows:
         slots = "" if row.slots_per_tap is None else f"{row.slots_per_tap:.3f}"
-        bound = "" if row.slot_bound is None else f"{row.slot_bound:.1f}"
         lines.append(
-            f"{row.kernel:{width}}  {row.architecture:3}  {row.registers:9}  "
-            f"{row.local_accesses:6}  {slots:>9}  {bound:>5}  {'; '.join(row.problems)}".rstrip()
+            f"{row.kernel:{width}}  {row.architecture:3}  {row.registers:4}  "
+            f"{row.local_accesses:6}  {row.stack_bytes:5}  {_cell(row.loop_instructions):>4}  "
+            f"{_cell(row.loop_taps):>4}  {slots:>5}  {_cell(row.slot_bound):>5}  "
+            f"{'bad' if row.problems else 'ok'}"
         )
+    lines += [
+        f"{row.kernel} on sm_{row.architecture}: {problem}"
+        for row in rows
+        for problem in row.problems
+    ]
     return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else str(value)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from adder_onnx.errors import MissingDependencyError
+from adder_onnx.errors import AdderError, MissingDependencyError
 
 __all__ = ["Function", "Instruction", "Loop", "disassemble", "find_nvdisasm", "parse"]
 
@@ -19,6 +20,7 @@ _PACKAGE = "nvidia-cuda-nvdisasm"
 _ANY_SECTION = re.compile(r"^\s*\.section\s")
 _SECTION = re.compile(r"^\s*\.section\s+\.text\.([^,\s]+)")
 _LABEL = re.compile(r"^(\.L_x_\d+):")
+_CODE = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+[^.\s]")
 _INSTRUCTION = re.compile(
     r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(?P<opcode>[A-Z][A-Z0-9_.]*)\s*(?P<operands>.*?)\s*;"
 )
@@ -77,7 +79,9 @@ class Function:
 
 
 def find_nvdisasm() -> Path:
-    """The disassembler: on PATH, or of its package.
+    """The disassembler: of its package, in CUDA_PATH's ``bin``, or on PATH.
+
+    The package comes first because it is as new as the NVRTC that is installed beside it.
 
     Raises:
         MissingDependencyError: there is none.
@@ -87,7 +91,11 @@ def find_nvdisasm() -> Path:
     except importlib.metadata.PackageNotFoundError:
         files = []
     candidates = [Path(str(file.locate())) for file in files if file.name.startswith("nvdisasm")]
-    found = next((path for path in candidates if path.is_file()), None) or shutil.which("nvdisasm")
+    found: Path | str | None = next((path for path in candidates if path.is_file()), None)
+    toolkit = os.environ.get("CUDA_PATH")
+    if not found and toolkit:
+        found = shutil.which("nvdisasm", path=str(Path(toolkit, "bin")))
+    found = found or shutil.which("nvdisasm")
     if found is None:
         raise MissingDependencyError(
             f"nvdisasm, which shows machine code, is not installed: pip install {_PACKAGE}"
@@ -100,16 +108,18 @@ def disassemble(cubin: bytes) -> str:
 
     Raises:
         MissingDependencyError: there is no nvdisasm.
-        RuntimeError: it fails.
+        AdderError: it fails, for example because it is older than NVRTC.
     """
+    tool = find_nvdisasm()
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        done = subprocess.run(
-            [find_nvdisasm(), file.name], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([tool, file.name], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"nvdisasm fails: {' '.join(done.stderr.split())}")
+        raise AdderError(
+            f"{tool} cannot read what NVRTC has compiled ({' '.join(done.stderr.split())}): "
+            f"pip install {_PACKAGE}"
+        )
     return done.stdout
 
 
@@ -117,7 +127,8 @@ def parse(text: str) -> dict[str, Function]:
     """The functions in what nvdisasm prints, by name.
 
     Raises:
-        RuntimeError: there is none, or one without its number of registers.
+        RuntimeError: there is none, one without its number of registers, or a line of code that is
+            not understood.
     """
     code: dict[str, list[str]] = {}
     resources: dict[tuple[str, str], int] = {}
@@ -150,6 +161,8 @@ def _function(name: str, lines: list[str], resources: dict[tuple[str, str], int]
             labels[match[1]] = len(instructions)
         elif match := _INSTRUCTION.match(line):
             instructions.append(Instruction(match["opcode"], match["operands"]))
+        elif _CODE.match(line):
+            raise RuntimeError(f"nvdisasm shows in {name} what is no instruction: {line.strip()}")
     ends: dict[int, int] = {}
     for i, instruction in enumerate(instructions):
         target = _TARGET.search(instruction.operands)
