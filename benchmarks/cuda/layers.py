@@ -3,45 +3,79 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from adder_onnx.errors import AdderError
 from adder_onnx.kernels.cuda import layout
 from adder_onnx.kernels.cuda.conv import AdderConv
-from adder_onnx.runtime.gpu import CupyGpu
-from benchmarks.cuda.timing import Call, Timer, summary, take_turns
+from adder_onnx.kernels.cuda.device import Launch
+from adder_onnx.kernels.cuda.variants import TYPES
+from benchmarks.cuda.machine import Inputs, Machine, copies_beyond
+from benchmarks.cuda.timing import Call, summary, take_turns
 from benchmarks.networks import Layer, adder_layers
 
-__all__ = ["BATCHES", "LayerContenders", "best_layouts", "layer_row", "measure_layers"]
+__all__ = [
+    "BATCHES",
+    "LayerContenders",
+    "WrongResultError",
+    "best_layouts",
+    "layer_row",
+    "measure_layers",
+]
 
 BATCHES = {"resnet20": (128,), "resnet50": (64, 1)}
 
-UNFOLDED_LIMIT = 8 << 30
-"""Bytes that torch.cdist may have for the unfolded image."""
+CDIST_LIMIT = 8 << 30
+"""Bytes that torch.cdist may have for columns and distances; beyond, it gets a smaller batch."""
+
+_MEAN_DIFFERENCE = 2 / math.sqrt(math.pi)
+"""Of two standard normal values, in absolute value."""
+
+_TOLERANCE = {"float32": (2e-5, 2.0**-22), "float16": (0.03, 2.0**-10)}
+"""What a right sum may be off by: of the root of its number of taps, and of the output itself.
+
+Roundings of partial sums are independent and of both signs. In the sum of a layer's taps this finds
+a missing kernel position or channel, which a bound on the worst case would let pass.
+"""
+
+
+class WrongResultError(Exception):
+    """A kernel's output differs from float64: its times mean nothing."""
 
 
 class LayerContenders:
-    """All ways to compute one layer, with inputs that rotate over more than the L2 cache."""
+    """All ways to compute one layer, with inputs that rotate over more than the L2 cache.
 
-    def __init__(self, layer: Layer, batch: int) -> None:
-        import cupy
+    Args:
+        machine: where.
+        layer: which.
+        batch: images at a time.
+
+    Attributes:
+        cdist_batch: images that torch.cdist computes at a time.
+    """
+
+    def __init__(self, machine: Machine, layer: Layer, batch: int) -> None:
         import torch
 
         self.layer, self.batch = layer, batch
+        self._machine = machine
         self._torch: Any = torch
-        self._gpu = CupyGpu(0)
         rng = np.random.default_rng(0)
         shape = (layer.filters, layer.channels, layer.kernel, layer.kernel)
         self.w = rng.standard_normal(shape).astype(np.float32)
-        size = batch * layer.channels * layer.size**2 * 4
-        cache = cupy.cuda.Device().attributes["L2CacheSize"]
-        self._copies = min(max(2 * cache // size + 1, 2), 64)
+        taps = self._taps()
         self.scale = rng.uniform(0.5, 1.5, layer.filters).astype(np.float32)
-        self.bias = rng.standard_normal(layer.filters).astype(np.float32)
+        # As after batch normalisation: sums lie around the bias, and ReLU clips half of them.
+        middle = _MEAN_DIFFERENCE * taps + math.sqrt(taps) * rng.standard_normal(layer.filters) / 4
+        self.bias = (self.scale * middle).astype(np.float32)
+        # The columns, in the order of unfold and in that of cdist, and the distances.
+        per_image = 4 * layer.out**2 * (2 * taps + layer.filters)
+        self.cdist_batch = max(min(batch, CDIST_LIMIT // per_image), 1)
 
     def all(self) -> dict[str, Call]:
         """The contenders by name."""
@@ -49,9 +83,8 @@ class LayerContenders:
             "float32": self._ours("float32"),
             "float16": self._ours("float16"),
             "naive": self._ours("float32", force_direct=True),
+            "cdist": self._cdist(),
         }
-        if self._unfolded_bytes() <= UNFOLDED_LIMIT:
-            calls["cdist"] = self._cdist()
         for name, half, tf32 in (
             ("conv float32", False, False),
             ("conv tf32", False, True),
@@ -61,25 +94,75 @@ class LayerContenders:
                 calls[f"{name}{', channels last' * last}"] = self._conv(half, tf32, last)
         return calls
 
+    def check(self, outputs: int = 64) -> None:
+        """Compares some outputs of each of our kernels with float64, corners among them.
+
+        Raises:
+            WrongResultError: one is wrong, or ReLU has left too few to compare.
+        """
+        for type_, direct in (("float32", False), ("float16", False), ("float32", True)):
+            self._check(type_, direct, outputs)
+
+    def _check(self, type_: str, direct: bool, outputs: int) -> None:
+        a, pad = self.layer, self._pad()
+        device, download = self._machine.device, self._machine.download
+        row = layout.padded_channels(a.channels, type_)
+        xs = self._machine.random((self.batch, a.size, a.size, row), type_)
+        launch, ys = self._prepare(type_, direct)
+        launch.run(device, x=device.pointer(xs), y=device.pointer(ys))
+        w = self.w.astype(type_).astype(np.float64)
+        rng = np.random.default_rng(2)
+        positive = checked = 0
+        for n in {0, self.batch // 2, self.batch - 1}:
+            x = download(xs[n]).astype(np.float64)[..., : a.channels]
+            x = np.pad(x, ((pad, pad), (pad, pad), (0, 0)))
+            y = download(ys[n])
+            places = [(0, 0), (a.out - 1, a.out - 1), *rng.integers(a.out, size=(outputs, 2))]
+            for h, v in places:
+                m = int(rng.integers(a.filters))
+                window = x[h * a.stride :, v * a.stride :][: a.kernel, : a.kernel]
+                total = np.abs(window - w[m].transpose(1, 2, 0)).sum()
+                exact = max(float(self.bias[m]) - float(self.scale[m]) * total, 0.0)
+                of_root, of_output = _TOLERANCE[type_]
+                allowed = float(self.scale[m]) * of_root * math.sqrt(self._taps())
+                found = float(y[h, v, m])
+                if not abs(found - exact) <= allowed + of_output * exact:
+                    kernel = "naive kernel" if direct else "kernel"
+                    raise WrongResultError(
+                        f"{' '.join(str(a).split())}, batch {self.batch}, {kernel}, {type_}: "
+                        f"output {(n, m, int(h), int(v))} is {found}, in float64 {exact}"
+                    )
+                positive += exact > 0
+                checked += 1
+        if positive < checked / 8:
+            raise WrongResultError(
+                f"{' '.join(str(a).split())}, {type_}: {positive} of {checked} outputs are not 0: "
+                "too few to compare"
+            )
+
+    def _taps(self) -> int:
+        """Of one output."""
+        return self.layer.channels * self.layer.kernel**2
+
     def _pad(self) -> int:
         return self.layer.kernel // 2
 
     def _ours(self, type_: str, *, force_direct: bool = False) -> Call:
-        xs, launch, y = self._prepare(type_, force_direct)
-        turns = itertools.cycle(xs)
+        a, device = self.layer, self._machine.device
+        row = layout.padded_channels(a.channels, type_)
+        inputs = Inputs(self._machine, (self.batch, a.size, a.size, row), type_)
+        launch, y = self._prepare(type_, force_direct)
 
         def call() -> None:
-            gpu = self._gpu
-            launch.run(gpu, x=gpu.pointer(next(turns)), y=gpu.pointer(y))
+            launch.run(device, x=inputs.next_address(), y=device.pointer(y))
 
         return call
 
-    def _prepare(self, type_: str, force_direct: bool) -> tuple[list[Any], Any, Any]:
-        import cupy
-
-        a = self.layer
+    def _prepare(self, type_: str, force_direct: bool) -> tuple[Launch, Any]:
+        """The launch, and the array for its output."""
+        a, device = self.layer, self._machine.device
         conv = AdderConv(
-            self._gpu,
+            device,
             self.w.astype(type_),
             self.scale,
             self.bias,
@@ -90,89 +173,49 @@ class LayerContenders:
             type_,
             force_direct=force_direct,
         )
-        row = layout.padded_channels(a.channels, type_)
-        shape = (self.batch, a.size, a.size, row)
-        cupy.random.seed(1)
-        xs = [
-            cupy.random.standard_normal(shape, cupy.float32).astype(type_)
-            for _ in range(self._copies)
-        ]
-        out = layout.padded_channels(a.filters, type_)
-        y = cupy.empty((self.batch, a.out, a.out, out), type_)
+        shape = (self.batch, a.out, a.out, layout.padded_channels(a.filters, type_))
         pads = (self._pad(), self._pad())
-        return xs, conv.launch(self.batch, (a.size, a.size), (a.out, a.out), pads), y
+        launch = conv.launch(self.batch, (a.size, a.size), (a.out, a.out), pads)
+        return launch, device.empty(shape, type_)
 
-    def check(self, outputs: int = 64) -> None:
-        """Compares some outputs with float64.
-
-        Raises:
-            AdderError: one is wrong.
-        """
-        a = self.layer
-        rng = np.random.default_rng(2)
-        for type_, direct in (("float32", False), ("float16", False), ("float32", True)):
-            xs, launch, y = self._prepare(type_, direct)
-            launch.run(self._gpu, x=self._gpu.pointer(xs[0]), y=self._gpu.pointer(y))
-            x = self._gpu.download(xs[0]).astype(np.float64)[..., : a.channels]
-            result = self._gpu.download(y).astype(np.float64)
-            w = self.w.astype(type_).astype(np.float64)
-            pad = self._pad()
-            x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-            for _ in range(outputs):
-                n, h, v = rng.integers((self.batch, a.out, a.out))
-                m = rng.integers(a.filters)
-                top, left = h * a.stride, v * a.stride
-                window = x[n, top : top + a.kernel, left : left + a.kernel]
-                taps = np.abs(window - w[m].transpose(1, 2, 0))
-                exact = max(self.bias[m] - float(self.scale[m]) * taps.sum(), 0.0)
-                bound = float(self.scale[m]) * taps.sum() * (2e-5 if type_ == "float32" else 1e-2)
-                if not abs(result[n, h, v, m] - exact) <= bound + 1e-5:
-                    raise AdderError(
-                        f"{a}, batch {self.batch}, {type_}: output {(n, m, h, v)} is "
-                        f"{result[n, h, v, m]}, in float64 {exact}"
-                    )
-
-    def _unfolded_bytes(self) -> int:
-        a = self.layer
-        return self.batch * a.out**2 * (a.channels * a.kernel**2 + a.filters) * 4
-
-    def _images(self, half: bool, last: bool) -> Any:
+    def _images(self, batch: int, *, half: bool, last: bool) -> Any:
+        """Batches for torch that take turns."""
         torch, a = self._torch, self.layer
         dtype = torch.float16 if half else torch.float32
+        size = batch * a.channels * a.size**2 * dtype.itemsize
+        copies = copies_beyond(self._machine.cache_bytes, size)
+        shape = (copies * batch, a.channels, a.size, a.size)
+        images = torch.randn(shape, device=self._machine.torch_device, dtype=dtype)
         layout_ = torch.channels_last if last else torch.contiguous_format
-        shape = (self.batch, a.channels, a.size, a.size)
-        return itertools.cycle(
-            [
-                torch.randn(shape, device="cuda", dtype=dtype).to(memory_format=layout_)
-                for _ in range(self._copies)
-            ]
-        )
+        return itertools.cycle(images.to(memory_format=layout_).split(batch))
 
     def _cdist(self) -> Call:
         torch, a = self._torch, self.layer
-        filters = torch.from_numpy(self.w).cuda().reshape(a.filters, -1)
-        images = self._images(half=False, last=False)
+        filters = torch.from_numpy(self.w).to(self._machine.torch_device).reshape(a.filters, -1)
+        images = self._images(self.cdist_batch, half=False, last=False)
 
-        def call() -> None:
+        def call() -> object:
             columns = torch.nn.functional.unfold(
                 next(images), a.kernel, padding=self._pad(), stride=a.stride
             )
             columns = columns.permute(0, 2, 1).reshape(-1, filters.shape[1])
-            torch.cdist(columns, filters, p=1.0)
+            return torch.cdist(columns, filters, p=1.0)
 
         return call
 
     def _conv(self, half: bool, tf32: bool, last: bool) -> Call:
         torch, a = self._torch, self.layer
-        weight = torch.from_numpy(self.w).cuda()
+        weight = torch.from_numpy(self.w).to(self._machine.torch_device)
         weight = weight.half() if half else weight
         if last:
             weight = weight.to(memory_format=torch.channels_last)
-        images = self._images(half, last)
+        images = self._images(self.batch, half=half, last=last)
 
-        def call() -> None:
+        def call() -> object:
             torch.backends.cudnn.allow_tf32 = tf32
-            torch.nn.functional.conv2d(next(images), weight, stride=a.stride, padding=self._pad())
+            return torch.nn.functional.conv2d(
+                next(images), weight, stride=a.stride, padding=self._pad()
+            )
 
         return call
 
@@ -187,10 +230,30 @@ def best_layouts(seconds: dict[str, list[float]]) -> dict[str, list[float]]:
 
 
 def layer_row(
-    network: str, layer: Layer, batch: int, seconds: dict[str, list[float]], bound: dict[str, float]
+    network: str,
+    layer: Layer,
+    batch: int,
+    seconds: dict[str, list[float]],
+    bound: dict[str, float],
+    cdist_batch: int | None = None,
 ) -> dict[str, Any]:
-    """What the result says of one layer."""
+    """What the result says of one layer.
+
+    Args:
+        network: whose layer it is.
+        layer: which.
+        batch: images at a time.
+        seconds: of each contender.
+        bound: taps per second of the bare inner loop, by type.
+        cdist_batch: images for which torch.cdist was timed, where they were fewer: its time is
+            scaled up.
+    """
     taps = layer.taps * batch
+    cdist_batch = cdist_batch or batch
+    seconds = {
+        name: [value * batch / cdist_batch for value in values] if name == "cdist" else values
+        for name, values in seconds.items()
+    }
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "network": network,
@@ -198,37 +261,45 @@ def layer_row(
         "kernel": layer.kernel,
         "count": layer.count,
         "batch": batch,
+        "cdist_batch": cdist_batch,
         "taps": taps,
         "seconds": {name: summary(values) for name, values in seconds.items()},
-        "share_of_bound": {t: taps / medians[t] / bound[t] for t in ("float32", "float16")},
-        "times_faster_than": {
-            name: medians[name] / medians["float32"] for name in medians if name != "float32"
-        },
+        "taps_per_second": {name: taps / median for name, median in medians.items()},
+        "share_of_bound": {t: taps / medians[t] / bound[t] for t in TYPES},
+        "times_faster_than": _ratios(medians, "float32"),
+        "float16_times_faster_than": _ratios(medians, "float16"),
     }
 
 
-def measure_layers(
-    timer: Timer, bound: dict[str, float], rounds: int, quick: bool, done: Callable[[Any], None]
-) -> None:
-    """Times all layers; each row goes to ``done``."""
-    import cupy
-    import torch
+def _ratios(medians: dict[str, float], ours: str) -> dict[str, float]:
+    return {name: medians[name] / medians[ours] for name in medians if name != ours}
 
-    torch.backends.cudnn.benchmark = True
+
+def measure_layers(
+    machine: Machine,
+    bound: dict[str, float],
+    rounds: int,
+    quick: bool,
+    done: Callable[[Any], None],
+) -> None:
+    """Times all layers; each row goes to ``done``.
+
+    Raises:
+        WrongResultError: a kernel computes something else.
+    """
     print(f"{'layer':31}{'batch':>6}" + "".join(f"{name:>9}" for name in _HEADINGS) + "  of bound")
     for network, batches in BATCHES.items():
         for batch in batches[:1] if quick else batches:
-            layers = adder_layers(network)
-            for layer in layers[:: 4 if quick else 1]:
-                contenders = LayerContenders(layer, batch)
+            for layer in adder_layers(network)[:: 4 if quick else 1]:
+                contenders = LayerContenders(machine, layer, batch)
                 contenders.check()
-                seconds = best_layouts(take_turns(contenders.all(), timer, rounds))
-                row = layer_row(network, layer, batch, seconds, bound)
+                seconds = take_turns(contenders.all(), machine.kernel_timer, rounds)
+                row = layer_row(
+                    network, layer, batch, best_layouts(seconds), bound, contenders.cdist_batch
+                )
                 print(_line(row), flush=True)
                 done(row)
-                del contenders
-                cupy.get_default_memory_pool().free_all_blocks()
-                torch.cuda.empty_cache()
+                machine.release()
 
 
 _HEADINGS = {
@@ -243,11 +314,6 @@ _HEADINGS = {
 
 
 def _line(row: dict[str, Any]) -> str:
-    rates = [
-        f"{row['taps'] / row['seconds'][name]['median'] / 1e12:9.3f}"
-        if name in row["seconds"]
-        else f"{'-':>9}"
-        for name in _HEADINGS.values()
-    ]
-    share = f"{100 * row['share_of_bound']['float32']:7.0f} %"
-    return f"{row['network']} {row['layer']:22}{row['batch']:>6}" + "".join(rates) + share
+    rates = [f"{row['taps_per_second'][name] / 1e12:9.3f}" for name in _HEADINGS.values()]
+    shares = " /".join(f"{100 * row['share_of_bound'][t]:4.0f} %" for t in TYPES)
+    return f"{row['network']} {row['layer']:22}{row['batch']:>6}" + "".join(rates) + f"  {shares}"

@@ -39,15 +39,29 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def _section(result: dict[str, Any]) -> str:
-    bound = ", ".join(f"{r / 1e12:.1f} in {t}" for t, r in result.get("bound", {}).items())
+    quick = ", a quick run" if result.get("quick") else ""
     lines = [
         f"**{result['device']}**, driver {result['driver_and_clocks'].partition(',')[0]}, "
-        f"commit {result['commit'][:12]}, {result['date']}. The bound is {bound} Ttaps/s.",
+        f"commit {result['commit'][:12] or 'unknown'}, {result['date']}{quick}.",
         "",
+    ]
+    if result["layers"]:
+        bound = ", ".join(f"{r / 1e12:.1f} in {t}" for t, r in result["bound"].items())
+        lines[0] += f" The bound is {bound} Ttaps/s."
+        lines += _layers(result["layers"])
+    if result.get("borders"):
+        lines += _borders(result["borders"])
+    if result["networks"]:
+        lines += _networks(result["networks"])
+    return "\n".join(lines)
+
+
+def _layers(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
         "| layer, batch | " + " | ".join(_COLUMNS) + " | of the bound |",
         "| --- |" + " ---: |" * (len(_COLUMNS) + 1),
     ]
-    for row in result["layers"]:
+    for row in rows:
         rates = [
             f"{row['taps'] / row['seconds'][name]['median'] / 1e12:.2f}"
             if name in row["seconds"]
@@ -57,19 +71,37 @@ def _section(result: dict[str, Any]) -> str:
         share = f"{100 * row['share_of_bound']['float32']:.0f} %"
         title = f"{row['network']} {' '.join(row['layer'].split())}, {row['batch']}"
         lines.append(f"| {title} | {' | '.join(rates)} | {share} |")
-    lines += ["", "10¹² taps or multiply-accumulates per second, medians.", ""]
-    if result["networks"]:
-        names = list(result["networks"][0]["seconds"])
-        lines += [
-            "| images/s | standard nodes on | " + " | ".join(names) + " |",
-            "| --- | --- |" + " ---: |" * len(names),
+    return [*lines, "", "10¹² taps or multiply-accumulates per second, medians.", ""]
+
+
+def _borders(rows: list[dict[str, Any]]) -> list[str]:
+    lines = ["| conversion at a chain's border | µs | GB/s |", "| --- | ---: | ---: |"]
+    for row in rows:
+        title = (
+            f"{row['network']}, batch {row['batch']}, {row['direction']}, "
+            f"{' × '.join(map(str, row['shape'][1:]))}, {row['type']}"
+        )
+        micro = f"{row['seconds']['median'] * 1e6:.1f}"
+        lines.append(f"| {title} | {micro} | {row['bytes_per_second'] / 1e9:.0f} |")
+    return [*lines, ""]
+
+
+def _networks(rows: list[dict[str, Any]]) -> list[str]:
+    names = list(dict.fromkeys(name for row in rows for name in row["seconds"]))
+    lines = [
+        "| images/s | standard nodes on | " + " | ".join(names) + " |",
+        "| --- | --- |" + " ---: |" * len(names),
+    ]
+    for row in rows:
+        rates = [
+            f"{row['batch'] / row['seconds'][name]['median']:.0f}"
+            if name in row["seconds"]
+            else "–"
+            for name in names
         ]
-        for row in result["networks"]:
-            rates = [f"{row['batch'] / row['seconds'][name]['median']:.0f}" for name in names]
-            title = f"{row['network']}, batch {row['batch']}"
-            lines.append(f"| {title} | {row['standard_nodes']} | {' | '.join(rates)} |")
-        lines.append("")
-    return "\n".join(lines)
+        title = f"{row['network']}, batch {row['batch']}"
+        lines.append(f"| {title} | {row['standard_nodes']} | {' | '.join(rates)} |")
+    return [*lines, ""]
 
 
 def updated(text: str, results: list[dict[str, Any]]) -> str:
@@ -96,6 +128,11 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     old = document.read_text()
     new = updated(old, results)
     if options.check:
+        if old != new:
+            print(
+                f"{document} is not up to date: run python -m benchmarks.cuda.table",
+                file=sys.stderr,
+            )
         return int(old != new)
     write_atomically(document, new.encode())
     return 0

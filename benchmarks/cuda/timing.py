@@ -20,6 +20,15 @@ extern "C" __global__ void wait(long long cycles) {
 }
 """
 
+_WAIT_CYCLES = 200_000
+"""For Python to queue a call: 100 us at 2 GHz."""
+
+_ATTEMPTS = 4
+_LONG = 0.05
+"""Seconds beside which what Python takes for its part does not count."""
+
+_CLOCK_CYCLES = 1 << 25
+
 
 class Timer(Protocol):
     """Times calls that start work on a GPU."""
@@ -29,39 +38,67 @@ class Timer(Protocol):
 
 
 class EventTimer:
-    """By CUDA events on the null stream, which torch's default stream is too."""
+    """By CUDA events on the null stream, which torch's default stream is too.
 
-    def __init__(self) -> None:
-        import cupy
+    Calls are queued behind a kernel that waits, so that Python's part does not show. Where the wait
+    was over before all calls were queued, they are timed again behind a longer one.
 
-        self._cupy: Any = cupy
-        self._wait = cupy.RawKernel(_WAIT, "wait")
+    Args:
+        cupy: the module.
+    """
+
+    def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
+        self._kernel = cupy.RawKernel(_WAIT, "wait")
 
     def seconds(self, call: Call, times: int) -> float:
-        cupy = self._cupy
-        start, end = cupy.cuda.Event(), cupy.cuda.Event()
-        # Long enough for Python to queue all calls: 100 us each at 2 GHz.
-        self._wait((1,), (1,), (np.int64(200_000 * times),))
+        wait = _WAIT_CYCLES * times
+        for _ in range(_ATTEMPTS):
+            seconds, late = self._queued(call, times, wait)
+            if not late or seconds > _LONG:
+                break
+            wait *= 2
+        return seconds
+
+    def clock(self) -> float:
+        """Cycles per second of a multiprocessor, counted by itself."""
+        self._wait(1)  # compiles it
+        seconds, _ = self._queued(lambda: self._wait(_CLOCK_CYCLES), 1, _WAIT_CYCLES)
+        return _CLOCK_CYCLES / seconds
+
+    def _queued(self, call: Call, times: int, wait: int) -> tuple[float, bool]:
+        """Seconds of the calls, and whether the GPU began before all of them were queued."""
+        cuda = self._cupy.cuda
+        start, end = cuda.Event(), cuda.Event()
+        self._wait(wait)
         start.record()
         for _ in range(times):
             call()
+        late = bool(start.done)
         end.record()
         end.synchronize()
-        return float(cupy.cuda.get_elapsed_time(start, end)) / 1e3
+        return float(cuda.get_elapsed_time(start, end)) / 1e3, late
+
+    def _wait(self, cycles: int) -> None:
+        self._kernel((1,), (1,), (np.int64(cycles),))
 
 
 class WallTimer:
-    """By the clock, from the first call to the GPU's rest."""
+    """By the clock, from the first call to the GPU's rest.
+
+    Args:
+        synchronize: waits for the GPU's rest.
+    """
+
+    def __init__(self, synchronize: Call) -> None:
+        self._synchronize = synchronize
 
     def seconds(self, call: Call, times: int) -> float:
-        import cupy
-
-        device = cupy.cuda.Device()
-        device.synchronize()
+        self._synchronize()
         start = time.perf_counter()
         for _ in range(times):
             call()
-        device.synchronize()
+        self._synchronize()
         return time.perf_counter() - start
 
 

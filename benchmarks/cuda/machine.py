@@ -1,0 +1,121 @@
+"""The GPU as the benchmark uses it: the one thing that a test replaces to run all the rest."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adder_onnx.kernels.cuda.bound import measure
+from adder_onnx.kernels.cuda.device import Device
+from adder_onnx.runtime.gpu import CupyGpu
+from benchmarks.cuda.timing import EventTimer, Timer, WallTimer
+
+__all__ = ["CudaMachine", "Inputs", "Machine", "copies_beyond"]
+
+
+class Machine(Protocol):
+    """A GPU, its memory, and clocks for what it does.
+
+    Attributes:
+        session_device: as `adder_onnx.InferenceSession` takes it.
+        torch_device: as torch names it.
+        cache_bytes: of the L2 cache.
+        kernel_timer: for what the GPU does.
+        wall_timer: for what a caller waits for.
+    """
+
+    session_device: str
+    torch_device: str
+    cache_bytes: int
+    kernel_timer: Timer
+    wall_timer: Timer
+
+    @property
+    def device(self) -> Device:
+        """Launches our kernels."""
+
+    def random(self, shape: Sequence[int], type_: str) -> Any:
+        """An array of `device` with standard normal values."""
+
+    def download(self, array: Any) -> NDArray[Any]:
+        """A NumPy array with the values of one of `device`."""
+
+    def bound(self, type_: str) -> float:
+        """Taps per second of the bare inner loop."""
+
+    def sm_clock(self) -> float:
+        """Cycles per second of a multiprocessor."""
+
+    def release(self) -> None:
+        """Gives unused memory back to the GPU."""
+
+
+class CudaMachine:
+    """The first GPU, through CuPy and torch, both on the null stream."""
+
+    session_device = "cuda"
+    torch_device = "cuda"
+
+    def __init__(self) -> None:
+        import cupy
+        import torch
+
+        self._cupy: Any = cupy
+        self._torch: Any = torch
+        self.device = CupyGpu(0)
+        runtime = cupy.cuda.runtime
+        self.cache_bytes = int(runtime.deviceGetAttribute(runtime.cudaDevAttrL2CacheSize, 0))
+        self._events = EventTimer(cupy)
+        self.kernel_timer: Timer = self._events
+        self.wall_timer: Timer = WallTimer(cupy.cuda.Device(0).synchronize)
+        torch.backends.cudnn.benchmark = True
+
+    def random(self, shape: Sequence[int], type_: str) -> Any:
+        dtype = getattr(self._torch, type_)
+        return self.device.adopt(self._torch.randn(*shape, dtype=dtype, device="cuda"))
+
+    def download(self, array: Any) -> NDArray[Any]:
+        return self.device.download(array)
+
+    def bound(self, type_: str) -> float:
+        return measure(type_)
+
+    def sm_clock(self) -> float:
+        return self._events.clock()
+
+    def release(self) -> None:
+        self._cupy.get_default_memory_pool().free_all_blocks()
+        self._torch.cuda.empty_cache()
+
+
+def copies_beyond(cache_bytes: int, size: int) -> int:
+    """How many arrays of ``size`` bytes are together more than twice the cache."""
+    return max(2 * cache_bytes // size + 1, 2)
+
+
+class Inputs:
+    """Random arrays of one shape that take turns, so many that none stays in the L2 cache.
+
+    Args:
+        machine: where.
+        shape: of one of them.
+        type_: ``float32`` or ``float16``.
+
+    Attributes:
+        arrays: all of them, along the first axis.
+    """
+
+    def __init__(self, machine: Machine, shape: Sequence[int], type_: str) -> None:
+        size = int(np.prod(shape)) * np.dtype(type_).itemsize
+        copies = copies_beyond(machine.cache_bytes, size)
+        self.arrays = machine.random((copies, *shape), type_)
+        first = machine.device.pointer(self.arrays)
+        self._turns = itertools.cycle(first + i * size for i in range(copies))
+
+    def next_address(self) -> int:
+        """Where the next one begins."""
+        return next(self._turns)
