@@ -102,6 +102,22 @@ def test_counts_of_standard_nodes(
     assert found == expected
 
 
+def test_an_integer_adder_layer() -> None:
+    from tests.test_ops_qlinear import make_case
+
+    for residual, epilogue in ((False, (2, 1)), (True, (4, 2))):
+        model, _ = make_case(0, {}, residual=residual, clip_min=0.0, bits=8)
+        (found,) = inspect_model(model.SerializeToString()).nodes
+        outputs = 2 * 6 * 5 * 7
+        taps = outputs * 6 * 6
+        assert found.cost.operations == Operations(
+            taps=taps,
+            adds=2 * taps + epilogue[0] * outputs,
+            multiplications=epilogue[1] * outputs,
+            other=5 * outputs,
+        )
+
+
 def test_matrix_products() -> None:
     model = make_model(
         [

@@ -140,7 +140,7 @@ def test_body_defaults_are_those_of_the_schema() -> None:
         for name, a in schema.attributes.items()
         if a.default_value.name
     }
-    (body,) = function_bodies(18)
+    body, _ = function_bodies(18)
     of_body = {a.name: helper.get_attribute_value(a) for a in body.attribute_proto}
     assert of_body == of_schema
     assert set(of_body) | set(body.attribute) == set(schema.attributes)

@@ -3,6 +3,7 @@
 An operation is counted once per element that it produces, as one scalar operation:
 
 * AdderConv: a tap, and two additions per tap (a difference, a sum; the absolute value is a bit).
+  QLinearAdderConv: the same, and its epilogue per element.
 * Convolution, MatMul, Gemm: a multiplication and an addition per multiply-accumulate, and an
   addition per output for a bias.
 * BatchNormalization in inference: a multiplication and an addition per element, its parameters
@@ -178,6 +179,20 @@ def _adder_conv(node: ir.Node, inputs: list[Shape | None], output: Shape) -> Ope
     return Operations(taps=taps, adds=2 * taps)
 
 
+def _qlinear_adder_conv(
+    node: ir.Node, inputs: list[Shape | None], output: Shape
+) -> Operations | None:
+    """The taps; then a scale, a bias and the residual, a bound, and the rounding of a quotient."""
+    found = _adder_conv(node, inputs, output)
+    size = _size(output)
+    z = inputs[6]
+    if found is None or z is None:
+        return None
+    adds = 4 * size if z else 2 * size  # Z less its zero point and its addition among them
+    multiplications = 2 * size if z else size
+    return found + Operations(adds=adds, multiplications=multiplications, other=5 * size)
+
+
 def _macs(macs: int, outputs: int, has_bias: bool) -> Operations:
     return Operations(macs=macs, adds=macs + outputs * has_bias, multiplications=macs)
 
@@ -264,6 +279,7 @@ _ONE_OTHER = (
 
 _RULES: dict[str, _Rule] = {
     f"{DOMAIN}.AdderConv": _adder_conv,
+    f"{DOMAIN}.QLinearAdderConv": _qlinear_adder_conv,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,

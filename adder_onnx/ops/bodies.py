@@ -10,11 +10,13 @@ from opset 19 on.
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Collection
 
 import onnx
 import onnx.parser
 
-from adder_onnx.ops.domain import DOMAIN
+from adder_onnx.ops.domain import DOMAIN, VERSION
 
 __all__ = ["MIN_OPSET", "function_bodies"]
 
@@ -129,17 +131,70 @@ AdderConv
 }
 """
 
+# Arithmetic is float32, step by step, each rounded; onnxruntime does not contract it. The sum is
+# that of AdderConv, whose body adds up in double: exact for these integers. Both operands are less
+# the zero point, so that AdderConv's padding with zeros is padding with the zero point.
+_QLINEAR_ADDER_CONV = """
+<domain: "DOMAIN", opset_import: ["" : OPSET, "DOMAIN" : VERSION],
+ doc_string: "Quantized AdderConv with scale, bias, residual and activation">
+QLinearAdderConv
+<kernel_shape, auto_pad: string = "NOTSET", bits: int = 8, clip_min: float = 0.0,
+ dilations: ints = [1, 1], group: int = 1, pads: ints = [0, 0, 0, 0], strides: ints = [1, 1]>
+(X, W, x_scale, x_zero_point, scale, bias, Z, z_scale, z_zero_point, y_scale, y_zero_point) => (Y)
+{
+    float_x = Cast <to: int = 1> (X)
+    float_w = Cast <to: int = 1> (W)
+    float_x_zero = Cast <to: int = 1> (x_zero_point)
+    shifted_x = Sub (float_x, float_x_zero)
+    shifted_w = Sub (float_w, float_x_zero)
+    minus_sum = DOMAIN.AdderConv
+        <auto_pad: string = @auto_pad, dilations: ints = @dilations, group: int = @group,
+         kernel_shape: ints = @kernel_shape, pads: ints = @pads, strides: ints = @strides>
+        (shifted_x, shifted_w)
+    axes = Constant <value_ints: ints = [1, 2]> ()
+    factor = Mul (x_scale, scale)
+    factor_of_filter = Unsqueeze (factor, axes)
+    bias_of_filter = Unsqueeze (bias, axes)
+    scaled = Mul (minus_sum, factor_of_filter)
+    biased = Add (scaled, bias_of_filter)
+    float_z = Cast <to: int = 1> (Z)
+    float_z_zero = Cast <to: int = 1> (z_zero_point)
+    shifted_z = Sub (float_z, float_z_zero)
+    residual = Mul (shifted_z, z_scale)
+    sum = Add (biased, residual)
+    lowest = Constant <value_float: float = @clip_min> ()
+    activated = Max (sum, lowest)
+    quotient = Div (activated, y_scale)
+    rounded = Round (quotient)
+    float_y_zero = Cast <to: int = 1> (y_zero_point)
+    moved = Add (rounded, float_y_zero)
+    int_bits = Constant <value_int: int = @bits> ()
+    float_bits = Cast <to: int = 1> (int_bits)
+    two = Constant <value_float: float = 2.0> ()
+    one = Constant <value_float: float = 1.0> ()
+    none = Constant <value_float: float = 0.0> ()
+    levels = Pow (two, float_bits)
+    highest = Sub (levels, one)
+    above = Max (moved, none)
+    between = Min (above, highest)
+    Y = Cast <to: int = 2> (between)
+}
+"""
+
 
 @functools.cache
 def _parse(text: str) -> onnx.FunctionProto:
     return onnx.parser.parse_function(text)
 
 
-def function_bodies(opset: int) -> list[onnx.FunctionProto]:
+def function_bodies(
+    opset: int, names: Collection[str] = ("AdderConv", "QLinearAdderConv")
+) -> list[onnx.FunctionProto]:
     """The operators' bodies for a model that imports ``opset`` of the standard operators.
 
     Args:
         opset: version of the default domain in the model; a local function must import the same.
+        names: of the operators; QLinearAdderConv's body uses AdderConv.
 
     Returns:
         One FunctionProto per operator, each a fresh copy.
@@ -149,6 +204,14 @@ def function_bodies(opset: int) -> list[onnx.FunctionProto]:
     """
     if opset < MIN_OPSET:
         raise ValueError(f"the bodies need opset {MIN_OPSET} or later, not {opset}")
-    copy = onnx.FunctionProto()
-    copy.CopyFrom(_parse(_ADDER_CONV.replace("DOMAIN", DOMAIN).replace("OPSET", str(opset))))
-    return [copy]
+    bodies = []
+    for template in (_ADDER_CONV, _QLINEAR_ADDER_CONV):
+        text = template.replace("DOMAIN", DOMAIN).replace("VERSION", str(VERSION))
+        body = onnx.FunctionProto()
+        body.CopyFrom(_parse(text.replace("OPSET", str(opset))))
+        for attribute in body.attribute_proto:
+            if attribute.name == "clip_min":
+                attribute.f = -math.inf  # which the language of the text cannot say
+        if body.name in names:
+            bodies.append(body)
+    return bodies

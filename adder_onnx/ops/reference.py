@@ -11,7 +11,7 @@ from onnx.reference.op_run import OpRun
 from adder_onnx.ops.conv_attributes import ConvAttributes
 from adder_onnx.ops.domain import DOMAIN
 
-__all__ = ["AdderConv", "adder_conv"]
+__all__ = ["AdderConv", "QLinearAdderConv", "adder_conv", "qlinear_adder_conv"]
 
 
 def adder_conv(
@@ -50,6 +50,60 @@ def adder_conv(
     return y
 
 
+def qlinear_adder_conv(
+    x: NDArray[np.uint8],
+    w: NDArray[np.uint8],
+    x_scale: Any,
+    x_zero_point: Any,
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    z: NDArray[np.uint8],
+    z_scale: Any,
+    z_zero_point: Any,
+    y_scale: Any,
+    y_zero_point: Any,
+    attributes: ConvAttributes | None = None,
+    *,
+    clip_min: float = -np.inf,
+    bits: int = 8,
+) -> NDArray[np.uint8]:
+    """QLinearAdderConv from its definition: the schema's text, step by step in float32.
+
+    Args:
+        x: (N, C, H, W).
+        w: (M, C/group, kH, kW).
+        x_scale: float32 scalar, of x and w.
+        x_zero_point: uint8 scalar, of x and w.
+        scale: (M,), of the sum.
+        bias: (M,), added to it.
+        z: the residual, (N, M, oH, oW), or a scalar zero.
+        z_scale: float32 scalar, of z.
+        z_zero_point: uint8 scalar, of z.
+        y_scale: float32 scalar, of the result.
+        y_zero_point: uint8 scalar, of the result.
+        attributes: as for `adder_conv`.
+        clip_min: lower bound of the activation, -inf or 0.
+        bits: the result is at most 2**bits - 1.
+
+    Returns:
+        (N, M, oH, oW).
+
+    Raises:
+        ModelError: the shapes contradict each other or the kernel exceeds the padded image.
+    """
+    zero = int(x_zero_point)
+    # Integers, which float64 adds up exactly.
+    minus_sum = adder_conv(x.astype(np.int16) - zero, w.astype(np.int16) - zero, attributes)
+    value = minus_sum.astype(np.float32) * (np.float32(x_scale) * scale)[:, None, None]
+    value = value + bias[:, None, None]
+    shifted_z = z.astype(np.float32) - np.float32(z_zero_point)
+    value = value + shifted_z * np.float32(z_scale)
+    value = np.maximum(value, np.float32(clip_min))
+    rounded = np.rint(value / np.float32(y_scale)) + np.float32(y_zero_point)
+    y: NDArray[np.uint8] = np.clip(rounded, 0, 2**bits - 1).astype(np.uint8)
+    return y
+
+
 class AdderConv(OpRun):
     """AdderConv for ``onnx.reference.ReferenceEvaluator(model, new_ops=[AdderConv])``."""
 
@@ -58,3 +112,15 @@ class AdderConv(OpRun):
     def _run(self, x: NDArray[Any], w: NDArray[Any], **attributes: Any) -> tuple[NDArray[Any]]:
         given = {name: value for name, value in attributes.items() if value is not None}
         return (adder_conv(x, w, ConvAttributes.from_mapping(given)).astype(x.dtype),)
+
+
+class QLinearAdderConv(OpRun):
+    """QLinearAdderConv for ``onnx.reference.ReferenceEvaluator(model, new_ops=[…])``."""
+
+    op_domain = DOMAIN
+
+    def _run(self, *inputs: NDArray[Any], **attributes: Any) -> tuple[NDArray[Any]]:
+        given = {name: value for name, value in attributes.items() if value is not None}
+        own = {name: given.pop(name) for name in ("clip_min", "bits") if name in given}
+        arguments: tuple[Any, ...] = (*inputs, ConvAttributes.from_mapping(given))
+        return (qlinear_adder_conv(*arguments, **own),)

@@ -6,6 +6,7 @@ know the operators. A file needs none of it: it carries each operator's function
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import onnx
@@ -15,7 +16,7 @@ from adder_onnx.errors import ModelError
 from adder_onnx.ops.conv_attributes import ConvAttributes
 from adder_onnx.ops.domain import DOMAIN, VERSION
 
-__all__ = ["ADDER_CONV", "register_schemas"]
+__all__ = ["ADDER_CONV", "QLINEAR_ADDER_CONV", "register_schemas"]
 
 _DOC = """
 Adder convolution (Chen et al., CVPR 2020, equation 2): the negated L1 distance between every
@@ -33,7 +34,10 @@ def _attribute(name: str, default: Any, description: str) -> OpSchema.Attribute:
 
 
 def _read_attributes(ctx: Any) -> dict[str, Any]:
-    names = ("strides", "pads", "dilations", "group", "auto_pad", "kernel_shape")
+    names = (
+        *("strides", "pads", "dilations", "group", "auto_pad", "kernel_shape"),
+        *("bits", "clip_min"),
+    )
     found = ((name, ctx.get_attribute(name)) for name in names)
     return {name: onnx.helper.get_attribute_value(a) for name, a in found if a is not None}
 
@@ -47,10 +51,26 @@ def _dims(tensor: onnx.TypeProto.Tensor) -> list[int | str | None] | None:
     ]
 
 
+_QLINEAR_DOC = """
+AdderConv on quantized tensors, with what follows it in a network. X and W share one scale and one
+zero point, since |x - w| is not linear; padding is with the zero point. Arithmetic is float32, each
+step rounded, to nearest and to even:
+
+    acc = sum over c,i,j of |X - W|, an integer
+    v   = acc * (-x_scale * scale[m]) + bias[m]
+    v   = v + (Z - z_zero_point) * z_scale
+    v   = max(v, clip_min)
+    Y   = min(max(round(v / y_scale) + y_zero_point, 0), 2^bits - 1)
+
+Where nothing is added, Z is a scalar zero.
+"""
+
+
 def _infer_adder_conv(ctx: Any) -> None:
     """Type and shape inference: the output's type is X's, its shape that of ONNX ``Conv``.
 
-    Beyond that, a symbolic height or width that the operator keeps stays the same symbol.
+    Beyond that, a symbolic height or width that the operator keeps stays the same symbol. It serves
+    QLinearAdderConv as well.
     """
     x_type, w_type = ctx.get_input_type(0), ctx.get_input_type(1)
     if x_type is None:
@@ -61,6 +81,7 @@ def _infer_adder_conv(ctx: Any) -> None:
     w = None if w_type is None else _dims(w_type.tensor_type)
     values = _read_attributes(ctx)
     try:
+        _check_quantization(values)
         attributes = ConvAttributes.from_mapping(values)
         for name, dims in (("X", x), ("W", w)):
             if dims is not None and len(dims) != 4:
@@ -88,10 +109,32 @@ def _infer_adder_conv(ctx: Any) -> None:
                 elif dim is not None:
                     proto.dim_param = dim
     except ModelError as error:
-        raise onnx.shape_inference.InferenceError(
-            f"AdderConv {ctx.get_display_name()}: {error}"
-        ) from error
+        raise onnx.shape_inference.InferenceError(f"{ctx.get_display_name()}: {error}") from error
     ctx.set_output_type(0, y_type)
+
+
+def _conv_attributes() -> list[OpSchema.Attribute]:
+    return [
+        _attribute("auto_pad", "NOTSET", "NOTSET, SAME_UPPER, SAME_LOWER or VALID."),
+        _attribute("dilations", [1, 1], "Dilation along height and width."),
+        _attribute("group", 1, "Number of groups of channels."),
+        OpSchema.Attribute(
+            "kernel_shape",
+            OpSchema.AttrType.INTS,
+            "Height and width of W; read from W where absent.",
+            required=False,
+        ),
+        _attribute("pads", [0, 0, 0, 0], "Zeros added at top, left, bottom, right."),
+        _attribute("strides", [1, 1], "Stride along height and width."),
+    ]
+
+
+def _check_quantization(values: dict[str, Any]) -> None:
+    bits, clip_min = values.get("bits", 8), values.get("clip_min", -math.inf)
+    if not 2 <= bits <= 8:
+        raise ModelError(f"attribute bits is {bits}; expected 2 to 8")
+    if clip_min not in (-math.inf, 0):
+        raise ModelError(f"attribute clip_min is {clip_min}; expected -inf or 0")
 
 
 def _make_adder_conv() -> OpSchema:
@@ -112,18 +155,40 @@ def _make_adder_conv() -> OpSchema:
                 "Floating-point tensors.",
             )
         ],
+        attributes=_conv_attributes(),
+    )
+    schema.set_type_and_shape_inference_function(_infer_adder_conv)
+    return schema
+
+
+def _make_qlinear_adder_conv() -> OpSchema:
+    schema = OpSchema(
+        "QLinearAdderConv",
+        DOMAIN,
+        VERSION,
+        doc=_QLINEAR_DOC,
+        inputs=[
+            OpSchema.FormalParameter("X", "Q", "Input, (N, C, H, W)."),
+            OpSchema.FormalParameter("W", "Q", "Filters, (M, C/group, kH, kW)."),
+            OpSchema.FormalParameter("x_scale", "F", "Of X and W, scalar."),
+            OpSchema.FormalParameter("x_zero_point", "Q", "Of X and W, scalar."),
+            OpSchema.FormalParameter("scale", "F", "Of the sum, (M)."),
+            OpSchema.FormalParameter("bias", "F", "Added to it, (M)."),
+            OpSchema.FormalParameter("Z", "Q", "Residual, (N, M, oH, oW), or a scalar zero."),
+            OpSchema.FormalParameter("z_scale", "F", "Of Z, scalar."),
+            OpSchema.FormalParameter("z_zero_point", "Q", "Of Z, scalar."),
+            OpSchema.FormalParameter("y_scale", "F", "Of Y, scalar."),
+            OpSchema.FormalParameter("y_zero_point", "Q", "Of Y, scalar."),
+        ],
+        outputs=[OpSchema.FormalParameter("Y", "Q", "Output, (N, M, oH, oW).")],
+        type_constraints=[
+            ("Q", ["tensor(uint8)"], "Quantized tensors."),
+            ("F", ["tensor(float)"], "Scales and biases."),
+        ],
         attributes=[
-            _attribute("auto_pad", "NOTSET", "NOTSET, SAME_UPPER, SAME_LOWER or VALID."),
-            _attribute("dilations", [1, 1], "Dilation along height and width."),
-            _attribute("group", 1, "Number of groups of channels."),
-            OpSchema.Attribute(
-                "kernel_shape",
-                OpSchema.AttrType.INTS,
-                "Height and width of W; read from W where absent.",
-                required=False,
-            ),
-            _attribute("pads", [0, 0, 0, 0], "Zeros added at top, left, bottom, right."),
-            _attribute("strides", [1, 1], "Stride along height and width."),
+            *_conv_attributes(),
+            _attribute("bits", 8, "Y is at most 2^bits - 1; 2 to 8."),
+            _attribute("clip_min", -math.inf, "Lower bound of the activation: -inf or 0."),
         ],
     )
     schema.set_type_and_shape_inference_function(_infer_adder_conv)
@@ -131,9 +196,11 @@ def _make_adder_conv() -> OpSchema:
 
 
 ADDER_CONV = _make_adder_conv()
+QLINEAR_ADDER_CONV = _make_qlinear_adder_conv()
 
 
 def register_schemas() -> None:
     """Adds the operators to ``onnx.defs`` where they are not there yet; may be called again."""
-    if not onnx.defs.has("AdderConv", DOMAIN):
-        onnx.defs.register_schema(ADDER_CONV)
+    for schema in (ADDER_CONV, QLINEAR_ADDER_CONV):
+        if not onnx.defs.has(schema.name, DOMAIN):
+            onnx.defs.register_schema(schema)

@@ -1,0 +1,177 @@
+"""``adder-quantize``: from a float model to integer adder nodes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adder_onnx.cli._command import (
+    make_parser,
+    non_negative,
+    positive,
+    progress_bar,
+    run_command,
+    write_json,
+)
+from adder_onnx.errors import AdderError
+from adder_onnx.evaluation import FORMATS, SPLITS, Dataset, open_dataset
+from adder_onnx.evaluation.classifier import Classifier
+from adder_onnx.evaluation.inference import load_inputs
+from adder_onnx.files import check_writable, write_atomically
+from adder_onnx.graph.loading import read_model
+from adder_onnx.quantization import Quantized, quantize
+from adder_onnx.quantization.ranges import CALIBRATIONS
+from adder_onnx.runtime import InferenceSession
+
+__all__ = ["main"]
+
+_BATCH_SIZE = 16
+
+_EXAMPLES = """\
+  adder-quantize resnet20.onnx resnet20_int8.onnx --data cifar-10-python.tar.gz
+  adder-quantize resnet20.onnx resnet20_int4.onnx --data cifar-10-batches-py --bits 4
+  adder-quantize resnet50.onnx resnet50_int8.onnx --data imagenet --split train --samples 256
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = make_parser(
+        "adder-quantize",
+        "Turns the adder nodes of a float model into integer ones, by ranges found on images.",
+        _EXAMPLES,
+    )
+    parser.add_argument("model", metavar="MODEL.onnx", type=Path)
+    parser.add_argument("output", metavar="OUTPUT.onnx", type=Path)
+    parser.add_argument(
+        "--data", metavar="PATH", type=Path, required=True, help="images, as for adder-run"
+    )
+    parser.add_argument("--bits", metavar="N", type=int, default=8, help="2 to 8 (8)")
+    parser.add_argument(
+        "--samples", metavar="N", type=positive, default=128, help="images that are used (128)"
+    )
+    parser.add_argument(
+        "--seed", metavar="N", type=non_negative, default=0, help="of their choice (0)"
+    )
+    parser.add_argument("--first", action="store_true", help="take the first images instead")
+    parser.add_argument(
+        "--skip", metavar="N", type=non_negative, default=0, help="leave out the first N images"
+    )
+    parser.add_argument(
+        "--calibration", choices=CALIBRATIONS, default="mse", help="how ranges are chosen (mse)"
+    )
+    parser.add_argument(
+        "--percentile", metavar="P", type=float, default=99.9, help="for percentile (99.9)"
+    )
+    parser.add_argument(
+        "--exclude",
+        metavar="NODE",
+        action="append",
+        default=[],
+        help="an adder node that stays float; may be repeated",
+    )
+    parser.add_argument("--format", choices=FORMATS, default="auto", help="of the data (auto)")
+    parser.add_argument(
+        "--split", choices=SPLITS, default="auto", help="of the data (test or val, if there is one)"
+    )
+    parser.add_argument("--threads", metavar="N", type=positive, help="(all available cores)")
+    return run_command(parser, _run, argv)
+
+
+def _run(options: argparse.Namespace) -> None:
+    check_writable(options.output)
+    if options.output.exists() and options.output.resolve() == options.model.resolve():
+        raise AdderError(f"{options.output} would replace the float model: choose another name")
+    proto = read_model(options.model)
+    model = Classifier(InferenceSession(options.model, threads=options.threads))
+    dataset = _choose(options, model)
+    with progress_bar("calibration", -(-dataset.images // _BATCH_SIZE)) as advance:
+        result = quantize(
+            proto,
+            _feeds(dataset, model),
+            bits=options.bits,
+            calibration=options.calibration,
+            percentile=options.percentile,
+            exclude=options.exclude,
+            threads=options.threads,
+            progress=advance,
+        )
+    data = result.model.SerializeToString()
+    write_atomically(options.output, data)
+    summary = _summary(options, result, len(data), dataset.images)
+    if options.json:
+        write_json(options.json, summary)
+    if options.json != "-":
+        print(*_lines(summary), sep="\n")
+
+
+def _choose(options: argparse.Namespace, model: Classifier) -> Dataset:
+    """The images that ranges are found on."""
+    dataset = open_dataset(options.data, options.format, options.split, model.inputs)
+    if not dataset.arrays:
+        model.check_takes_images()
+    dataset = dataset.skip(options.skip)
+    if options.first:
+        return dataset.first(options.samples)
+    order = np.random.default_rng(options.seed).permutation(dataset.images)
+    return dataset.select(np.sort(order[: options.samples]))
+
+
+def _feeds(dataset: Dataset, model: Classifier) -> Iterator[dict[str, Any]]:
+    size = model.batch_size or _BATCH_SIZE
+    preprocessing = model.preprocessing()
+    for start in range(0, dataset.images, size):
+        samples = [
+            load_inputs(dataset, i, preprocessing)
+            for i in range(start, min(start + size, dataset.images))
+        ]
+        if model.batch_size is not None:
+            samples += [samples[-1]] * (size - len(samples))
+        yield {
+            name: np.stack(values)
+            for name, values in zip(model.inputs, zip(*samples, strict=True), strict=True)
+        }
+
+
+def _summary(
+    options: argparse.Namespace, result: Quantized, size: int, images: int
+) -> dict[str, Any]:
+    return {
+        "model": str(options.model),
+        "output": str(options.output),
+        "bits": options.bits,
+        "calibration": options.calibration,
+        "samples": images,
+        "bytes_before": options.model.stat().st_size,
+        "bytes_after": size,
+        "nodes": [
+            {"name": n.name, "low": n.low, "high": n.high, "clamped": n.clamped}
+            for n in result.nodes
+        ],
+        "left": list(result.left),
+    }
+
+
+def _lines(summary: dict[str, Any]) -> list[str]:
+    width = max((len(node["name"]) for node in summary["nodes"]), default=4)
+    lines = [f"{'node':{width}}  {'range':>22}  clamped weights"]
+    lines += [
+        f"{node['name']:{width}}  {node['low']:10.4g} … {node['high']:9.4g}  "
+        f"{100 * node['clamped']:13.1f} %"
+        for node in summary["nodes"]
+    ]
+    before, after = summary["bytes_before"], summary["bytes_after"]
+    lines.append(
+        f"{summary['output']}: {len(summary['nodes'])} nodes of {summary['bits']} bits, "
+        f"{len(summary['left'])} left in float; {after:,} bytes, {after / before:.2f} of {before:,}"
+    )
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

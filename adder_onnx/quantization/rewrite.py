@@ -1,0 +1,207 @@
+"""Rewriting a graph with fused adder nodes to integer nodes.
+
+Every adder node that is quantized becomes a QLinearAdderConv. Only uint8 tensors pass between
+these. A float value that enters one is clipped to its range and quantized; where a float follows,
+an integer value is dequantized. A scale belongs to a value: all who take it use the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from adder_onnx.graph.adder_node import AdderNode, adder_node, is_adder_node
+from adder_onnx.ops import DOMAIN
+from adder_onnx.quantization.ranges import Histogram, Quantization
+from adder_onnx.quantization.weights import QuantizedWeights, quantize_weights
+
+__all__ = ["NodeSummary", "can_be_quantized", "rewrite"]
+
+
+@dataclass(frozen=True)
+class NodeSummary:
+    """What became of an adder node.
+
+    Attributes:
+        name: of the node.
+        low: the least input value that an integer stands for.
+        high: the greatest one.
+        clamped: share of the weights that lay outside of that range.
+    """
+
+    name: str
+    low: float
+    high: float
+    clamped: float
+
+
+def can_be_quantized(node: AdderNode) -> bool:
+    """Whether there is an integer node for it: constant float32 filters, no bound above."""
+    return (
+        node.type == "float32"
+        and not isinstance(node.weight, str)
+        and node.clip_max == float("inf")
+        and node.clip_min in (0.0, float("-inf"))
+    )
+
+
+def rewrite(
+    graph: ir.Graph,
+    quantizations: Mapping[str, Quantization],
+    histograms: Mapping[str, Histogram],
+    nodes: Collection[str],
+) -> list[NodeSummary]:
+    """Replaces adder nodes in a graph whose epilogues are fused.
+
+    Args:
+        graph: is changed.
+        quantizations: of the values that enter and leave the nodes, by name.
+        histograms: of the same values.
+        nodes: names of the adder nodes that are replaced.
+    """
+    writer = _Writer(graph, quantizations)
+    summaries = []
+    for node in list(graph):
+        if is_adder_node(node) and node.name in nodes:
+            summaries.append(_replace(writer, node, quantizations, histograms))
+    return summaries
+
+
+def _replace(
+    writer: _Writer,
+    node: ir.Node,
+    quantizations: Mapping[str, Quantization],
+    histograms: Mapping[str, Histogram],
+) -> NodeSummary:
+    plain = adder_node(node)
+    assert not isinstance(plain.weight, str)
+    x, y = quantizations[plain.x], quantizations[plain.y]
+    packed = quantize_weights(plain.weight, plain.attributes.group, x, histograms[plain.x])
+    bias = plain.bias.astype(np.float64) - plain.scale.astype(np.float64) * packed.constant
+    writer.replace(node, plain, packed, bias.astype(np.float32), y)
+    return NodeSummary(plain.name, x.low, x.high, packed.clamped)
+
+
+class _Writer:
+    """Puts integer nodes, and conversions where they are needed, into a graph."""
+
+    def __init__(self, graph: ir.Graph, quantizations: Mapping[str, Quantization]) -> None:
+        self._graph = graph
+        self._quantizations = quantizations
+        self._integers: dict[ir.Value, ir.Value] = {}
+        self._constants: dict[tuple[str, str], ir.Value] = {}
+        self._count = 0
+
+    def replace(
+        self,
+        node: ir.Node,
+        plain: AdderNode,
+        packed: QuantizedWeights,
+        bias: NDArray[np.float32],
+        y: Quantization,
+    ) -> None:
+        """Puts a QLinearAdderConv in the place of an adder node."""
+        name = plain.name
+        x_value, z_value = node.inputs[0], None
+        assert x_value is not None
+        inputs = [self._integer(node, x_value), self._constant(f"{name}.weight", packed.integers)]
+        inputs += self._parameters(plain.x)
+        inputs += [
+            self._constant(f"{name}.scale", plain.scale),
+            self._constant(f"{name}.bias", bias),
+        ]
+        if plain.residual is None:
+            inputs += [
+                self._constant("no_residual", np.uint8(0)),
+                self._constant("no_residual_scale", np.float32(1)),
+                self._constant("no_residual_zero_point", np.uint8(0)),
+            ]
+        else:
+            z_value = node.inputs[2]
+            assert z_value is not None
+            inputs += [self._integer(node, z_value), *self._parameters(plain.residual)]
+        inputs += self._parameters(plain.y)
+        a = plain.attributes
+        attributes: dict[str, Any] = {
+            "auto_pad": a.auto_pad,
+            "bits": y.bits,
+            "clip_min": float(plain.clip_min),
+            "dilations": list(a.dilations),
+            "group": a.group,
+            "kernel_shape": list(packed.integers.shape[2:]),
+            "pads": list(a.pads),
+            "strides": list(a.strides),
+        }
+        if a.auto_pad != "NOTSET":
+            del attributes["pads"]
+        output = node.outputs[0]
+        integer = ir.node(
+            "QLinearAdderConv", inputs, attributes, domain=DOMAIN, num_outputs=1, name=name
+        )
+        result = integer.outputs[0]
+        result.name = f"{output.name}_quantized"
+        result.dtype, result.shape = ir.DataType.UINT8, output.shape
+        self._graph.insert_after(node, integer)
+        self._integers[output] = result
+        back = self._node("DequantizeLinear", [result, *self._parameters(plain.y)], plain.y)
+        self._graph.insert_after(integer, back)
+        name_of_output, shape, type_ = output.name, output.shape, output.type
+        ir.convenience.replace_all_uses_with(output, back.outputs[0], replace_graph_outputs=True)
+        self._integers[back.outputs[0]] = result
+        self._graph.remove(node, safe=True)
+        back.outputs[0].name, back.outputs[0].shape, back.outputs[0].type = (
+            name_of_output,
+            shape,
+            type_,
+        )
+
+    def _integer(self, before: ir.Node, value: ir.Value) -> ir.Value:
+        """The integers of a float value; quantizes it where nobody has."""
+        if value in self._integers:
+            return self._integers[value]
+        assert value.name
+        q = self._quantizations[value.name]
+        low = self._constant(f"{value.name}_low", np.float32(q.low))
+        high = self._constant(f"{value.name}_high", np.float32(q.high))
+        clip = self._node("Clip", [value, low, high], value.name)
+        integers = self._node(
+            "QuantizeLinear", [clip.outputs[0], *self._parameters(value.name)], value.name
+        )
+        for node in (clip, integers):
+            node.outputs[0].name = f"{node.name}_output"
+            node.outputs[0].shape = value.shape
+            self._graph.insert_before(before, node)
+        clip.outputs[0].dtype = ir.DataType.FLOAT
+        integers.outputs[0].dtype = ir.DataType.UINT8
+        self._integers[value] = integers.outputs[0]
+        return integers.outputs[0]
+
+    def _parameters(self, value: str) -> list[ir.Value]:
+        q = self._quantizations[value]
+        return [
+            self._constant(f"{value}_scale", np.float32(q.scale)),
+            self._constant(f"{value}_zero_point", np.uint8(q.zero_point)),
+        ]
+
+    def _node(self, op_type: str, inputs: list[ir.Value], about: str) -> ir.Node:
+        return ir.node(op_type, inputs, num_outputs=1, name=f"{about}_{op_type}")
+
+    def _constant(self, name: str, array: NDArray | np.generic) -> ir.Value:  # type: ignore[type-arg]
+        values = np.asarray(array)
+        key = (name, str(values.dtype))
+        if key not in self._constants:
+            tensor = ir.tensor(values, name=name)
+            value = ir.Value(
+                name=name,
+                shape=ir.Shape(values.shape),
+                type=ir.TensorType(tensor.dtype),
+                const_value=tensor,
+            )
+            self._graph.register_initializer(value)
+            self._constants[key] = value
+        return self._constants[key]
