@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 import adder_onnx
+from adder_onnx.graph.plan import ChainStep
 from adder_onnx.ops import DOMAIN, MIN_OPSET, VERSION, ConvAttributes, function_bodies
 from adder_onnx.ops.reference import QLinearAdderConv, qlinear_adder_conv
 
@@ -185,6 +186,27 @@ def test_our_runtime_executes_it() -> None:
     session = adder_onnx.InferenceSession(model.SerializeToString())
     expected = reference(feed, GEOMETRIES[1], 0.0, 8)
     np.testing.assert_array_equal(session.run(None, feed)[0], expected)
+
+
+@pytest.mark.parametrize("z", ["none", "scalar", "constant", "input"])
+def test_constant_parameters_run_natively(z: str) -> None:
+    """What else there may be is left to the body."""
+    model, feed = make_case(7, GEOMETRIES[1], residual=z != "none", clip_min=0.0, bits=7)
+    if z == "scalar":  # a residual that is the same everywhere
+        feed["Z"] = np.asarray(np.uint8(5))
+    kept = {"X", "Z"} if z == "input" else {"X"}
+    inputs = [value for value in model.graph.input if value.name in kept]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    for name, value in feed.items():
+        if name not in kept:
+            model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    session = adder_onnx.InferenceSession(model.SerializeToString())
+    native = any(isinstance(step, ChainStep) for step in session.plan.steps)
+    assert native == (z in ("none", "input"))
+    expected = reference(feed, GEOMETRIES[1], 0.0, 7)
+    results = session.run(None, {name: feed[name] for name in kept})
+    np.testing.assert_array_equal(results[0], expected)
 
 
 def test_shapes_are_inferred() -> None:

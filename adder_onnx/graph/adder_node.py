@@ -1,7 +1,8 @@
 """Adder nodes of a plan: AdderConv with its constants and the epilogue fused into it.
 
 Inside a plan's graph such a node is called FusedAdderConv; it takes X, W and, after a residual
-addition was fused, Z. It has no schema and is never written to a file.
+addition was fused, Z. It has no schema and is never written to a file. A QLinearAdderConv with
+constant parameters is an adder node as it is.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from adder_onnx.ops import DOMAIN, ConvAttributes
 __all__ = [
     "AdderNode",
     "Epilogue",
+    "Integers",
     "adder_node",
     "constant",
     "epilogue_of",
     "is_adder_node",
+    "is_float_adder_node",
     "mark_adder_nodes",
     "set_epilogue",
     "value_name",
@@ -30,6 +33,10 @@ __all__ = [
 
 _FUSED = "FusedAdderConv"
 _EPILOGUE = "adder_onnx.epilogue"
+_INTEGER = "adder_onnx.integer"
+_Z = 6
+"""The number of the residual among the inputs of QLinearAdderConv."""
+
 _TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
 
@@ -68,6 +75,27 @@ class Epilogue:
 
 
 @dataclass(frozen=True)
+class Integers:
+    """What an integer adder node has beyond a float one; see the schema of QLinearAdderConv.
+
+    Attributes:
+        x_zero_point: of the input and the weight.
+        z_scale: of the residual.
+        z_zero_point: of the residual.
+        y_scale: of the output.
+        y_zero_point: of the output.
+        bits: the output is at most 2**bits - 1.
+    """
+
+    x_zero_point: int
+    z_scale: float
+    z_zero_point: int
+    y_scale: float
+    y_zero_point: int
+    bits: int
+
+
+@dataclass(frozen=True)
 class AdderNode:
     """An adder node as the kernels see it.
 
@@ -76,14 +104,17 @@ class AdderNode:
         x: name of the input, (N, C, H, W).
         residual: name of the residual, (N, M, oH, oW), or None.
         y: name of the output, (N, M, oH, oW).
-        type: ``float32`` or ``float16``: that of x, y, the residual and the weight in the graph.
-        weight: (M, C/group, kH, kW), float32; or the name of a computed value of that shape.
-        scale: (M,), float32.
+        type: ``float32``, ``float16`` or ``uint8``: that of x, y, the residual and the weight in
+            the graph.
+        weight: (M, C/group, kH, kW), float32, or uint8 for an integer node; or the name of a
+            computed value of that shape.
+        scale: (M,), float32; for an integer node with the input's scale in it.
         bias: (M,), float32.
         clip_min: lower bound of the output, -inf for none.
         clip_max: upper bound of the output, inf for none.
         attributes: strides, pads, dilations, group.
         fused: names of the nodes in the epilogue, in their order.
+        integers: of an integer node, else None.
     """
 
     name: str
@@ -91,13 +122,14 @@ class AdderNode:
     residual: str | None
     y: str
     type: str
-    weight: NDArray[np.float32] | str
+    weight: NDArray[np.float32] | NDArray[np.uint8] | str
     scale: NDArray[np.float32]
     bias: NDArray[np.float32]
     clip_min: float
     clip_max: float
     attributes: ConvAttributes
     fused: tuple[str, ...]
+    integers: Integers | None = None
 
 
 def constant(value: ir.Value | None) -> NDArray[Any] | None:
@@ -107,16 +139,27 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
     return value.const_value.numpy()
 
 
-def mark_adder_nodes(graph: ir.Graph) -> list[ir.Node]:
-    """Turns every AdderConv that our kernels can execute into an adder node of the plan.
+def mark_adder_nodes(graph: ir.Graph, *, integers: bool = True) -> list[ir.Node]:
+    """Turns every node of ours that our kernels can execute into an adder node of the plan.
 
-    These are the float32 and float16 ones in the main graph whose number of filters is known.
+    These are the float32 and float16 AdderConv in the main graph whose number of filters is known,
+    and the QLinearAdderConv there whose parameters are constant.
+
+    Args:
+        graph: the main graph.
+        integers: whether the kernels execute QLinearAdderConv.
 
     Returns:
-        The AdderConv nodes that are left to onnxruntime and their function body.
+        The nodes of ours that are left to onnxruntime and their function body.
     """
     left = []
     for node in graph.all_nodes():
+        if (node.domain, node.op_type) == (DOMAIN, "QLinearAdderConv"):
+            if integers and node.graph is graph and _has_constant_parameters(node):
+                node.meta[_INTEGER] = True
+            else:
+                left.append(node)
+            continue
         if (node.domain, node.op_type) != (DOMAIN, "AdderConv"):
             continue
         x, weight = node.inputs[0], node.inputs[1]
@@ -131,7 +174,23 @@ def mark_adder_nodes(graph: ir.Graph) -> list[ir.Node]:
     return left
 
 
+def _has_constant_parameters(node: ir.Node) -> bool:
+    """Whether all inputs but X and Z are constants, and Z is not one unless it adds nothing."""
+    values = [constant(value) for value in node.inputs]
+    z, z_zero_point = values[_Z], values[_Z + 2]
+    if z is not None and (z.ndim or z.item() or z_zero_point is None or z_zero_point.item()):
+        return False
+    others = (value for i, value in enumerate(values) if i != _Z)
+    return values[0] is None and all(value is not None for value in list(others)[1:])
+
+
 def is_adder_node(node: ir.Node) -> bool:
+    """Whether our kernels execute a node."""
+    return is_float_adder_node(node) or bool(node.meta.get(_INTEGER))
+
+
+def is_float_adder_node(node: ir.Node) -> bool:
+    """Whether it is one that has an epilogue, which more can be fused into."""
     return (node.domain, node.op_type) == (DOMAIN, _FUSED)
 
 
@@ -148,6 +207,8 @@ def set_epilogue(node: ir.Node, epilogue: Epilogue) -> None:
 
 def adder_node(node: ir.Node) -> AdderNode:
     """The kernels' view of an adder node."""
+    if not is_float_adder_node(node):
+        return _integer_adder_node(node)
     epilogue = epilogue_of(node)
     weight = constant(node.inputs[1])
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
@@ -168,6 +229,39 @@ def adder_node(node: ir.Node) -> AdderNode:
         clip_max=epilogue.clip_max,
         attributes=ConvAttributes.from_mapping(attributes),
         fused=epilogue.fused,
+    )
+
+
+def _integer_adder_node(node: ir.Node) -> AdderNode:
+    parameters = {
+        i: value.const_value.numpy()
+        for i, value in enumerate(node.inputs)
+        if value is not None and value.const_value is not None
+    }
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    factor = np.float32(parameters[2].item()) * parameters[4].astype(np.float32)
+    return AdderNode(
+        name=node.name or value_name(node.outputs[0]),
+        x=value_name(node.inputs[0]),
+        # A scalar zero stands for none.
+        residual=None if _Z in parameters else value_name(node.inputs[_Z]),
+        y=value_name(node.outputs[0]),
+        type="uint8",
+        weight=np.ascontiguousarray(parameters[1], np.uint8),
+        scale=np.ascontiguousarray(factor, np.float32),
+        bias=np.ascontiguousarray(parameters[5], np.float32),
+        clip_min=float(attributes.get("clip_min", -math.inf)),
+        clip_max=math.inf,
+        attributes=ConvAttributes.from_mapping(attributes),
+        fused=(),
+        integers=Integers(
+            int(parameters[3].item()),
+            float(parameters[7].item()),
+            int(parameters[8].item()),
+            float(parameters[9].item()),
+            int(parameters[10].item()),
+            int(attributes.get("bits", 8)),
+        ),
     )
 
 

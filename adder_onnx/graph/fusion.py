@@ -27,7 +27,7 @@ from adder_onnx.graph.adder_node import (
     Epilogue,
     constant,
     epilogue_of,
-    is_adder_node,
+    is_float_adder_node,
     set_epilogue,
 )
 
@@ -38,7 +38,7 @@ def fuse_epilogues(graph: ir.Graph) -> int:
     """Fuses all that the rules allow; returns the number of nodes that were fused."""
     count = 0
     for node in list(graph):
-        if is_adder_node(node):
+        if is_float_adder_node(node):
             while _fuse_consumer(graph, node):
                 count += 1
     return count

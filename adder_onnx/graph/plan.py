@@ -42,8 +42,8 @@ class ConversionStep:
 
     Attributes:
         value: name of the value.
-        to_kernels: True from (N, C, H, W) to channels-last float32, False back.
-        type: ``float32`` or ``float16``: that of the (N, C, H, W) side.
+        to_kernels: True from (N, C, H, W) to channels-last, False back.
+        type: ``float32``, ``float16`` or ``uint8``: that of the (N, C, H, W) side.
     """
 
     value: str
@@ -88,23 +88,26 @@ class Plan:
     constants: dict[str, onnx.TensorProto] = field(repr=False)
 
 
-def make_plan(model: ir.Model, *, fuse: bool = True) -> Plan:
+def make_plan(model: ir.Model, *, fuse: bool = True, integers: bool = True) -> Plan:
     """Makes the plan of a graph that `load_graph` has prepared; the graph is changed.
 
     Args:
         model: the graph.
         fuse: whether what follows an adder node is fused into its epilogue.
+        integers: whether the device has kernels for QLinearAdderConv.
 
     Raises:
         ModelError: a value's type cannot be inferred where the plan needs it.
     """
     graph = model.graph
-    for node in mark_adder_nodes(graph):
+    for node in mark_adder_nodes(graph, integers=integers):
         _logger.warning(
             "node %r is executed by onnxruntime through its function body, which is slow: our "
-            "kernels take float32 and float16 inputs, outside control flow, and a known number of "
-            "filters",
+            "kernels take %s",
             node.name,
+            "QLinearAdderConv with constant parameters, outside control flow, on the CPU"
+            if node.op_type == "QLinearAdderConv"
+            else "float32 and float16 inputs, outside control flow, and a known number of filters",
         )
     if fuse:
         fuse_epilogues(graph)

@@ -52,7 +52,7 @@ class NodeReport:
     Attributes:
         name: its name.
         op: operator, with the domain before it where that is not ONNX's own.
-        is_adder: whether it is an AdderConv.
+        is_adder: whether it is an AdderConv or a QLinearAdderConv.
         outputs: what it gives.
         cost: what it costs with the assumed shapes.
         step: number of the plan's step that executes it.
@@ -188,7 +188,7 @@ def inspect_model(
     outputs = tuple(map(_value, symbolic.graph.outputs, graph.graph.outputs))
     is_adder = {item.name: item.is_adder for item in named}
     ops = {item.name: item.op for item in named}
-    plan = make_plan(graph, fuse=fuse)
+    plan = make_plan(graph, fuse=fuse, integers=device == "cpu")
     places = _places(plan)
     return Report(
         inputs=inputs,
@@ -222,7 +222,7 @@ class _Named:
         self.node, self.symbolic, self.name = node, symbolic, node.name
         domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
         self.op = domain + node.op_type
-        self.is_adder = (node.domain, node.op_type) == (DOMAIN, "AdderConv")
+        self.is_adder = node.domain == DOMAIN
 
     def outputs(self) -> tuple[ValueReport, ...]:
         return tuple(map(_value, self.symbolic.outputs, self.node.outputs))
@@ -311,19 +311,19 @@ def _conversion(step: ConversionStep, shape: Shape | None, device: str) -> StepR
     )
 
 
-_ITEM = {"float32": 4, "float16": 2}
+_ITEM = {"float32": 4, "float16": 2, "uint8": 1}
 
 
 def _inside(type_: str, device: str) -> str:
     """The type of tensors inside a chain."""
-    return "float32" if device == "cpu" else type_
+    return "float32" if device == "cpu" and type_ == "float16" else type_
 
 
 def _nhwc_bytes(image: Image, type_: str, device: str) -> int:
     if device != "cpu":
         return layout.nhwc_size(image, type_)
     batch, channels, height, width = image
-    return batch * height * width * padded_channels(channels) * 4
+    return batch * height * width * padded_channels(channels) * _ITEM[type_]
 
 
 def _peaks(plan: Plan, shapes: Mapping[str, Shape | None], device: str) -> dict[int, int | None]:

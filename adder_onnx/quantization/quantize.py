@@ -104,7 +104,7 @@ def quantize(
 
 def _fused_nodes(graph: ir.Graph, names: Collection[str] | None = None) -> list[AdderNode]:
     """Fuses epilogues into the adder nodes of these names, or into all; others stay as written."""
-    mark_adder_nodes(graph)
+    mark_adder_nodes(graph, integers=False)
     for node in graph:
         if is_adder_node(node) and names is not None and node.name not in names:
             node.op_type = "AdderConv"

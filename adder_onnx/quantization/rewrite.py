@@ -81,7 +81,8 @@ def _replace(
     plain = adder_node(node)
     assert not isinstance(plain.weight, str)
     x, y = quantizations[plain.x], quantizations[plain.y]
-    packed = quantize_weights(plain.weight, plain.attributes.group, x, histograms[plain.x])
+    weight = np.asarray(plain.weight, np.float32)
+    packed = quantize_weights(weight, plain.attributes.group, x, histograms[plain.x])
     bias = plain.bias.astype(np.float64) - plain.scale.astype(np.float64) * packed.constant
     writer.replace(node, plain, packed, bias.astype(np.float32), y)
     return NodeSummary(plain.name, x.low, x.high, packed.clamped)

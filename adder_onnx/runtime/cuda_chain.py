@@ -163,6 +163,7 @@ class CudaChain:
 def _prepare(device: Device, node: AdderNode, weight: Any) -> AdderConv:
     check_filters(node, weight.shape)
     a = node.attributes
+    assert node.integers is None  # the plan for a GPU has none
     if isinstance(weight, np.ndarray):
         weight = np.ascontiguousarray(weight, node.type)
     return AdderConv(

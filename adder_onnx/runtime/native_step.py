@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.plan import Step
-from adder_onnx.kernels.cpu import AdderConv, Program, padded_channels, select_isa
+from adder_onnx.kernels.cpu import (
+    AdderConv,
+    Program,
+    QAdderConv,
+    padded_channels,
+    select_isa,
+)
 from adder_onnx.runtime.chain import Chain, ChainMemory, Image, Shape, check_filters
 from adder_onnx.runtime.lru import LruCache
 
@@ -126,7 +132,9 @@ class NativeExecutor:
             if isinstance(node.weight, str):
                 weight = np.ascontiguousarray(weights[node.weight], np.float32)
                 convs[node.y] = _prepare(node, weight, self._isa)
-        offsets, size = chain.place(shapes, lambda _, shape: _nhwc_size(shape))
+        types = {step.value: step.type for step in chain.entries}
+        types |= {node.y: node.type for node in chain.nodes}
+        offsets, size = chain.place(shapes, lambda name, shape: _floats(shape, types[name]))
         program = Program()
         for i, step in enumerate(chain.entries):
             name = step.value
@@ -135,16 +143,19 @@ class NativeExecutor:
             kernel = _weight_shape(node, weights)[2:]
             x, y = shapes[node.x], shapes[node.y]
             top, left, _, _ = node.attributes.resolve_pads(x[2:], kernel)
-            program.add_adder_conv(
-                convs[node.y],
-                x[0],
-                x[2:],
-                y[2:],
-                (top, left),
-                offsets[node.x],
-                -1 if node.residual is None else offsets[node.residual],
-                offsets[node.y],
+            conv = convs[node.y]
+            places = (
+                (x[0], x[2:], y[2:], (top, left)),
+                (
+                    offsets[node.x],
+                    -1 if node.residual is None else offsets[node.residual],
+                    offsets[node.y],
+                ),
             )
+            if isinstance(conv, QAdderConv):
+                program.add_qadder_conv(conv, *places[0], *places[1])
+            else:
+                program.add_adder_conv(conv, *places[0], *places[1])
         for i, step in enumerate(chain.exits):
             name = step.value
             program.add_nhwc_to_nchw(offsets[name], shapes[name], i, step.type)
@@ -154,9 +165,27 @@ class NativeExecutor:
         return _Compiled(program, size, [shapes[name] for name in self.outputs])
 
 
-def _prepare(node: AdderNode, weight: NDArray[np.float32], isa: str) -> AdderConv:
+def _prepare(node: AdderNode, weight: NDArray[Any], isa: str) -> AdderConv | QAdderConv:
     check_filters(node, weight.shape)
     a = node.attributes
+    if node.integers is not None:
+        q = node.integers
+        return QAdderConv(
+            weight,
+            q.x_zero_point,
+            node.scale,
+            node.bias,
+            q.z_scale,
+            q.z_zero_point,
+            q.y_scale,
+            q.y_zero_point,
+            node.clip_min,
+            q.bits,
+            a.strides,
+            a.dilations,
+            a.group,
+            isa,
+        )
     return AdderConv(
         weight,
         node.scale,
@@ -174,6 +203,8 @@ def _weight_shape(node: AdderNode, weights: Mapping[str, NDArray[Any]]) -> Shape
     return (weights[node.weight] if isinstance(node.weight, str) else node.weight).shape
 
 
-def _nhwc_size(shape: Image) -> int:
+def _floats(shape: Image, type_: str) -> int:
+    """What a channels-last tensor takes of the arena: float32 stands for float16 too."""
     batch, channels, height, width = shape
-    return batch * height * width * padded_channels(channels)
+    elements = batch * height * width * padded_channels(channels)
+    return elements // 4 if type_ == "uint8" else elements

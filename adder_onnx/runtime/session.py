@@ -82,7 +82,7 @@ class InferenceSession:
         self._metadata = {entry.key: entry.value for entry in model.metadata_props}
         graph = load_graph(model)
         complete_types(graph)
-        self._plan = make_plan(graph, fuse=fuse)
+        self._plan = make_plan(graph, fuse=fuse, integers=choice.number is None)
         self._runner = _make_runner(self._plan, choice, options, self._threads)
         self._inputs = [_node_arg(value) for value in self._plan.inputs]
         self._outputs = [_node_arg(value) for value in self._plan.outputs]

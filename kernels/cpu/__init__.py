@@ -9,6 +9,7 @@ from adder_onnx.errors import InputError
 from adder_onnx.kernels.cpu._native import (
     AdderConv,
     Program,
+    QAdderConv,
     available_isas,
     inner_loop_rate,
     padded_channels,
@@ -18,6 +19,7 @@ __all__ = [
     "ISA_VARIABLE",
     "AdderConv",
     "Program",
+    "QAdderConv",
     "available_isas",
     "inner_loop_rate",
     "padded_channels",

@@ -1,7 +1,7 @@
 """The native CPU kernels.
 
-Arrays are NumPy, C-contiguous. Tensors are (N, C, H, W) and float32 or float16 outside a program,
-(N, H, W, C padded to `padded_channels`) and float32 inside it.
+Arrays are NumPy, C-contiguous. Tensors are (N, C, H, W) and float32, float16 or uint8 outside a
+program, (N, H, W, C padded to `padded_channels`) and float32 or uint8 inside it.
 """
 
 from collections.abc import Sequence
@@ -30,11 +30,35 @@ class AdderConv:
         isa: str,
     ) -> None: ...
 
+class QAdderConv:
+    """A quantized adder convolution: the operator QLinearAdderConv with its constants.
+
+    ``factor`` is x_scale * scale; ``zero_point`` is that of x and the weights.
+    """
+
+    def __init__(
+        self,
+        weights: NDArray[np.uint8],
+        zero_point: int,
+        factor: NDArray[np.float32],
+        bias: NDArray[np.float32],
+        z_scale: float,
+        z_zero_point: int,
+        y_scale: float,
+        y_zero_point: int,
+        clip_min: float,
+        bits: int,
+        strides: tuple[int, int],
+        dilations: tuple[int, int],
+        group: int,
+        isa: str,
+    ) -> None: ...
+
 class Program:
     """Kernels for fixed shapes over one arena; offsets and `arena_size` count floats.
 
     Inputs and outputs are numbered in the order in which they are added; ``type`` is theirs,
-    ``float32`` or ``float16``.
+    ``float32``, ``float16`` or ``uint8``.
     """
 
     def __init__(self) -> None: ...
@@ -55,20 +79,31 @@ class Program:
         z: int,
         y: int,
     ) -> None: ...
+    def add_qadder_conv(
+        self,
+        conv: QAdderConv,
+        batch: int,
+        in_size: tuple[int, int],
+        out_size: tuple[int, int],
+        pad_begin: tuple[int, int],
+        x: int,
+        z: int,
+        y: int,
+    ) -> None: ...
     @property
     def arena_size(self) -> int: ...
     def run(
         self,
         arena: NDArray[np.float32],
-        inputs: Sequence[NDArray[np.floating[Any]]],
-        outputs: Sequence[NDArray[np.floating[Any]]],
+        inputs: Sequence[NDArray[Any]],
+        outputs: Sequence[NDArray[Any]],
         threads: int,
     ) -> None: ...
     def profile(
         self,
         arena: NDArray[np.float32],
-        inputs: Sequence[NDArray[np.floating[Any]]],
-        outputs: Sequence[NDArray[np.floating[Any]]],
+        inputs: Sequence[NDArray[Any]],
+        outputs: Sequence[NDArray[Any]],
         threads: int,
     ) -> list[float]:
         """Runs as `run` does; returns the seconds of each step, in the order of adding."""

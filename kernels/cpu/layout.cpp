@@ -21,49 +21,56 @@ void for_stripes(const ImageShape& s, int threads, const F& stripe) {
   });
 }
 
-template <typename T>
-void pack(const ImageShape& s, const T* nchw, float* nhwc, int threads) {
+inline void convert(float from, float& to) { to = from; }
+inline void convert(float from, Half& to) { from_float(from, to); }
+inline void convert(Half from, float& to) { to = to_float(from); }
+inline void convert(uint8_t from, uint8_t& to) { to = from; }
+
+template <typename From, typename To>
+void pack(const ImageShape& s, const void* nchw, void* nhwc, int threads) {
   const int64_t pixels = s.height * s.width, row = padded_channels(s.channels);
   for_stripes(s, threads, [&](int64_t n, int64_t first, int64_t last) {
-    const T* from = nchw + n * s.channels * pixels;
-    float* to = nhwc + n * pixels * row;
+    const From* from = static_cast<const From*>(nchw) + n * s.channels * pixels;
+    To* to = static_cast<To*>(nhwc) + n * pixels * row;
     for (int64_t c = 0; c < s.channels; c += kChannelAlignment) {
       const int64_t stop = std::min(c + kChannelAlignment, s.channels);
       for (int64_t p = first; p < last; ++p) {
-        for (int64_t i = c; i < stop; ++i) to[p * row + i] = to_float(from[i * pixels + p]);
-        for (int64_t i = stop; i < c + kChannelAlignment; ++i) to[p * row + i] = 0.0f;
+        for (int64_t i = c; i < stop; ++i) convert(from[i * pixels + p], to[p * row + i]);
+        for (int64_t i = stop; i < c + kChannelAlignment; ++i) to[p * row + i] = 0;
       }
     }
   });
 }
 
-template <typename T>
-void unpack(const ImageShape& s, const float* nhwc, T* nchw, int threads) {
+template <typename From, typename To>
+void unpack(const ImageShape& s, const void* nhwc, void* nchw, int threads) {
   const int64_t pixels = s.height * s.width, row = padded_channels(s.channels);
   for_stripes(s, threads, [&](int64_t n, int64_t first, int64_t last) {
-    const float* from = nhwc + n * pixels * row;
-    T* to = nchw + n * s.channels * pixels;
+    const From* from = static_cast<const From*>(nhwc) + n * pixels * row;
+    To* to = static_cast<To*>(nchw) + n * s.channels * pixels;
     for (int64_t c = 0; c < s.channels; ++c)
-      for (int64_t p = first; p < last; ++p) from_float(from[p * row + c], to[c * pixels + p]);
+      for (int64_t p = first; p < last; ++p) convert(from[p * row + c], to[c * pixels + p]);
   });
 }
 
 }  // namespace
 
-void nchw_to_nhwc(const ImageShape& shape, ElementType type, const void* nchw, float* nhwc,
+void nchw_to_nhwc(const ImageShape& shape, ElementType type, const void* nchw, void* nhwc,
                   int threads) {
-  if (type == ElementType::kFloat16)
-    pack(shape, static_cast<const Half*>(nchw), nhwc, threads);
-  else
-    pack(shape, static_cast<const float*>(nchw), nhwc, threads);
+  switch (type) {
+    case ElementType::kFloat32: return pack<float, float>(shape, nchw, nhwc, threads);
+    case ElementType::kFloat16: return pack<Half, float>(shape, nchw, nhwc, threads);
+    case ElementType::kUint8: return pack<uint8_t, uint8_t>(shape, nchw, nhwc, threads);
+  }
 }
 
-void nhwc_to_nchw(const ImageShape& shape, ElementType type, const float* nhwc, void* nchw,
+void nhwc_to_nchw(const ImageShape& shape, ElementType type, const void* nhwc, void* nchw,
                   int threads) {
-  if (type == ElementType::kFloat16)
-    unpack(shape, nhwc, static_cast<Half*>(nchw), threads);
-  else
-    unpack(shape, nhwc, static_cast<float*>(nchw), threads);
+  switch (type) {
+    case ElementType::kFloat32: return unpack<float, float>(shape, nhwc, nchw, threads);
+    case ElementType::kFloat16: return unpack<float, Half>(shape, nhwc, nchw, threads);
+    case ElementType::kUint8: return unpack<uint8_t, uint8_t>(shape, nhwc, nchw, threads);
+  }
 }
 
 }  // namespace adder_onnx

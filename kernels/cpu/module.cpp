@@ -12,6 +12,7 @@
 #include "adder_conv.h"
 #include "isa.h"
 #include "program.h"
+#include "qadder_conv.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -24,14 +25,13 @@ using Quadruple = std::tuple<int64_t, int64_t, int64_t, int64_t>;
 using Weights = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Arena = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-// float32 or float16
+// float32, float16 or uint8
 using Input = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using Output = nb::ndarray<nb::c_contig, nb::device::cpu>;
 
-std::shared_ptr<AdderConv> make_adder_conv(const Weights& weights, const Vector& scale,
-                                           const Vector& bias, float clip_min, float clip_max,
-                                           Pair strides, Pair dilations, int64_t group,
-                                           const std::string& isa) {
+template <typename Array>
+ConvParams make_params(const Array& weights, const Vector& scale, const Vector& bias, Pair strides,
+                       Pair dilations, int64_t group) {
   ConvParams p{};
   p.out_channels = static_cast<int64_t>(weights.shape(0));
   p.in_channels = static_cast<int64_t>(weights.shape(1)) * group;
@@ -47,8 +47,34 @@ std::shared_ptr<AdderConv> make_adder_conv(const Weights& weights, const Vector&
   if (static_cast<int64_t>(scale.shape(0)) != p.out_channels ||
       static_cast<int64_t>(bias.shape(0)) != p.out_channels)
     throw std::invalid_argument("scale and bias must have one value per filter");
+  return p;
+}
+
+std::shared_ptr<AdderConv> make_adder_conv(const Weights& weights, const Vector& scale,
+                                           const Vector& bias, float clip_min, float clip_max,
+                                           Pair strides, Pair dilations, int64_t group,
+                                           const std::string& isa) {
+  const ConvParams p = make_params(weights, scale, bias, strides, dilations, group);
   return std::make_shared<AdderConv>(p, weights.data(), scale.data(), bias.data(),
                                      Clip{clip_min, clip_max}, isa_from_name(isa));
+}
+
+using Bytes4 = nb::ndarray<const uint8_t, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+
+std::shared_ptr<QAdderConv> make_qadder_conv(const Bytes4& weights, int zero_point,
+                                             const Vector& factor, const Vector& bias,
+                                             float z_scale, int z_zero_point, float y_scale,
+                                             int y_zero_point, float clip_min, int bits,
+                                             Pair strides, Pair dilations, int64_t group,
+                                             const std::string& isa) {
+  const ConvParams p = make_params(weights, factor, bias, strides, dilations, group);
+  if (bits < 2 || bits > 8) throw std::invalid_argument("bits must be 2 to 8");
+  for (int zero : {zero_point, z_zero_point, y_zero_point})
+    if (zero < 0 || zero > 255) throw std::invalid_argument("a zero point must be 0 to 255");
+  const Q8Epilogue epilogue = {z_scale, y_scale, z_zero_point, y_zero_point, clip_min,
+                               static_cast<float>((1 << bits) - 1)};
+  return std::make_shared<QAdderConv>(p, weights.data(), static_cast<uint8_t>(zero_point),
+                                      factor.data(), bias.data(), epilogue, isa_from_name(isa));
 }
 
 ImageShape to_image(Quadruple nchw) {
@@ -60,13 +86,16 @@ ImageShape to_image(Quadruple nchw) {
 ElementType to_element_type(const std::string& name) {
   if (name == "float32") return ElementType::kFloat32;
   if (name == "float16") return ElementType::kFloat16;
-  throw std::invalid_argument("element type '" + name + "' is not float32 or float16");
+  if (name == "uint8") return ElementType::kUint8;
+  throw std::invalid_argument("element type '" + name + "' is not float32, float16 or uint8");
 }
 
 bool has_type(nb::dlpack::dtype dtype, ElementType type) {
-  const int bits = type == ElementType::kFloat16 ? 16 : 32;
-  return dtype.code == static_cast<uint8_t>(nb::dlpack::dtype_code::Float) &&
-         dtype.bits == bits && dtype.lanes == 1;
+  using Code = nb::dlpack::dtype_code;
+  const bool integer = type == ElementType::kUint8;
+  const int bits = integer ? 8 : type == ElementType::kFloat16 ? 16 : 32;
+  const Code code = integer ? Code::UInt : Code::Float;
+  return dtype.code == static_cast<uint8_t>(code) && dtype.bits == bits && dtype.lanes == 1;
 }
 
 // The addresses of arrays, each checked to be what the program takes or gives.
@@ -107,10 +136,27 @@ std::vector<double> profile_program(const Program& program, const Arena& arena,
   return seconds;
 }
 
+template <typename Conv, void (Program::*add)(std::shared_ptr<const Conv>, const ConvShape&,
+                                              int64_t, int64_t, int64_t)>
+void add_conv(Program& self, std::shared_ptr<Conv> conv, int64_t batch, Pair in_size,
+              Pair out_size, Pair pad_begin, int64_t x, int64_t z, int64_t y) {
+  ConvShape s{};
+  s.batch = batch;
+  std::tie(s.in_h, s.in_w) = in_size;
+  std::tie(s.out_h, s.out_w) = out_size;
+  std::tie(s.pad_top, s.pad_left) = pad_begin;
+  (self.*add)(std::move(conv), s, x, z, y);
+}
+
 NB_MODULE(_native, m) {
   nb::class_<AdderConv>(m, "AdderConv")
       .def(nb::new_(&make_adder_conv), "weights"_a.noconvert(), "scale"_a.noconvert(),
            "bias"_a.noconvert(), "clip_min"_a, "clip_max"_a, "strides"_a, "dilations"_a, "group"_a, "isa"_a);
+  nb::class_<QAdderConv>(m, "QAdderConv")
+      .def(nb::new_(&make_qadder_conv), "weights"_a.noconvert(), "zero_point"_a,
+           "factor"_a.noconvert(), "bias"_a.noconvert(), "z_scale"_a, "z_zero_point"_a, "y_scale"_a,
+           "y_zero_point"_a, "clip_min"_a, "bits"_a, "strides"_a, "dilations"_a, "group"_a,
+           "isa"_a);
   nb::class_<Program>(m, "Program")
       .def(nb::init<>())
       .def(
@@ -126,18 +172,10 @@ NB_MODULE(_native, m) {
             self.add_nhwc_to_nchw(from, to_image(shape), output, to_element_type(type));
           },
           "from_"_a, "shape"_a, "output"_a, "type"_a)
-      .def(
-          "add_adder_conv",
-          [](Program& self, std::shared_ptr<AdderConv> conv, int64_t batch, Pair in_size,
-             Pair out_size, Pair pad_begin, int64_t x, int64_t z, int64_t y) {
-            ConvShape s{};
-            s.batch = batch;
-            std::tie(s.in_h, s.in_w) = in_size;
-            std::tie(s.out_h, s.out_w) = out_size;
-            std::tie(s.pad_top, s.pad_left) = pad_begin;
-            self.add_adder_conv(std::move(conv), s, x, z, y);
-          },
-          "conv"_a, "batch"_a, "in_size"_a, "out_size"_a, "pad_begin"_a, "x"_a, "z"_a, "y"_a)
+      .def("add_adder_conv", &add_conv<AdderConv, &Program::add_adder_conv>, "conv"_a, "batch"_a,
+           "in_size"_a, "out_size"_a, "pad_begin"_a, "x"_a, "z"_a, "y"_a)
+      .def("add_qadder_conv", &add_conv<QAdderConv, &Program::add_qadder_conv>, "conv"_a, "batch"_a,
+           "in_size"_a, "out_size"_a, "pad_begin"_a, "x"_a, "z"_a, "y"_a)
       .def_prop_ro("arena_size", &Program::arena_size)
       .def(
           "run",

@@ -14,6 +14,13 @@ void check_axis(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t
     throw std::invalid_argument("sizes, pads and strides of an adder convolution are not valid");
 }
 
+// What a channels-last tensor takes of the arena. Rows are multiples of 16 elements.
+int64_t floats(const ImageShape& shape, ElementType type) {
+  return type == ElementType::kUint8 ? shape.nhwc_size() / 4 : shape.nhwc_size();
+}
+
+uint8_t* bytes(float* at) { return reinterpret_cast<uint8_t*>(at); }
+
 }  // namespace
 
 void Program::reserve(int64_t offset, int64_t size) {
@@ -30,7 +37,7 @@ void Program::reserve_port(std::vector<Port>& ports, int64_t number, Port port) 
 
 void Program::add_nchw_to_nhwc(int64_t input, ElementType type, const ImageShape& shape,
                                int64_t to) {
-  reserve(to, shape.nhwc_size());
+  reserve(to, floats(shape, type));
   reserve_port(inputs_, input, {shape.nchw_size(), type});
   Step step{Kind::kNchwToNhwc};
   step.port = input;
@@ -42,7 +49,7 @@ void Program::add_nchw_to_nhwc(int64_t input, ElementType type, const ImageShape
 
 void Program::add_nhwc_to_nchw(int64_t from, const ImageShape& shape, int64_t output,
                                ElementType type) {
-  reserve(from, shape.nhwc_size());
+  reserve(from, floats(shape, type));
   reserve_port(outputs_, output, {shape.nchw_size(), type});
   Step step{Kind::kNhwcToNchw};
   step.port = output;
@@ -52,25 +59,41 @@ void Program::add_nhwc_to_nchw(int64_t from, const ImageShape& shape, int64_t ou
   steps_.push_back(std::move(step));
 }
 
-void Program::add_adder_conv(std::shared_ptr<const AdderConv> conv, const ConvShape& shape,
-                             int64_t x, int64_t z, int64_t y) {
-  const ConvParams& a = conv->params();
+void Program::reserve_conv(const ConvParams& a, const ConvShape& shape, Step& step,
+                           int64_t per_float) {
   check_axis(shape.in_h, shape.out_h, a.kernel_h, a.stride_h, shape.pad_top);
   check_axis(shape.in_w, shape.out_w, a.kernel_w, a.stride_w, shape.pad_left);
-  const int64_t x_size = shape.batch * shape.in_h * shape.in_w * padded_channels(a.in_channels);
+  const int64_t x_size =
+      shape.batch * shape.in_h * shape.in_w * padded_channels(a.in_channels) / per_float;
   const int64_t y_size =
-      shape.batch * shape.out_h * shape.out_w * padded_channels(a.out_channels);
-  reserve(x, x_size);
-  reserve(y, y_size);
-  if (z >= 0) reserve(z, y_size);
-  if (x < y + y_size && y < x + x_size)
+      shape.batch * shape.out_h * shape.out_w * padded_channels(a.out_channels) / per_float;
+  reserve(step.x, x_size);
+  reserve(step.y, y_size);
+  if (step.z >= 0) reserve(step.z, y_size);
+  if (step.x < step.y + y_size && step.y < step.x + x_size)
     throw std::invalid_argument("an adder convolution's output overlaps its input");
-  Step step{Kind::kAdderConv};
-  step.conv = std::move(conv);
   step.shape = shape;
+}
+
+void Program::add_adder_conv(std::shared_ptr<const AdderConv> conv, const ConvShape& shape,
+                             int64_t x, int64_t z, int64_t y) {
+  Step step{Kind::kAdderConv};
   step.x = x;
   step.z = z;
   step.y = y;
+  reserve_conv(conv->params(), shape, step, 1);
+  step.conv = std::move(conv);
+  steps_.push_back(std::move(step));
+}
+
+void Program::add_qadder_conv(std::shared_ptr<const QAdderConv> conv, const ConvShape& shape,
+                              int64_t x, int64_t z, int64_t y) {
+  Step step{Kind::kQAdderConv};
+  step.x = x;
+  step.z = z;
+  step.y = y;
+  reserve_conv(conv->params(), shape, step, 4);
+  step.qconv = std::move(conv);
   steps_.push_back(std::move(step));
 }
 
@@ -90,6 +113,11 @@ void Program::run(float* arena, const std::vector<const void*>& inputs,
       case Kind::kAdderConv:
         step.conv->run(step.shape, arena + step.x, step.z < 0 ? nullptr : arena + step.z,
                        arena + step.y, threads);
+        break;
+      case Kind::kQAdderConv:
+        step.qconv->run(step.shape, bytes(arena + step.x),
+                        step.z < 0 ? nullptr : bytes(arena + step.z), bytes(arena + step.y),
+                        threads);
         break;
     }
     if (seconds != nullptr) {

@@ -6,12 +6,13 @@
 
 #include "adder_conv.h"
 #include "layout.h"
+#include "qadder_conv.h"
 
 namespace adder_onnx {
 
-// Tensors inside the program are channels-last float32 and live at offsets, in floats, of an arena
-// that the caller provides; offsets are planned by the caller. Inputs and outputs are (N, C, H, W),
-// float32 or float16.
+// Tensors inside the program are channels-last, float32 or uint8, and live at offsets, in floats, of
+// an arena that the caller provides; offsets are planned by the caller. Inputs and outputs are
+// (N, C, H, W), float32, float16 or uint8.
 // A program is immutable while it runs, and may run on several threads at once with an arena each.
 class Program {
  public:
@@ -20,6 +21,8 @@ class Program {
   // z < 0: no residual. Throws std::invalid_argument where sizes do not fit together.
   void add_adder_conv(std::shared_ptr<const AdderConv> conv, const ConvShape& shape, int64_t x,
                       int64_t z, int64_t y);
+  void add_qadder_conv(std::shared_ptr<const QAdderConv> conv, const ConvShape& shape, int64_t x,
+                       int64_t z, int64_t y);
 
   // What an array given to `run` as an input or output must hold.
   struct Port {
@@ -38,18 +41,20 @@ class Program {
            const std::vector<void*>& outputs, int threads, double* seconds = nullptr) const;
 
  private:
-  enum class Kind { kNchwToNhwc, kNhwcToNchw, kAdderConv };
+  enum class Kind { kNchwToNhwc, kNhwcToNchw, kAdderConv, kQAdderConv };
   struct Step {
     Kind kind;
     int64_t port = 0;  // number of the input or output
     ElementType type = ElementType::kFloat32;
     ImageShape image{};
     std::shared_ptr<const AdderConv> conv;
+    std::shared_ptr<const QAdderConv> qconv;
     ConvShape shape{};
     int64_t x = 0, z = -1, y = 0;
   };
 
   void reserve(int64_t offset, int64_t size);
+  void reserve_conv(const ConvParams& params, const ConvShape& shape, Step& step, int64_t per_float);
   static void reserve_port(std::vector<Port>& ports, int64_t number, Port port);
 
   std::vector<Step> steps_;

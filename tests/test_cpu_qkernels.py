@@ -1,0 +1,211 @@
+"""The native uint8 kernel, every instruction set that this machine has, against the definition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from adder_onnx.kernels.cpu import Program, QAdderConv, available_isas, padded_channels
+from adder_onnx.ops import ConvAttributes
+from adder_onnx.ops.reference import qlinear_adder_conv
+from tests.layers import Layer, layers, make_layer
+
+ALL_ISAS = ("scalar", "avx2", "avx512")
+
+
+@pytest.fixture(params=ALL_ISAS)
+def isa(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name not in available_isas():
+        pytest.skip(f"this machine lacks {name}; it has {', '.join(available_isas())}")
+    return name
+
+
+@dataclass
+class QLayer:
+    """One quantized adder convolution."""
+
+    x: NDArray[np.uint8]
+    w: NDArray[np.uint8]
+    z: NDArray[np.uint8] | None
+    a: ConvAttributes
+    zero_points: tuple[int, int, int]
+    scales: tuple[np.float32, np.float32, np.float32]
+    scale: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    clip_min: float
+    bits: int
+
+    @classmethod
+    def like(cls, layer: Layer, seed: int, bits: int) -> QLayer:
+        """Random integers in the shapes of a float layer; results use the whole range."""
+        rng = np.random.default_rng(seed)
+        top = 2**bits
+        taps = layer.w[0].size
+        x_scale = np.float32(rng.uniform(0.001, 0.1))
+        scale = rng.uniform(-2, 2, layer.w.shape[0]).astype(np.float32)
+        return cls(
+            rng.integers(0, top, layer.x.shape, np.uint8),
+            rng.integers(0, top, layer.w.shape, np.uint8),
+            None if layer.z is None else rng.integers(0, top, layer.y_shape, np.uint8),
+            layer.a,
+            tuple(int(v) for v in rng.integers(0, top // 2, 3)),  # type: ignore[arg-type]
+            (
+                x_scale,
+                np.float32(rng.uniform(0.01, 1)),
+                np.float32(x_scale * taps**0.5 * rng.uniform(0.5, 2)),
+            ),
+            scale,
+            (scale * x_scale * taps * top / 3).astype(np.float32),
+            float(rng.choice([0.0, -np.inf])),
+            bits,
+        )
+
+    def expected(self) -> NDArray[np.uint8]:
+        x_zero, z_zero, y_zero = self.zero_points
+        x_scale, z_scale, y_scale = self.scales
+        z = np.uint8(0) if self.z is None else self.z
+        z_zero = 0 if self.z is None else z_zero
+        values: Any = (self.x, self.w, x_scale, x_zero, self.scale, self.bias)
+        values += (np.asarray(z), z_scale, z_zero, y_scale, y_zero, self.a)
+        return qlinear_adder_conv(*values, clip_min=self.clip_min, bits=self.bits)
+
+    def run(self, isa: str, threads: int) -> NDArray[np.uint8]:
+        x_zero, z_zero, y_zero = self.zero_points
+        x_scale, z_scale, y_scale = self.scales
+        a = self.a
+        conv = QAdderConv(
+            self.w,
+            x_zero,
+            x_scale * self.scale,
+            self.bias,
+            float(z_scale),
+            z_zero,
+            float(y_scale),
+            y_zero,
+            self.clip_min,
+            self.bits,
+            a.strides,
+            a.dilations,
+            a.group,
+            isa,
+        )
+        height, width = a.output_size(self.x.shape[2:], self.w.shape[2:])
+        y_shape = (self.x.shape[0], self.w.shape[0], height, width)
+        program = Program()
+        inputs = [self.x]
+        at, y_size = floats(self.x.shape), floats(y_shape)
+        program.add_nchw_to_nhwc(0, "uint8", self.x.shape, 0)  # type: ignore[arg-type]
+        z_at = -1
+        if self.z is not None:
+            z_at = at + y_size
+            inputs.append(self.z)
+            program.add_nchw_to_nhwc(1, "uint8", y_shape, z_at)
+        top, left, _, _ = a.resolve_pads(self.x.shape[2:], self.w.shape[2:])
+        program.add_qadder_conv(
+            conv,
+            self.x.shape[0],
+            self.x.shape[2:],  # type: ignore[arg-type]
+            (height, width),
+            (top, left),
+            0,
+            z_at,
+            at,
+        )
+        program.add_nhwc_to_nchw(at, y_shape, 0, "uint8")
+        arena = np.full(program.arena_size, np.nan, np.float32)
+        y = np.full(y_shape, 0xAA, np.uint8)
+        program.run(arena, inputs, [y], threads)
+        return y
+
+
+def floats(shape: tuple[int, ...]) -> int:
+    n, c, h, w = shape
+    return n * h * w * padded_channels(c) // 4
+
+
+@pytest.mark.parametrize("isa", ALL_ISAS, indirect=True)
+def test_any_shape(isa: str) -> None:
+    @settings(max_examples=150, deadline=None)
+    @given(
+        layer=layers(),
+        seed=st.integers(0, 2**32 - 1),
+        bits=st.integers(2, 8),
+        threads=st.integers(1, 4),
+    )
+    def check(layer: Layer, seed: int, bits: int, threads: int) -> None:
+        quantized = QLayer.like(layer, seed, bits)
+        np.testing.assert_array_equal(quantized.run(isa, threads), quantized.expected())
+
+    check()
+
+
+@pytest.mark.parametrize(
+    ("channels", "filters", "size", "kernel", "attributes"),
+    [
+        (64, 64, (14, 14), (3, 3), {"pads": (1, 1, 1, 1)}),
+        (128, 512, (7, 7), (1, 1), {"strides": (2, 2)}),
+        (512, 64, (7, 7), (3, 3), {"pads": (1, 1, 1, 1)}),
+        (16, 16, (32, 32), (3, 3), {"pads": (1, 1, 1, 1)}),
+        (32, 32, (9, 9), (3, 3), {"group": 32}),
+        (4, 8, (30, 30), (11, 11), {"strides": (4, 4), "pads": (5, 5, 5, 5)}),
+    ],
+)
+def test_shapes_of_real_networks(
+    isa: str,
+    channels: int,
+    filters: int,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    attributes: dict[str, Any],
+) -> None:
+    layer = make_layer(np.random.default_rng(0), 2, channels, filters, size, kernel, **attributes)
+    quantized = QLayer.like(layer, 1, 8)
+    expected = quantized.expected()
+    assert len(np.unique(expected)) > 20
+    np.testing.assert_array_equal(quantized.run(isa, 2), expected)
+
+
+def test_the_largest_sums_are_exact(isa: str) -> None:
+    """All differences are 255, over 73,984 taps: more than float32 tells apart by one."""
+    layer = make_layer(np.random.default_rng(0), 1, 256, 2, (17, 17), (17, 17))
+    quantized = QLayer.like(layer, 0, 8)
+    quantized.x[:] = 255
+    quantized.w[:] = 0
+    quantized.w[1, 0, 0, 0] = 1
+    quantized.clip_min = -np.inf
+    np.testing.assert_array_equal(quantized.run(isa, 1), quantized.expected())
+
+
+def test_arguments_are_checked() -> None:
+    ones = np.ones(4, np.float32)
+    w = np.ones((4, 2, 3, 3), np.uint8)
+
+    def conv(
+        weights: Any = w, zero_point: int = 0, bits: int = 8, factor: Any = ones
+    ) -> QAdderConv:
+        isa = available_isas()[0]
+        arguments = (weights, zero_point, factor, ones, 1.0, 0, 1.0, 0, 0.0, bits)
+        return QAdderConv(*arguments, (1, 1), (1, 1), 1, isa)
+
+    with pytest.raises(ValueError, match="bits must be 2 to 8"):
+        conv(bits=9)
+    with pytest.raises(ValueError, match="zero point must be 0 to 255"):
+        conv(zero_point=256)
+    with pytest.raises(ValueError, match="one value per filter"):
+        conv(factor=ones[:3])
+    with pytest.raises(TypeError):
+        conv(weights=w.astype(np.int8))
+    program = Program()
+    with pytest.raises(ValueError, match="overlaps"):
+        program.add_qadder_conv(conv(), 1, (8, 8), (6, 6), (0, 0), 0, -1, 16)
+    program.add_nchw_to_nhwc(0, "uint8", (1, 2, 3, 3), 0)
+    arena = np.zeros(program.arena_size, np.float32)
+    with pytest.raises(ValueError, match="wrong element type"):
+        program.run(arena, [np.zeros((1, 2, 3, 3), np.float32)], [], 1)
