@@ -39,6 +39,19 @@ def check_resnet20(model: Path, shared: Path) -> None:
     assert error < 1e-3
 
 
+def check_integers(folder: Path) -> None:
+    """Graphs of integer nodes give the bits that are written beside them."""
+    models = sorted(folder.glob("integers*.onnx"))
+    for model in models:
+        saved = np.load(model.with_suffix(".npz"))
+        session = open_session(model)
+        names = [value.name for value in session.get_outputs()]
+        for name, result in zip(names, session.run(names, {"X": saved["X"]}), strict=True):
+            assert (result == saved[name]).all(), f"{model}: {name}"
+    print(f"onnxruntime {onnxruntime.__version__}: {len(models)} graphs of integer nodes agree")
+    assert models
+
+
 if __name__ == "__main__":
     try:
         import adder_onnx  # noqa: F401
@@ -48,5 +61,6 @@ if __name__ == "__main__":
         sys.exit("adder_onnx must not be importable here")
     digits, resnet20, shared = map(Path, sys.argv[1:])
     check_digits(digits)
+    check_integers(resnet20.parent)
     if resnet20.is_file():
         check_resnet20(resnet20, shared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -75,6 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=[],
         help="an adder node that stays float; may be repeated",
     )
+    parser.add_argument(
+        "--sensitivity",
+        action="store_true",
+        help="quantize each node alone, too, and report what that does to the output",
+    )
     parser.add_argument("--format", choices=FORMATS, default="auto", help="of the data (auto)")
     parser.add_argument(
         "--split", choices=SPLITS, default="auto", help="of the data (test or val, if there is one)"
@@ -98,6 +104,7 @@ def _run(options: argparse.Namespace) -> None:
             calibration=options.calibration,
             percentile=options.percentile,
             exclude=options.exclude,
+            sensitivity=options.sensitivity,
             threads=options.threads,
             progress=advance,
         )
@@ -150,27 +157,53 @@ def _summary(
         "bytes_before": options.model.stat().st_size,
         "bytes_after": size,
         "nodes": [
-            {"name": n.name, "low": n.low, "high": n.high, "clamped": n.clamped}
+            {
+                "name": n.name,
+                "low": n.low,
+                "high": n.high,
+                "clamped": n.clamped,
+                "snr_db": _finite(result.snr[n.name]),
+            }
             for n in result.nodes
+        ],
+        "sensitivity": [
+            {"name": s.name, "snr_db": _finite(s.snr), "changed": s.changed}
+            for s in result.sensitivity
         ],
         "left": list(result.left),
     }
 
 
+def _finite(decibels: float) -> float | None:
+    """A ratio for JSON, which has no infinity: None where nothing differs, or nothing is there."""
+    return decibels if math.isfinite(decibels) else None
+
+
 def _lines(summary: dict[str, Any]) -> list[str]:
     width = max((len(node["name"]) for node in summary["nodes"]), default=4)
-    lines = [f"{'node':{width}}  {'range':>22}  clamped weights"]
+    lines = [f"{'node':{width}}  {'range':>22}  clamped weights  SNR of its output"]
     lines += [
         f"{node['name']:{width}}  {node['low']:10.4g} … {node['high']:9.4g}  "
-        f"{100 * node['clamped']:13.1f} %"
+        f"{100 * node['clamped']:13.1f} %  {_decibels(node['snr_db']):>17}"
         for node in summary["nodes"]
     ]
+    if summary["sensitivity"]:
+        lines.append(f"{'quantized alone':{width}}  SNR of the output  changed answers")
+        lines += [
+            f"{node['name']:{width}}  {_decibels(node['snr_db']):>17}  "
+            f"{100 * node['changed']:13.1f} %"
+            for node in sorted(summary["sensitivity"], key=lambda n: n["snr_db"] or math.inf)
+        ]
     before, after = summary["bytes_before"], summary["bytes_after"]
     lines.append(
         f"{summary['output']}: {len(summary['nodes'])} nodes of {summary['bits']} bits, "
         f"{len(summary['left'])} left in float; {after:,} bytes, {after / before:.2f} of {before:,}"
     )
     return lines
+
+
+def _decibels(value: float | None) -> str:
+    return "exact" if value is None else f"{value:.1f} dB"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +18,31 @@ from adder_onnx.graph.adder_node import AdderNode, adder_node, is_adder_node, ma
 from adder_onnx.graph.fusion import fuse_epilogues
 from adder_onnx.graph.loading import load_graph
 from adder_onnx.ops import DOMAIN, function_bodies
-from adder_onnx.quantization.ranges import CALIBRATIONS, Histogram, choose
+from adder_onnx.quantization.ranges import CALIBRATIONS, Histogram, Quantization, choose
 from adder_onnx.quantization.rewrite import NodeSummary, can_be_quantized, rewrite
 from adder_onnx.runtime import InferenceSession
 
-__all__ = ["Quantized", "quantize"]
+__all__ = ["Quantized", "Sensitivity", "quantize"]
 
 Feed = Mapping[str, NDArray[Any]]
+
+_KEPT = 2
+"""Arrays of inputs that noise is measured with, kept with all values that they make."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What quantizing one node alone does to the model's first output.
+
+    Attributes:
+        name: of the node.
+        snr: signal-to-noise ratio of the output, in decibels.
+        changed: share of the samples whose largest output is another one.
+    """
+
+    name: str
+    snr: float
+    changed: float
 
 
 @dataclass(frozen=True)
@@ -33,14 +52,19 @@ class Quantized:
     Attributes:
         model: with QLinearAdderConv nodes, and the bodies of our operators.
         nodes: what became of each adder node that was quantized.
-        left: names of those that were not.
+        snr: signal-to-noise ratio of each of these nodes' outputs, in decibels, with all of them
+            quantized; over the first arrays of inputs.
+        left: names of adder nodes that were not quantized.
         samples: how many arrays of inputs the ranges come from.
+        sensitivity: by node, where that was asked for.
     """
 
     model: onnx.ModelProto
     nodes: tuple[NodeSummary, ...]
+    snr: dict[str, float]
     left: tuple[str, ...]
     samples: int
+    sensitivity: tuple[Sensitivity, ...] = ()
 
 
 def quantize(
@@ -51,6 +75,7 @@ def quantize(
     calibration: str = "mse",
     percentile: float = 99.9,
     exclude: Sequence[str] = (),
+    sensitivity: bool = False,
     threads: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Quantized:
@@ -58,13 +83,14 @@ def quantize(
 
     Args:
         model: with AdderConv nodes; is not changed.
-        feeds: inputs, as for `InferenceSession.run`; each is run once.
+        feeds: inputs, as for `InferenceSession.run`; each is run once, a few are kept.
         bits: of activations and weights, 2 to 8.
         calibration: ``mse``, ``percentile`` or ``minmax``, see `choose`.
         percentile: for ``percentile``, above 50 to 100.
         exclude: names of adder nodes that stay float.
+        sensitivity: whether each node is quantized alone, too, to see what it does to the output.
         threads: for the runs.
-        progress: is called with 1 after each run.
+        progress: is called with 1 after each run of ``feeds``.
 
     Raises:
         InputError: an option is out of its range, or names a node that is not there.
@@ -72,34 +98,57 @@ def quantize(
         DataError: there is no calibration data, or it is not finite.
     """
     _check(bits, calibration, percentile)
-    graph = load_graph(model)
-    if any(node.op_type == "QLinearAdderConv" for node in graph.graph):
+    plain = _adder_nodes(model, exclude)
+    names = [n.name for n in plain if can_be_quantized(n) and n.name not in exclude]
+    # What is fused into a node depends on which others are there to take it.
+    chosen = _fused_nodes(load_graph(model).graph, names)
+    single = [n for name in names for n in _fused_nodes(load_graph(model).graph, [name])]
+    seen = _observe(model, [*chosen, *single] if sensitivity else chosen, feeds, threads, progress)
+    quantizations = {
+        name: choose(histogram, bits, calibration, percentile)
+        for name, histogram in seen.histograms.items()
+    }
+
+    def build(names: Collection[str]) -> tuple[onnx.ModelProto, list[NodeSummary]]:
+        graph = load_graph(model)
+        _fused_nodes(graph.graph, names)
+        summaries = rewrite(graph.graph, quantizations, seen.histograms, names)
+        return _finish(graph, model), summaries
+
+    result, summaries = build(names)
+    return Quantized(
+        result,
+        tuple(summaries),
+        _noise(result, chosen, seen, quantizations, threads),
+        tuple(node.name for node in plain if node.name not in names),
+        seen.samples,
+        tuple(_alone(name, build([name])[0], model, seen, threads) for name in names)
+        if sensitivity
+        else (),
+    )
+
+
+def _adder_nodes(model: onnx.ModelProto, exclude: Sequence[str]) -> list[AdderNode]:
+    """The adder nodes of a model, epilogues fused.
+
+    Raises:
+        ModelError: there are none, or they are quantized already.
+        InputError: one that is excluded is not there.
+    """
+    graph = load_graph(model).graph
+    if any(node.op_type == "QLinearAdderConv" for node in graph):
         raise ModelError("the model is quantized already: quantize the float model it came from")
-    plain = _fused_nodes(load_graph(model).graph)
-    if not plain:
+    nodes = _fused_nodes(graph)
+    if not nodes:
         raise ModelError("the model has no AdderConv node that could be quantized")
-    names = {node.name for node in plain}
+    names = {node.name for node in nodes}
     for name in exclude:
         if name not in names:
             raise InputError(
                 f"--exclude {name}: the model has no such adder node; its first are "
                 f"{', '.join(sorted(names)[:3])}"
             )
-    chosen = [n for n in plain if can_be_quantized(n) and n.name not in exclude]
-    histograms, samples = _observe(model, chosen, feeds, threads, progress)
-    quantizations = {
-        name: choose(histogram, bits, calibration, percentile)
-        for name, histogram in histograms.items()
-    }
-    quantized = {node.name for node in chosen}
-    _fused_nodes(graph.graph, quantized)
-    summaries = rewrite(graph.graph, quantizations, histograms, quantized)
-    return Quantized(
-        _finish(graph, model),
-        tuple(summaries),
-        tuple(node.name for node in plain if node.name not in quantized),
-        samples,
-    )
+    return nodes
 
 
 def _fused_nodes(graph: ir.Graph, names: Collection[str] | None = None) -> list[AdderNode]:
@@ -123,14 +172,28 @@ def _check(bits: int, calibration: str, percentile: float) -> None:
         raise InputError(f"percentile is {percentile}; expected more than 50, at most 100")
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What the calibration data show.
+
+    Attributes:
+        histograms: of all values that enter or leave the nodes.
+        samples: how many arrays of inputs there were.
+        kept: the first of them, each with the values that it makes.
+    """
+
+    histograms: dict[str, Histogram]
+    samples: int
+    kept: list[tuple[Feed, dict[str, NDArray[Any]]]]
+
+
 def _observe(
     model: onnx.ModelProto,
     nodes: Sequence[AdderNode],
     feeds: Iterable[Feed],
     threads: int | None,
     progress: Callable[[int], None],
-) -> tuple[dict[str, Histogram], int]:
-    """Histograms of all values that enter or leave the nodes."""
+) -> _Seen:
     channels: dict[str, int] = {}
     for node in nodes:
         assert not isinstance(node.weight, str)
@@ -138,35 +201,97 @@ def _observe(
         channels[node.y] = node.weight.shape[0]
         if node.residual is not None:
             channels[node.residual] = node.weight.shape[0]
-    observed = _with_outputs(model, list(channels))
-    session = InferenceSession(observed.SerializeToString(), threads=threads)
-    inputs = {value.name for value in session.get_inputs()}
+    run = _runner(model, list(channels), threads)
     histograms = {name: Histogram(count) for name, count in channels.items()}
+    kept: list[tuple[Feed, dict[str, NDArray[Any]]]] = []
     samples = 0
     for feed in feeds:
-        names = [name for name in channels if name not in inputs]
-        values = dict(zip(names, session.run(names, feed), strict=True))
+        values = run(feed)
         for name, histogram in histograms.items():
-            histogram.add(np.asarray(values.get(name, feed.get(name))), name)
+            histogram.add(values[name], name)
+        if samples < _KEPT:
+            kept.append((feed, values))
         samples += 1
         progress(1)
     if not samples:
         raise DataError("there is no calibration data")
     if all(h.smallest == h.largest for h in histograms.values()):
         raise DataError("the calibration data are all equal: ranges cannot be found from them")
-    return histograms, samples
+    return _Seen(histograms, samples, kept)
+
+
+def _runner(
+    model: onnx.ModelProto, names: Sequence[str], threads: int | None
+) -> Callable[[Feed], dict[str, NDArray[Any]]]:
+    """A function from inputs to values of the graph, by name."""
+    session = InferenceSession(_with_outputs(model, names).SerializeToString(), threads=threads)
+    inputs = {value.name for value in session.get_inputs()}
+    computed = [name for name in names if name not in inputs]
+
+    def run(feed: Feed) -> dict[str, NDArray[Any]]:
+        # Without names all outputs would be computed; the inputs are checked in any case.
+        values = session.run(computed or None, feed)
+        found = dict(zip(computed, values, strict=bool(computed)))
+        return {name: np.asarray(found.get(name, feed.get(name))) for name in names}
+
+    return run
+
+
+def _noise(
+    result: onnx.ModelProto,
+    nodes: Sequence[AdderNode],
+    seen: _Seen,
+    quantizations: Mapping[str, Quantization],
+    threads: int | None,
+) -> dict[str, float]:
+    """The signal-to-noise ratio of each node's output."""
+    exact = {node.name: 0.0 for node in nodes}
+    noise = dict(exact)
+    originals = [(node, f"{node.y}_quantized") for node in nodes]
+    run_integers = _runner(result, [name for _, name in originals], threads)
+    for feed, values in seen.kept:
+        integers = run_integers(feed)
+        for node, name in originals:
+            truth = values[node.y].astype(np.float64)
+            error = quantizations[node.y].dequantize(integers[name]) - truth
+            exact[node.name] += float((truth**2).sum())
+            noise[node.name] += float((error**2).sum())
+    return {name: _decibels(exact[name], noise[name]) for name in exact}
+
+
+def _alone(
+    name: str, single: onnx.ModelProto, model: onnx.ModelProto, seen: _Seen, threads: int | None
+) -> Sensitivity:
+    sessions = [
+        InferenceSession(proto.SerializeToString(), threads=threads) for proto in (model, single)
+    ]
+    signal = noise = changed = count = 0.0
+    for feed, _ in seen.kept:
+        truth, ours = (np.asarray(s.run(None, feed)[0], np.float64) for s in sessions)
+        signal += float((truth**2).sum())
+        noise += float(((ours - truth) ** 2).sum())
+        rows = len(truth) if truth.ndim else 1
+        flat = [array.reshape(rows, -1).argmax(axis=1) for array in (truth, ours)]
+        changed += float((flat[0] != flat[1]).sum())
+        count += rows
+    return Sensitivity(name, _decibels(signal, noise), changed / count if count else 0.0)
+
+
+def _decibels(signal: float, noise: float) -> float:
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
 
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
     """A copy of a model that gives inner values, too."""
-    loaded = ir.to_proto(load_graph(model))
-    taken = {value.name for value in (*loaded.graph.input, *loaded.graph.output)}
+    graph = load_graph(model)
+    found = {value.name: value for node in graph.graph for value in node.outputs}
+    taken = {value.name for value in (*graph.graph.inputs, *graph.graph.outputs)}
     for name in names:
         if name not in taken:
-            loaded.graph.output.append(
-                onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None] * 4)
-            )
-    return loaded
+            graph.graph.outputs.append(found[name])
+    return ir.to_proto(graph)
 
 
 def _finish(graph: ir.Model, source: onnx.ModelProto) -> onnx.ModelProto:
