@@ -238,6 +238,11 @@ def test_the_same_for_the_same_data() -> None:
         ({"exclude": ["n_Q"]}, InputError, "--exclude n_Q: the model has no such adder node"),
         ({"feeds": []}, DataError, "there is no calibration data"),
         (
+            {"feeds": [{"X": np.ones((1, 3, 8, 8), np.float32)}] * 2},
+            DataError,
+            "are all equal",
+        ),
+        (
             {"feeds": [{"X": np.zeros((1, 3, 8, 8), np.float32) * np.nan}]},
             DataError,
             "infinite or undefined",

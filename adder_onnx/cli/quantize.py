@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adder_onnx.cli._command import (
     make_parser,
@@ -27,6 +28,7 @@ from adder_onnx.files import check_writable, write_atomically
 from adder_onnx.graph.loading import read_model
 from adder_onnx.quantization import Quantized, quantize
 from adder_onnx.quantization.ranges import CALIBRATIONS
+from adder_onnx.quantization.standard import quantize_standard_nodes
 from adder_onnx.runtime import InferenceSession
 
 __all__ = ["main"]
@@ -77,6 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="an adder node that stays float; may be repeated",
     )
     parser.add_argument(
+        "--standard-nodes",
+        action="store_true",
+        help="quantize Conv, Gemm and MatMul, too, to 8 bits by onnxruntime's tool, as QDQ nodes",
+    )
+    parser.add_argument(
         "--sensitivity",
         action="store_true",
         help="quantize each node alone, too, and report what that does to the output",
@@ -108,7 +115,10 @@ def _run(options: argparse.Namespace) -> None:
             threads=options.threads,
             progress=advance,
         )
-    data = result.model.SerializeToString()
+    final = result.model
+    if options.standard_nodes:
+        final = quantize_standard_nodes(final, _feeds(dataset, model))
+    data = final.SerializeToString()
     write_atomically(options.output, data)
     summary = _summary(options, result, len(data), dataset.images)
     if options.json:
@@ -125,8 +135,22 @@ def _choose(options: argparse.Namespace, model: Classifier) -> Dataset:
     dataset = dataset.skip(options.skip)
     if options.first:
         return dataset.first(options.samples)
-    order = np.random.default_rng(options.seed).permutation(dataset.images)
-    return dataset.select(np.sort(order[: options.samples]))
+    return dataset.select(_drawn(dataset, options.samples, options.seed))
+
+
+def _drawn(dataset: Dataset, count: int, seed: int) -> NDArray[np.int64]:
+    """Numbers of images drawn at random, as many of each class as there are, or nearly."""
+    order = np.random.default_rng(seed).permutation(dataset.images)
+    if dataset.labels is not None:
+        labels = dataset.labels[order]
+        # Each image's place among those of its class; the first of all classes come first.
+        places = np.empty(len(order), np.int64)
+        for label in np.unique(labels):
+            own = labels == label
+            places[own] = np.arange(own.sum())
+        order = order[np.argsort(places, kind="stable")]
+    chosen: NDArray[np.int64] = np.sort(order[:count]).astype(np.int64)
+    return chosen
 
 
 def _feeds(dataset: Dataset, model: Classifier) -> Iterator[dict[str, Any]]:

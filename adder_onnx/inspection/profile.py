@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.plan import ChainStep, ConversionStep, OnnxruntimeStep, Step
 from adder_onnx.inspection.report import Report
 from adder_onnx.kernels.cpu import inner_loop_rate, select_isa
@@ -152,19 +153,28 @@ def profile(
 
 
 def bound_of(device: str, threads: int, types: Sequence[str]) -> dict[str, float]:
-    """Taps per second of the bare inner loop, by type of the tensors inside chains."""
+    """Taps per second of the bare inner loop, by type of the tensors inside chains.
+
+    There is none for uint8, whose kernel has no fixed inner loop.
+    """
     if device != "cpu":
         from adder_onnx.kernels.cuda.bound import measure
 
         return {type_: measure(type_) for type_ in types}
-    return {"float32": inner_loop_rate(select_isa(), threads, _BOUND_SECONDS)} if types else {}
+    if "float32" not in types:
+        return {}
+    return {"float32": inner_loop_rate(select_isa(), threads, _BOUND_SECONDS)}
 
 
 def _types(session: InferenceSession) -> list[str]:
     """The types of tensors inside the plan's chains."""
     chains = [step for step in session.plan.steps if isinstance(step, ChainStep)]
-    types = dict.fromkeys(node.type for chain in chains for node in chain.nodes)
-    return list(types) if session.device != "cpu" else ["float32"] * bool(types)
+    return list(dict.fromkeys(_type(n, session.device) for chain in chains for n in chain.nodes))
+
+
+def _type(node: AdderNode, device: str) -> str:
+    """The type of a node's tensors inside its chain."""
+    return "float32" if device == "cpu" and node.type == "float16" else node.type
 
 
 def _step(seconds: Sequence[float], total: Times) -> StepProfile:
@@ -203,7 +213,7 @@ def _nodes(
     bound: Mapping[str, float],
 ) -> dict[str, NodeProfile]:
     types = {
-        node.name: node.type if session.device != "cpu" else "float32"
+        node.name: _type(node, session.device)
         for step in session.plan.steps
         if isinstance(step, ChainStep)
         for node in step.nodes

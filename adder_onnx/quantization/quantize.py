@@ -205,8 +205,10 @@ def _observe(
     histograms = {name: Histogram(count) for name, count in channels.items()}
     kept: list[tuple[Feed, dict[str, NDArray[Any]]]] = []
     samples = 0
+    extremes: list[NDArray[Any]] = []
     for feed in feeds:
         values = run(feed)
+        extremes += [f(array) for array in feed.values() if array.size for f in (np.min, np.max)]
         for name, histogram in histograms.items():
             histogram.add(values[name], name)
         if samples < _KEPT:
@@ -215,7 +217,7 @@ def _observe(
         progress(1)
     if not samples:
         raise DataError("there is no calibration data")
-    if all(h.smallest == h.largest for h in histograms.values()):
+    if len(set(map(float, extremes))) < 2:
         raise DataError("the calibration data are all equal: ranges cannot be found from them")
     return _Seen(histograms, samples, kept)
 

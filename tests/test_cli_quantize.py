@@ -1,0 +1,146 @@
+"""The command adder-quantize."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import adder_onnx
+from adder_onnx.cli import quantize as command
+from adder_onnx.cli import run as adder_run
+
+DIGITS = Path(__file__).parents[1] / "examples" / "digits"
+MODEL, DATA = DIGITS / "resnet8_digits.onnx", DIGITS / "test"
+
+
+def main(*arguments: Any) -> int:
+    try:
+        return command.main([str(a) for a in arguments])
+    except SystemExit as error:
+        return int(error.code or 0)
+
+
+def right(model: Path, capsys: pytest.CaptureFixture[str]) -> int:
+    assert adder_run.main([str(model), "--data", str(DATA), "--device", "cpu", "--json", "-"]) == 0
+    return int(json.loads(capsys.readouterr().out)["top1_correct"])
+
+
+def test_the_digits_keep_their_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, result = tmp_path / "int8.onnx", tmp_path / "result.json"
+    assert main(MODEL, output, "--data", DATA, "--json", result, "--sensitivity") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    summary = json.loads(result.read_text())
+    assert summary["bits"] == 8
+    assert summary["samples"] == 128
+    assert summary["bytes_after"] == output.stat().st_size < 0.6 * summary["bytes_before"]
+    assert len(summary["nodes"]) == len(summary["sensitivity"]) == 8
+    assert all(node["snr_db"] > 15 for node in summary["nodes"])
+    assert all(0 <= node["changed"] <= 0.1 for node in summary["sensitivity"])
+    assert summary["left"] == []
+    assert "SNR of its output" in out
+    assert "8 nodes of 8 bits, 0 left in float" in out
+    assert right(MODEL, capsys) - right(output, capsys) <= 2
+
+
+def test_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "int4.onnx"
+    arguments = [MODEL, output, "--data", DATA, "--bits", 4, "--samples", 20, "--json", "-"]
+    assert main(*arguments, "--calibration", "percentile", "--percentile", 99) == 0
+    first = json.loads(capsys.readouterr().out)
+    data = output.read_bytes()
+    assert main(*arguments, "--calibration", "percentile", "--percentile", 99) == 0
+    capsys.readouterr()
+    assert output.read_bytes() == data  # for the same seed
+    assert main(*arguments, "--seed", 1, "--exclude", first["nodes"][0]["name"]) == 0
+    other = json.loads(capsys.readouterr().out)
+    assert other["left"] == [first["nodes"][0]["name"]]
+    assert len(other["nodes"]) == 7
+    assert other["nodes"][1]["high"] != first["nodes"][2]["high"]
+    assert main(*arguments, "--first", "--skip", 300) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 20
+
+
+def test_images_are_drawn_from_all_classes() -> None:
+    from adder_onnx.evaluation import open_dataset
+
+    dataset = open_dataset(DATA, "auto", "auto", ("input",))
+    assert dataset.labels is not None
+    chosen = command._drawn(dataset, 30, seed=0)
+    assert np.bincount(dataset.labels[chosen]).tolist() == [3] * 10
+    assert (np.diff(chosen) > 0).all()
+    assert set(chosen) != set(command._drawn(dataset, 30, seed=1))
+
+
+def test_standard_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "int8.onnx"
+    arguments = (MODEL, output, "--data", DATA, "--samples", 32, "--standard-nodes")
+    assert main(*arguments) == 0
+    assert capsys.readouterr().err == ""
+    model = onnx.load(output)
+    convolutions = [n for n in model.graph.node if n.op_type == "Conv"]
+    producers = {name: n.op_type for n in model.graph.node for name in n.output}
+    assert convolutions
+    assert all(producers[n.input[1]] == "DequantizeLinear" for n in convolutions)
+    original = onnx.load(MODEL)
+    assert list(model.metadata_props) == list(original.metadata_props)
+    assert right(MODEL, capsys) - right(output, capsys) <= 2
+    session = adder_onnx.InferenceSession(output)
+    assert any(type(step).__name__ == "ChainStep" for step in session.plan.steps)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--bits", "9"], "bits is 9; expected 2 to 8"),
+        (["--bits", "1"], "bits is 1; expected 2 to 8"),
+        (["--samples", "0"], "0 is not at least 1"),
+        (["--skip", "360"], "leaves none"),
+        (["--percentile", "101"], "percentile is 101"),
+        (["--exclude", "nowhere"], "--exclude nowhere: the model has no such adder node"),
+        (["--calibration", "best"], "invalid choice: 'best'"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_bad_options(
+    tmp_path: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out.onnx"
+    assert main(MODEL, output, "--data", DATA, *options) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+    assert not output.exists()
+
+
+def test_bad_models_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "out.onnx"
+    done = tmp_path / "done.onnx"
+    assert main(MODEL, done, "--data", DATA, "--samples", 4) == 0
+    capsys.readouterr()
+
+    def fails(model: Path, data: Path, message: str, to: Path = output) -> None:
+        assert main(model, to, "--data", data, "--samples", 4) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1
+        assert message in err
+        assert not output.exists()
+
+    fails(done, DATA, "quantized already")
+    fails(done, DATA, "would replace the float model", to=done)
+    shape = (4, 1, 8, 8)
+    for name, array, message in (
+        ("nan", np.full(shape, np.nan, np.float32), "not finite"),
+        ("infinite", np.full(shape, np.inf, np.float32), "not finite"),
+        ("equal", np.full(shape, 0.5, np.float32), "are all equal"),
+        ("shape", np.zeros((4, 3, 8, 8), np.float32), "shape"),
+    ):
+        np.savez(tmp_path / f"{name}.npz", input=array)
+        fails(MODEL, tmp_path / f"{name}.npz", message)
