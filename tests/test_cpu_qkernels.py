@@ -153,6 +153,9 @@ def test_any_shape(isa: str) -> None:
         (128, 512, (7, 7), (1, 1), {"strides": (2, 2)}),
         (512, 64, (7, 7), (3, 3), {"pads": (1, 1, 1, 1)}),
         (16, 16, (32, 32), (3, 3), {"pads": (1, 1, 1, 1)}),
+        (32, 21, (9, 9), (3, 3), {"pads": (1, 1, 1, 1)}),
+        (192, 64, (5, 5), (3, 3), {"group": 2}),
+        (48, 13, (7, 3), (1, 1), {}),
         (32, 32, (9, 9), (3, 3), {"group": 32}),
         (4, 8, (30, 30), (11, 11), {"strides": (4, 4), "pads": (5, 5, 5, 5)}),
     ],
@@ -209,3 +212,18 @@ def test_arguments_are_checked() -> None:
     arena = np.zeros(program.arena_size, np.float32)
     with pytest.raises(ValueError, match="wrong element type"):
         program.run(arena, [np.zeros((1, 2, 3, 3), np.float32)], [], 1)
+
+
+def test_halves_are_rounded_to_even(isa: str) -> None:
+    """Sums 0 … 40 of one tap, halved: every second quotient lies half way."""
+    layer = make_layer(np.random.default_rng(0), 1, 16, 4, (1, 41), (1, 1))
+    quantized = QLayer.like(layer, 0, 8)
+    quantized.x[:] = 0
+    quantized.x[0, 0, 0] = np.arange(41)
+    quantized.w[:] = 0
+    quantized.zero_points = (0, 0, 0)
+    quantized.scales = (np.float32(0.5), np.float32(1), np.float32(1))
+    quantized.scale[:], quantized.bias[:] = -1, 0
+    y = quantized.run(isa, 1)
+    np.testing.assert_array_equal(y[0, 0, 0], np.rint(np.arange(41) / 2))
+    np.testing.assert_array_equal(y, quantized.expected())
