@@ -46,7 +46,8 @@ def check_integers(folder: Path) -> None:
         saved = np.load(model.with_suffix(".npz"))
         session = open_session(model)
         names = [value.name for value in session.get_outputs()]
-        for name, result in zip(names, session.run(names, {"X": saved["X"]}), strict=True):
+        feed = {value.name: saved[value.name] for value in session.get_inputs()}
+        for name, result in zip(names, session.run(names, feed), strict=True):
             assert (result == saved[name]).all(), f"{model}: {name}"
     print(f"onnxruntime {onnxruntime.__version__}: {len(models)} graphs of integer nodes agree")
     assert models

@@ -1,8 +1,9 @@
 """Random graphs of integer adder nodes, whose results must be the same bits everywhere.
 
-    python -m tests.integer_chains FOLDER COUNT
+    python -m tests.integer_chains FOLDER COUNT [QUANTIZED.onnx]
 
-writes models, and for each an .npz with inputs and what our runtime makes of them.
+writes models, and for each an .npz with inputs and what our runtime makes of them; the integer part
+of a quantized network may be among them.
 """
 
 from __future__ import annotations
@@ -92,17 +93,48 @@ def random_chain(seed: int) -> tuple[onnx.ModelProto, dict[str, NDArray[np.uint8
     return model, {"X": rng.integers(0, top, shapes["X"], np.uint8)}
 
 
+def integer_part(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The integer nodes of a quantized network alone, from uint8 to uint8."""
+    nodes = [n for n in model.graph.node if n.op_type == "QLinearAdderConv"]
+    constants = {t.name: t for t in model.graph.initializer}
+    made = [name for n in nodes for name in n.output]
+    taken = dict.fromkeys(name for n in nodes for name in n.input)
+    given = [name for name in taken if name not in constants and name not in made]
+
+    def value(name: str) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.UINT8, [None] * 4)
+
+    graph = helper.make_graph(
+        nodes,
+        "integers",
+        [value(name) for name in given],
+        [value(name) for name in made if name not in taken],
+        [constants[name] for name in taken if name in constants],
+    )
+    return helper.make_model(
+        graph,
+        opset_imports=model.opset_import,
+        functions=model.functions,
+        ir_version=model.ir_version,
+    )
+
+
 def main() -> None:
     import adder_onnx
 
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
-    for seed in range(count):
-        model, feed = random_chain(seed)
+    cases = [random_chain(seed) for seed in range(count)]
+    for path in sys.argv[3:]:
+        model = integer_part(onnx.load(path))
+        (name,) = (value.name for value in model.graph.input)
+        image = np.random.default_rng(0).integers(0, 256, (2, 16, 32, 32), np.uint8)
+        cases.append((model, {name: image}))
+    for number, (model, feed) in enumerate(cases):
         session = adder_onnx.InferenceSession(model.SerializeToString())
         names = [value.name for value in session.get_outputs()]
         results = dict(zip(names, session.run(names, feed), strict=True))
-        onnx.save(model, folder / f"integers{seed}.onnx")
-        np.savez(folder / f"integers{seed}.npz", **feed, **results)
+        onnx.save(model, folder / f"integers{number}.onnx")
+        np.savez(folder / f"integers{number}.npz", **feed, **results)
 
 
 if __name__ == "__main__":

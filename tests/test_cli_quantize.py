@@ -119,6 +119,14 @@ def test_bad_options(
     assert not output.exists()
 
 
+def convolutional(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network with convolutions."""
+    for node in model.graph.node:
+        if node.op_type == "AdderConv":
+            node.op_type, node.domain = "Conv", ""
+    return model
+
+
 def test_bad_models_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out.onnx"
     done = tmp_path / "done.onnx"
@@ -134,6 +142,10 @@ def test_bad_models_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert not output.exists()
 
     fails(done, DATA, "quantized already")
+    plain = onnx.load(MODEL)
+    without = tmp_path / "without.onnx"
+    onnx.save(convolutional(plain), without)
+    fails(without, DATA, "no AdderConv node that could be quantized")
     fails(done, DATA, "would replace the float model", to=done)
     shape = (4, 1, 8, 8)
     for name, array, message in (
