@@ -242,7 +242,7 @@ def _plan(console: Console, report: Report, profile: Profile | None) -> Table:
         ]
         rows.append(row + (_times(profile.steps[i]) if profile else []))
     if profile:
-        rows.append(["", "runtime overhead", "", "", "", *_times(profile.overhead)])
+        rows.append(["", "overhead", "", "", "", *_times(profile.overhead)])
         rows.append(["", "run", "", "", "", *_times(StepProfile(profile.run, 1.0))])
     columns = (*_PLAN_COLUMNS, *(_PLAN_TIMES if profile else ()))
     return _table(console, f"Plan for {report.device}", columns, rows)
