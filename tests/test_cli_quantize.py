@@ -77,6 +77,15 @@ def test_images_are_drawn_from_all_classes() -> None:
     assert set(chosen) != set(command._drawn(dataset, 30, seed=1))
 
 
+def test_ratios_without_an_end() -> None:
+    """JSON has no infinity; the text tells apart what is exact and what has no signal."""
+    summary = {"nodes": [{"snr_db": np.inf}, {"snr_db": -np.inf}, {"snr_db": 0.0}], "bits": 8}
+    nodes = command._without_infinity(summary)["nodes"]
+    assert [node["snr_db"] for node in nodes] == [None, None, 0.0]
+    texts = [command._decibels(node["snr_db"]) for node in summary["nodes"]]  # type: ignore[attr-defined]
+    assert texts == ["exact", "no signal", "0.0 dB"]
+
+
 def test_standard_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "int8.onnx"
     arguments = (MODEL, output, "--data", DATA, "--samples", 32, "--standard-nodes")

@@ -196,6 +196,82 @@ def test_results_stay_near(bits: int, bound: float) -> None:
             assert onnx.numpy_helper.to_array(constant).max() < 2**bits
 
 
+def stock_outputs(model: onnx.ModelProto, feed: dict[str, Any], *names: str) -> list[Any]:
+    """Values of a graph by their names, in onnxruntime."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    known = {value.name for value in model.graph.output}
+    copy.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in known)
+    session = onnxruntime.InferenceSession(copy.SerializeToString())
+    return session.run(list(names), feed)  # type: ignore[no-any-return]
+
+
+def decibels(exact: list[NDArray[Any]], ours: list[NDArray[Any]]) -> float:
+    signal, noise = (
+        np.concatenate([np.ravel(array).astype(np.float64) for array in arrays])
+        for arrays in (exact, [a - b.astype(np.float64) for a, b in zip(exact, ours, strict=True)])
+    )
+    return float(10 * np.log10((signal**2).sum() / (noise**2).sum()))
+
+
+def test_ratios_of_signal_to_noise() -> None:
+    """Those of the first two arrays, with the nodes' outputs taken from onnxruntime."""
+    model, feeds = normalized_network(), calibration()
+    result = quantize(model, feeds, bits=4)
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in result.model.graph.initializer}
+    nodes = [n for n in result.model.graph.node if n.op_type == "QLinearAdderConv"]
+    for node_, y in zip(nodes, ("B", "D1"), strict=True):
+        scale, zero = (constants[name].astype(np.float64) for name in node_.input[9:])
+        exact, ours = [], []
+        for feed in feeds[:2]:
+            exact += stock_outputs(model, feed, y)
+            ours += [(v - zero) * scale for v in stock_outputs(result.model, feed, node_.output[0])]
+        assert result.snr[node_.name] == pytest.approx(decibels(exact, ours), abs=0.01)
+
+
+def test_sensitivity() -> None:
+    """Of each node what is measured with the other one excluded."""
+    model = normalized_network()
+    rng = np.random.default_rng(1)
+    feeds = [{"X": rng.standard_normal((64, 3, 8, 8)).astype(np.float32)} for _ in range(2)]
+    found = quantize(model, feeds, bits=2, sensitivity=True).sensitivity
+    assert [s.name for s in found] == ["n_A", "n_C"]
+    for sensitivity, other in zip(found, ("n_C", "n_A"), strict=True):
+        single = quantize(model, feeds, bits=2, exclude=[other]).model
+        exact = [stock_outputs(model, feed, "Y")[0] for feed in feeds[:2]]
+        ours = [stock_outputs(single, feed, "Y")[0] for feed in feeds[:2]]
+        assert sensitivity.snr == pytest.approx(decibels(exact, ours), abs=0.01)
+        answers = [np.concatenate(y).argmax(axis=1) for y in (exact, ours)]
+        assert sensitivity.changed == np.mean(answers[0] != answers[1])
+    assert all(0 < s.changed < 1 for s in found)
+
+
+@pytest.mark.parametrize(
+    ("weight", "output"),
+    [
+        *((name, "Y") for name in ("X_scale", "X_low", "n_Y.weight", "no_residual", "X_Clip")),
+        *(("W", name) for name in ("X_Clip_output", "X_QuantizeLinear", "no_residual")),
+    ],
+)
+def test_names_that_are_taken(weight: str, output: str) -> None:
+    model = make_model(
+        [adder_conv("X", weight, output), node("Relu", [output], f"{output}_quantized")],
+        {"X": ["N", 3, 8, 8]},
+        {output: ["N", 20, 6, 6], f"{output}_quantized": ["N", 20, 6, 6]},
+        {weight: W1},
+    )
+    result = quantize(model, calibration()).model
+    (feed, *_) = calibration()
+    exact, ours = (
+        adder_onnx.InferenceSession(proto.SerializeToString()).run(None, feed)
+        for proto in (model, result)
+    )
+    for a, b in zip(exact, ours, strict=True):
+        assert np.abs(a - b).max() < 0.02 * np.abs(exact[0]).max()
+    stock = onnxruntime.InferenceSession(result.SerializeToString()).run(None, feed)
+    np.testing.assert_array_equal(stock[0], ours[0])
+
+
 def test_integer_nodes_are_native(caplog: pytest.LogCaptureFixture) -> None:
     data = quantize(normalized_network(), calibration()).model.SerializeToString()
     session = adder_onnx.InferenceSession(data)

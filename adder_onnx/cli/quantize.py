@@ -122,7 +122,7 @@ def _run(options: argparse.Namespace) -> None:
     write_atomically(options.output, data)
     summary = _summary(options, result, len(data), dataset.images)
     if options.json:
-        write_json(options.json, summary)
+        write_json(options.json, _without_infinity(summary))
     if options.json != "-":
         print(*_lines(summary), sep="\n")
 
@@ -186,21 +186,24 @@ def _summary(
                 "low": n.low,
                 "high": n.high,
                 "clamped": n.clamped,
-                "snr_db": _finite(result.snr[n.name]),
+                "snr_db": result.snr[n.name],
             }
             for n in result.nodes
         ],
         "sensitivity": [
-            {"name": s.name, "snr_db": _finite(s.snr), "changed": s.changed}
-            for s in result.sensitivity
+            {"name": s.name, "snr_db": s.snr, "changed": s.changed} for s in result.sensitivity
         ],
         "left": list(result.left),
     }
 
 
-def _finite(decibels: float) -> float | None:
-    """A ratio for JSON, which has no infinity: None where nothing differs, or nothing is there."""
-    return decibels if math.isfinite(decibels) else None
+def _without_infinity(value: Any) -> Any:
+    """A result for JSON, which has no infinity: null where nothing differs, or nothing is there."""
+    if isinstance(value, dict):
+        return {key: _without_infinity(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_infinity(item) for item in value]
+    return None if isinstance(value, float) and math.isinf(value) else value
 
 
 def _lines(summary: dict[str, Any]) -> list[str]:
@@ -216,7 +219,7 @@ def _lines(summary: dict[str, Any]) -> list[str]:
         lines += [
             f"{node['name']:{width}}  {_decibels(node['snr_db']):>17}  "
             f"{100 * node['changed']:13.1f} %"
-            for node in sorted(summary["sensitivity"], key=lambda n: n["snr_db"] or math.inf)
+            for node in sorted(summary["sensitivity"], key=lambda n: n["snr_db"])
         ]
     before, after = summary["bytes_before"], summary["bytes_after"]
     lines.append(
@@ -226,8 +229,10 @@ def _lines(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _decibels(value: float | None) -> str:
-    return "exact" if value is None else f"{value:.1f} dB"
+def _decibels(value: float) -> str:
+    if math.isinf(value):
+        return "exact" if value > 0 else "no signal"
+    return f"{value:.1f} dB"
 
 
 if __name__ == "__main__":

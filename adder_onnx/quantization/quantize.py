@@ -102,8 +102,10 @@ def quantize(
     names = [n.name for n in plain if can_be_quantized(n) and n.name not in exclude]
     # What is fused into a node depends on which others are there to take it.
     chosen = _fused_nodes(load_graph(model).graph, names)
-    single = [n for name in names for n in _fused_nodes(load_graph(model).graph, [name])]
-    seen = _observe(model, [*chosen, *single] if sensitivity else chosen, feeds, threads, progress)
+    observed = list(chosen)
+    if sensitivity:
+        observed += [n for name in names for n in _fused_nodes(load_graph(model).graph, [name])]
+    seen = _observe(model, observed, feeds, threads, progress)
     quantizations = {
         name: choose(histogram, bits, calibration, percentile)
         for name, histogram in seen.histograms.items()
@@ -116,13 +118,14 @@ def quantize(
         return _finish(graph, model), summaries
 
     result, summaries = build(names)
+    outputs = {summary.name: summary.output for summary in summaries}
     return Quantized(
         result,
         tuple(summaries),
-        _noise(result, chosen, seen, quantizations, threads),
+        _noise(result, chosen, outputs, seen, quantizations, threads),
         tuple(node.name for node in plain if node.name not in names),
         seen.samples,
-        tuple(_alone(name, build([name])[0], model, seen, threads) for name in names)
+        _alone(model, ((name, build([name])[0]) for name in names), seen, threads)
         if sensitivity
         else (),
     )
@@ -242,41 +245,53 @@ def _runner(
 def _noise(
     result: onnx.ModelProto,
     nodes: Sequence[AdderNode],
+    outputs: Mapping[str, str],
     seen: _Seen,
     quantizations: Mapping[str, Quantization],
     threads: int | None,
 ) -> dict[str, float]:
-    """The signal-to-noise ratio of each node's output."""
-    exact = {node.name: 0.0 for node in nodes}
+    """The signal-to-noise ratio of each node's output, whose integers are ``outputs``."""
+    exact = dict.fromkeys(outputs, 0.0)
     noise = dict(exact)
-    originals = [(node, f"{node.y}_quantized") for node in nodes]
-    run_integers = _runner(result, [name for _, name in originals], threads)
+    values_of = {node.name: node.y for node in nodes}
+    run_integers = _runner(result, list(outputs.values()), threads)
     for feed, values in seen.kept:
         integers = run_integers(feed)
-        for node, name in originals:
-            truth = values[node.y].astype(np.float64)
-            error = quantizations[node.y].dequantize(integers[name]) - truth
-            exact[node.name] += float((truth**2).sum())
-            noise[node.name] += float((error**2).sum())
+        for name, output in outputs.items():
+            y = values_of[name]
+            truth = values[y].astype(np.float64)
+            error = quantizations[y].dequantize(integers[output]) - truth
+            exact[name] += float((truth**2).sum())
+            noise[name] += float((error**2).sum())
     return {name: _decibels(exact[name], noise[name]) for name in exact}
 
 
 def _alone(
-    name: str, single: onnx.ModelProto, model: onnx.ModelProto, seen: _Seen, threads: int | None
-) -> Sensitivity:
-    sessions = [
-        InferenceSession(proto.SerializeToString(), threads=threads) for proto in (model, single)
-    ]
-    signal = noise = changed = count = 0.0
-    for feed, _ in seen.kept:
-        truth, ours = (np.asarray(s.run(None, feed)[0], np.float64) for s in sessions)
-        signal += float((truth**2).sum())
-        noise += float(((ours - truth) ** 2).sum())
-        rows = len(truth) if truth.ndim else 1
-        flat = [array.reshape(rows, -1).argmax(axis=1) for array in (truth, ours)]
-        changed += float((flat[0] != flat[1]).sum())
-        count += rows
-    return Sensitivity(name, _decibels(signal, noise), changed / count if count else 0.0)
+    model: onnx.ModelProto,
+    singles: Iterable[tuple[str, onnx.ModelProto]],
+    seen: _Seen,
+    threads: int | None,
+) -> tuple[Sensitivity, ...]:
+    """What models, each with the node of that name quantized alone, give beside the model."""
+
+    def first_outputs(proto: onnx.ModelProto) -> list[NDArray[np.float64]]:
+        session = InferenceSession(proto.SerializeToString(), threads=threads)
+        return [np.asarray(session.run(None, feed)[0], np.float64) for feed, _ in seen.kept]
+
+    truths = first_outputs(model)
+    found = []
+    for name, single in singles:
+        signal = noise = changed = count = 0.0
+        for truth, ours in zip(truths, first_outputs(single), strict=True):
+            signal += float((truth**2).sum())
+            noise += float(((ours - truth) ** 2).sum())
+            rows = len(truth) if truth.ndim else 1
+            flat = [array.reshape(rows, -1).argmax(axis=1) for array in (truth, ours)]
+            changed += float((flat[0] != flat[1]).sum())
+            count += rows
+        share = changed / count if count else 0.0
+        found.append(Sensitivity(name, _decibels(signal, noise), share))
+    return tuple(found)
 
 
 def _decibels(signal: float, noise: float) -> float:

@@ -32,12 +32,14 @@ class NodeSummary:
         low: the least input value that an integer stands for.
         high: the greatest one.
         clamped: share of the weights that lay outside of that range.
+        output: name of its integer output.
     """
 
     name: str
     low: float
     high: float
     clamped: float
+    output: str
 
 
 def can_be_quantized(node: AdderNode) -> bool:
@@ -84,8 +86,8 @@ def _replace(
     weight = np.asarray(plain.weight, np.float32)
     packed = quantize_weights(weight, plain.attributes.group, x, histograms[plain.x])
     bias = plain.bias.astype(np.float64) - plain.scale.astype(np.float64) * packed.constant
-    writer.replace(node, plain, packed, bias.astype(np.float32), y)
-    return NodeSummary(plain.name, x.low, x.high, packed.clamped)
+    output = writer.replace(node, plain, packed, bias.astype(np.float32), y)
+    return NodeSummary(plain.name, x.low, x.high, packed.clamped, output)
 
 
 class _Writer:
@@ -96,7 +98,7 @@ class _Writer:
         self._quantizations = quantizations
         self._integers: dict[ir.Value, ir.Value] = {}
         self._constants: dict[tuple[str, str], ir.Value] = {}
-        self._count = 0
+        self._taken = _names(graph)
 
     def replace(
         self,
@@ -105,22 +107,22 @@ class _Writer:
         packed: QuantizedWeights,
         bias: NDArray[np.float32],
         y: Quantization,
-    ) -> None:
-        """Puts a QLinearAdderConv in the place of an adder node."""
+    ) -> str:
+        """Puts a QLinearAdderConv in the place of an adder node; the name of its output."""
         name = plain.name
         x_value, z_value = node.inputs[0], None
         assert x_value is not None
-        inputs = [self._integer(node, x_value), self._constant(f"{name}.weight", packed.integers)]
+        inputs = [self._integer(node, x_value), self._constant(name, ".weight", packed.integers)]
         inputs += self._parameters(plain.x)
         inputs += [
-            self._constant(f"{name}.scale", plain.scale),
-            self._constant(f"{name}.bias", bias),
+            self._constant(name, ".scale", plain.scale),
+            self._constant(name, ".bias", bias),
         ]
         if plain.residual is None:
             inputs += [
-                self._constant("no_residual", np.uint8(0)),
-                self._constant("no_residual_scale", np.float32(1)),
-                self._constant("no_residual_zero_point", np.uint8(0)),
+                self._constant("", "no_residual", np.uint8(0)),
+                self._constant("", "no_residual_scale", np.float32(1)),
+                self._constant("", "no_residual_zero_point", np.uint8(0)),
             ]
         else:
             z_value = node.inputs[2]
@@ -145,7 +147,7 @@ class _Writer:
             "QLinearAdderConv", inputs, attributes, domain=DOMAIN, num_outputs=1, name=name
         )
         result = integer.outputs[0]
-        result.name = f"{output.name}_quantized"
+        result.name = self._unique(f"{output.name}_quantized")
         result.dtype, result.shape = ir.DataType.UINT8, output.shape
         self._graph.insert_after(node, integer)
         self._integers[output] = result
@@ -160,6 +162,7 @@ class _Writer:
             shape,
             type_,
         )
+        return result.name
 
     def _integer(self, before: ir.Node, value: ir.Value) -> ir.Value:
         """The integers of a float value; quantizes it where nobody has."""
@@ -167,14 +170,14 @@ class _Writer:
             return self._integers[value]
         assert value.name
         q = self._quantizations[value.name]
-        low = self._constant(f"{value.name}_low", np.float32(q.low))
-        high = self._constant(f"{value.name}_high", np.float32(q.high))
+        low = self._constant(value.name, "_low", np.float32(q.low))
+        high = self._constant(value.name, "_high", np.float32(q.high))
         clip = self._node("Clip", [value, low, high], value.name)
         integers = self._node(
             "QuantizeLinear", [clip.outputs[0], *self._parameters(value.name)], value.name
         )
         for node in (clip, integers):
-            node.outputs[0].name = f"{node.name}_output"
+            node.outputs[0].name = self._unique(f"{node.name}_output")
             node.outputs[0].shape = value.shape
             self._graph.insert_before(before, node)
         clip.outputs[0].dtype = ir.DataType.FLOAT
@@ -185,17 +188,25 @@ class _Writer:
     def _parameters(self, value: str) -> list[ir.Value]:
         q = self._quantizations[value]
         return [
-            self._constant(f"{value}_scale", np.float32(q.scale)),
-            self._constant(f"{value}_zero_point", np.uint8(q.zero_point)),
+            self._constant(value, "_scale", np.float32(q.scale)),
+            self._constant(value, "_zero_point", np.uint8(q.zero_point)),
         ]
 
     def _node(self, op_type: str, inputs: list[ir.Value], about: str) -> ir.Node:
-        return ir.node(op_type, inputs, num_outputs=1, name=f"{about}_{op_type}")
+        name = self._unique(f"{about}_{op_type}")
+        return ir.node(op_type, inputs, num_outputs=1, name=name)
 
-    def _constant(self, name: str, array: NDArray | np.generic) -> ir.Value:  # type: ignore[type-arg]
-        values = np.asarray(array)
-        key = (name, str(values.dtype))
+    def _constant(
+        self,
+        owner: str,
+        field: str,
+        array: NDArray | np.generic,  # type: ignore[type-arg]
+    ) -> ir.Value:
+        """The initializer of a node or value for a field, made when it is first needed."""
+        key = (owner, field)
         if key not in self._constants:
+            values = np.asarray(array)
+            name = self._unique(owner + field)
             tensor = ir.tensor(values, name=name)
             value = ir.Value(
                 name=name,
@@ -206,3 +217,22 @@ class _Writer:
             self._graph.register_initializer(value)
             self._constants[key] = value
         return self._constants[key]
+
+    def _unique(self, name: str) -> str:
+        """The name, or with a number behind it where the graph has that already."""
+        found, count = name, 0
+        while found in self._taken:
+            count += 1
+            found = f"{name}_{count}"
+        self._taken.add(found)
+        return found
+
+
+def _names(graph: ir.Graph) -> set[str]:
+    """Names of all values and nodes, those of inner graphs included."""
+    taken: set[str | None] = set()
+    for inner in (graph, *graph.subgraphs()):
+        taken.update(inner.initializers, (value.name for value in inner.inputs))
+        for node in inner:
+            taken.update((node.name, *(value.name for value in node.outputs)))
+    return {name for name in taken if name}
