@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 import adder_onnx
 from adder_onnx.cli import quantize as command
 from adder_onnx.cli import run as adder_run
+from adder_onnx.graph.plan import make_plan
+from adder_onnx.runtime import session
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 MODEL, DATA = DIGITS / "resnet8_digits.onnx", DIGITS / "test"
@@ -25,9 +28,11 @@ def main(*arguments: Any) -> int:
         return int(error.code or 0)
 
 
-def right(model: Path, capsys: pytest.CaptureFixture[str]) -> int:
+def right(model: Path, precision: str, capsys: pytest.CaptureFixture[str]) -> int:
     assert adder_run.main([str(model), "--data", str(DATA), "--device", "cpu", "--json", "-"]) == 0
-    return int(json.loads(capsys.readouterr().out)["top1_correct"])
+    result = json.loads(capsys.readouterr().out)
+    assert result["precision"] == precision
+    return int(result["top1_correct"])
 
 
 def test_the_digits_keep_their_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,7 +50,20 @@ def test_the_digits_keep_their_answers(tmp_path: Path, capsys: pytest.CaptureFix
     assert summary["left"] == []
     assert "SNR of its output" in out
     assert "8 nodes of 8 bits, 0 left in float" in out
-    assert right(MODEL, capsys) - right(output, capsys) <= 2
+    assert right(MODEL, "float32", capsys) - right(output, "uint8", capsys) <= 2
+
+
+def test_the_precision_of_function_bodies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a device has no kernels for integer nodes, the answers are still those of uint8."""
+    output = tmp_path / "int8.onnx"
+    assert main(MODEL, output, "--data", DATA, "--samples", 20) == 0
+    capsys.readouterr()
+    native = right(output, "uint8", capsys)
+    without = functools.partial(make_plan, integers=False)
+    monkeypatch.setattr(session, "make_plan", lambda graph, **_: without(graph))
+    assert right(output, "uint8", capsys) == native
 
 
 def test_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,6 +79,7 @@ def test_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = json.loads(capsys.readouterr().out)
     assert other["left"] == [first["nodes"][0]["name"]]
     assert len(other["nodes"]) == 7
+    assert right(output, "float32, uint8", capsys) > 300
     assert other["nodes"][1]["high"] != first["nodes"][2]["high"]
     assert main(*arguments, "--first", "--skip", 300) == 0
     assert json.loads(capsys.readouterr().out)["samples"] == 20
@@ -98,7 +117,7 @@ def test_standard_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert all(producers[n.input[1]] == "DequantizeLinear" for n in convolutions)
     original = onnx.load(MODEL)
     assert list(model.metadata_props) == list(original.metadata_props)
-    assert right(MODEL, capsys) - right(output, capsys) <= 2
+    assert right(MODEL, "float32", capsys) - right(output, "uint8", capsys) <= 2
     session = adder_onnx.InferenceSession(output)
     assert any(type(step).__name__ == "ChainStep" for step in session.plan.steps)
 

@@ -147,7 +147,7 @@ def _run(options: argparse.Namespace) -> None:
         "cpu": cpu_name(),
         "gpu": gpu_name(session.device),
         "threads": session.threads,
-        "precision": "float32",
+        "precision": model.precision,
         "versions": versions(session.device),
         "images": accuracy.images,
         "skipped": accuracy.skipped,
@@ -212,7 +212,7 @@ def _evaluate(
 def _report(options: argparse.Namespace, outcome: _Outcome) -> None:
     accuracy, predictions, result = outcome.accuracy, outcome.predictions, outcome.result
     rows = {
-        "model": f"{options.model} ({result['architecture'] or 'unnamed'}, float32)",
+        "model": f"{options.model} ({result['architecture'] or 'unnamed'}, {result['precision']})",
         "data": f"{options.data} ({outcome.dataset.description})",
         "device": f"{result['device']}, {result['gpu'] or str(result['threads']) + ' threads'}",
     }

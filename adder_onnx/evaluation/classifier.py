@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.errors import ModelError
+from adder_onnx.graph.plan import ChainStep, OnnxruntimeStep
 from adder_onnx.metadata import ModelMetadata, Preprocessing
 from adder_onnx.runtime import InferenceSession
 
@@ -44,10 +45,11 @@ class Classifier:
         classes = output.shape[-1] if len(output.shape) == 2 else None
         if not isinstance(classes, int) or output.type not in _FLOATS:
             raise ModelError(
-                "adder-run needs a model whose first output is float (N, classes); this one's is "
+                "this command needs a model whose first output is float (N, classes); this one's is "
                 f"{output.name} {output.type} {output.shape}"
             )
         self._output = output.name
+        self._output_type = _FLOATS[output.type]
         self.metadata = ModelMetadata.from_props(session.metadata)
         labels = self.metadata.labels
         if labels is not None and len(labels) != classes:
@@ -78,6 +80,18 @@ class Classifier:
             raise ModelError(f"the model's output {self._output} holds values that are not finite")
         return logits
 
+    @property
+    def precision(self) -> str:
+        """Types of its adder nodes' tensors, such as ``uint8``; of its output where it has none."""
+        types = []
+        for step in self._session.plan.steps:
+            if isinstance(step, ChainStep):
+                types += [node.type for node in step.nodes]
+            elif isinstance(step, OnnxruntimeStep):  # by the function body
+                ops = {node.op_type for node in step.model.graph.node}
+                types += ["uint8"] * ("QLinearAdderConv" in ops)
+        return ", ".join(dict.fromkeys(types)) or np.dtype(self._output_type).name
+
     def check_takes_images(self) -> None:
         """Checks that the model takes images, and how they are preprocessed.
 
@@ -87,7 +101,7 @@ class Classifier:
         inputs = self._inputs
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
             raise ModelError(
-                "adder-run needs a model with one float input (N, C, H, W); this one has "
+                "this command needs a model with one float input (N, C, H, W); this one has "
                 + ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
             )
 
