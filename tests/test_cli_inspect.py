@@ -124,6 +124,16 @@ def test_bench(fixed: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert "takes batches of 4 only, and --batch-size asks for 1" in capsys.readouterr().err
 
 
+def test_bench_takes_dimensions(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [str(model), "--device", "cpu", "--seconds", "0.01"]
+    assert bench.main([*options, *DIMS]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert bench.main(options) == 2
+    assert "give numbers for its dimensions, such as --dim H=224" in capsys.readouterr().err
+    assert bench.main([*options, "--dim", "Q=1"]) == 2
+    assert "no symbolic dimension 'Q'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("seconds", ["0", "-1", "inf", "x"])
 def test_bad_seconds(fixed: Path, seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

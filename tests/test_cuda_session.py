@@ -5,8 +5,8 @@ onnxruntime's IOBinding is used as on a GPU, with tensors in the CPU's memory.
 
 from __future__ import annotations
 
+import json
 import logging
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 import adder_onnx
+from adder_onnx.cli import bench
 from adder_onnx.errors import DeviceError, InputError
+from adder_onnx.inspection import profile
+from adder_onnx.quantization import quantize
 from adder_onnx.runtime import cuda_runner, session
 from adder_onnx.runtime.cuda_runner import MAX_CONTEXTS, provider_options
 from adder_onnx.runtime.devices import DeviceChoice
+from tests.concurrency import assert_threads_agree
 from tests.cuda_on_cpu.device import CpuGpu, GpuArray
 from tests.models import W1, W2, K, adder_conv, image, make_model, network, node
 from tests.random_graphs import random_model
@@ -211,22 +215,7 @@ def test_values_that_cannot_be_bound_go_through_the_cpus_memory(gpu: CpuGpu) -> 
 
 def test_many_threads_share_a_bounded_number_of_contexts(either: CpuGpu) -> None:
     s = cuda_session(network())
-    feeds = [{"X": image(n, 3, 4 + n, 6)} for n in range(1, 5)]
-    expected = [s.run(None, feed)[0] for feed in feeds]
-    wrong: list[int] = []
-
-    def call(offset: int) -> None:
-        for i in range(6):
-            which = (i + offset) % len(feeds)
-            if not np.array_equal(s.run(None, feeds[which])[0], expected[which]):
-                wrong.append(which)
-
-    workers = [threading.Thread(target=call, args=(i,)) for i in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
+    assert_threads_agree(s, [(n, 3, 4 + n, 6) for n in range(1, 5)], runs=6)
     assert either.streams <= 1 + MAX_CONTEXTS
 
 
@@ -325,3 +314,23 @@ def test_the_real_checkpoint(
     s = cuda_session(resnet20.read_bytes())
     (logits,) = s.run(None, {"input": images})
     assert np.abs(logits - truth).max() < 1e-3
+
+
+def test_bench_shows_the_plan_of_the_device(
+    gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Integer nodes are in chains on the CPU, and in onnxruntime here."""
+    rng = np.random.default_rng(0)
+    feeds = [{"X": rng.standard_normal((2, 3, 8, 8)).astype(np.float32)}]
+    model, result = tmp_path / "int8.onnx", tmp_path / "result.json"
+    onnx.save(quantize(network(), feeds).model, model)
+    monkeypatch.setattr(bench, "resolve_device", lambda _: DeviceChoice(0))
+    monkeypatch.setattr(bench, "_on_device", lambda feed, _: feed)
+    monkeypatch.setattr(bench, "gpu_name", lambda _: "a GPU")
+    monkeypatch.setattr(bench, "versions", lambda _: {})
+    monkeypatch.setattr(profile, "bound_of", lambda *_: {})
+    options = ["--device", "cuda", "--dim", "H=8", "--dim", "W=8", "--seconds", "0.01"]
+    assert bench.main([str(model), *options, "--json", str(result)]) == 0
+    (row,) = json.loads(result.read_text())["results"]
+    assert row["device"] == "cuda:0"
+    assert [step["kind"] for step in row["steps"]] == ["onnxruntime"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from adder_onnx.errors import AdderError, DeviceError, InputError
 from adder_onnx.kernels.cuda.variants import TYPES
 from adder_onnx.runtime.devices import check_cuda
 from adder_onnx.runtime.gpu import CupyGpu
+from tests.concurrency import assert_threads_agree
 from tests.cuda_layers import assert_right, run
 from tests.layers import Layer, layers, make_layer
 from tests.models import image, network
@@ -198,22 +198,7 @@ def test_tensors_of_torch(session: adder_onnx.InferenceSession) -> None:
 
 
 def test_many_threads_with_changing_shapes(session: adder_onnx.InferenceSession) -> None:
-    feeds = [{"X": image(n, 3, 4 + n, 6)} for n in range(1, 7)]
-    expected = [session.run(None, feed)[0] for feed in feeds]
-    wrong: list[int] = []
-
-    def call(offset: int) -> None:
-        for i in range(30):
-            which = (i * 5 + offset) % len(feeds)
-            if not np.array_equal(session.run(None, feeds[which])[0], expected[which]):
-                wrong.append(which)
-
-    workers = [threading.Thread(target=call, args=(i,)) for i in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
+    assert_threads_agree(session, [(n, 3, 4 + n, 6) for n in range(1, 7)], runs=30)
 
 
 def test_running_out_of_memory_is_a_clear_error(

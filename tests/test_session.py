@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from adder_onnx.ops import ConvAttributes
 from adder_onnx.ops.reference import adder_conv as reference
 from adder_onnx.runtime import onnxruntime_step, threads
 from adder_onnx.runtime.lru import LruCache
+from tests.concurrency import assert_threads_agree
 from tests.models import W1, W2, K, adder_conv, image, make_model, network, node, oracle
 
 
@@ -71,22 +71,7 @@ def test_inputs_and_outputs_are_described_as_onnxruntime_does(
 
 
 def test_many_threads_with_changing_shapes(session: adder_onnx.InferenceSession) -> None:
-    feeds = [{"X": image(n, 3, 4 + n, 6)} for n in range(1, 7)]
-    expected = [session.run(None, feed)[0] for feed in feeds]
-    wrong: list[int] = []
-
-    def call(offset: int) -> None:
-        for i in range(30):
-            which = (i * 5 + offset) % len(feeds)
-            if not np.array_equal(session.run(None, feeds[which])[0], expected[which]):
-                wrong.append(which)
-
-    workers = [threading.Thread(target=call, args=(i,)) for i in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
+    assert_threads_agree(session, [(n, 3, 4 + n, 6) for n in range(1, 7)], runs=30)
 
 
 def test_results_stay_when_the_session_runs_again() -> None:

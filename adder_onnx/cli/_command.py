@@ -21,6 +21,7 @@ from adder_onnx.errors import AdderError
 from adder_onnx.files import check_writable, write_atomically
 
 __all__ = [
+    "add_dim_option",
     "comma_separated",
     "make_parser",
     "non_negative",
@@ -57,6 +58,25 @@ def make_parser(name: str, description: str, examples: str) -> argparse.Argument
         "--json", metavar="FILE", help="write the result as JSON; - is standard output"
     )
     return parser
+
+
+def add_dim_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --dim NAME=N, which may be repeated: ``options.dim`` is a list of pairs."""
+    parser.add_argument(
+        "--dim",
+        metavar="NAME=N",
+        type=_dimension,
+        action="append",
+        default=[],
+        help="a number for another symbolic dimension of the inputs; may be repeated",
+    )
+
+
+def _dimension(text: str) -> tuple[str, int]:
+    name, _, number = text.rpartition("=")
+    if not name or not number.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER")
+    return name, int(number)
 
 
 def run_command(

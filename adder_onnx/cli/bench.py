@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from adder_onnx.cli._command import (
+    add_dim_option,
     comma_separated,
     make_parser,
     positive,
@@ -27,6 +28,7 @@ from adder_onnx.inspection.latency import Latency, measure_latency
 from adder_onnx.inspection.profile import Profile, profile
 from adder_onnx.inspection.report import Report, inspect_model
 from adder_onnx.runtime import InferenceSession
+from adder_onnx.runtime.devices import resolve_device
 from adder_onnx.runtime.threads import available_cores
 
 __all__ = ["main"]
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=(1,),
         help="images in a run (1)",
     )
+    add_dim_option(parser)
     parser.add_argument(
         "--threads",
         metavar="N,…",
@@ -120,11 +123,13 @@ class _Result:
 
 def _run(options: argparse.Namespace) -> None:
     threads = options.threads or (available_cores(),)
-    runs = list(itertools.product(options.models, options.device, threads, options.batch_size))
+    devices = [resolve_device(name) for name in options.device]
+    runs = list(itertools.product(options.models, devices, threads, options.batch_size))
     results = []
     with progress_bar("measurements", len(runs)) as advance:
         for model, device, count, batch_size in runs:
-            results.append(_measure(model, device, count, batch_size, options.seconds))
+            report = _report(model, device.kind, batch_size, dict(options.dim))
+            results.append(_measure(model, report, device.name, count, batch_size, options.seconds))
             advance(1)
     if options.json:
         write_json(options.json, _as_json(results))
@@ -132,13 +137,20 @@ def _run(options: argparse.Namespace) -> None:
         print(*_lines(results), sep="\n")
 
 
-def _measure(model: Path, device: str, threads: int, batch_size: int, seconds: float) -> _Result:
-    report = inspect_model(model, batch_size=batch_size)
+def _report(model: Path, device: str, batch_size: int, dims: dict[str, int]) -> Report:
+    """The model with numbers for its dimensions, and the plan for ``cpu`` or ``cuda``."""
+    report = inspect_model(model, batch_size=batch_size, dims=dims, device=device)
     fixed = next((v.shape[0] for v in report.inputs if v.shape), None)
     if isinstance(fixed, int) and fixed != batch_size:
         raise InputError(
             f"{model} takes batches of {fixed} only, and --batch-size asks for {batch_size}"
         )
+    return report
+
+
+def _measure(
+    model: Path, report: Report, device: str, threads: int, batch_size: int, seconds: float
+) -> _Result:
     session = InferenceSession(report.model.SerializeToString(), device=device, threads=threads)
     feed: dict[str, Any] = random_feed(session.get_inputs())
     latency = measure_latency(session, _on_device(feed, session.device), seconds)

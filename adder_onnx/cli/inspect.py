@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from adder_onnx.cli._command import (
+    add_dim_option,
     make_parser,
     positive,
     progress_bar,
@@ -27,7 +28,7 @@ from adder_onnx.inspection.report import Report, inspect_model
 from adder_onnx.inspection.tables import SORT_KEYS, print_report
 from adder_onnx.inspection.trace import trace
 from adder_onnx.runtime import InferenceSession
-from adder_onnx.runtime.devices import device_number, resolve_device
+from adder_onnx.runtime.devices import DeviceChoice, device_number, resolve_device
 
 __all__ = ["main"]
 
@@ -54,14 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--batch-size", metavar="N", type=positive, default=1, help="images that are assumed (1)"
     )
-    parser.add_argument(
-        "--dim",
-        metavar="NAME=N",
-        type=_dimension,
-        action="append",
-        default=[],
-        help="a number for another symbolic dimension of the inputs; may be repeated",
-    )
+    add_dim_option(parser)
     parser.add_argument(
         "--device", default="auto", help="that the plan is for: cpu, cuda, cuda:N or auto (auto)"
     )
@@ -83,13 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(parser, _run, argv)
 
 
-def _dimension(text: str) -> tuple[str, int]:
-    name, _, number = text.rpartition("=")
-    if not name or not number.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER")
-    return name, int(number)
-
-
 def _run(options: argparse.Namespace) -> None:
     if options.trace is not None:
         if not options.profile:
@@ -99,18 +86,17 @@ def _run(options: argparse.Namespace) -> None:
         raise AdderError("--sort time needs times: give --profile, too")
     # A plan for a GPU can be looked at without one; only running needs it.
     if options.profile or options.device == "auto":
-        number = resolve_device(options.device).number
+        device = resolve_device(options.device)
     else:
-        number = device_number(options.device)
-    device = "cpu" if number is None else f"cuda:{number}"
+        device = DeviceChoice(device_number(options.device))
     report = inspect_model(
         options.model,
         batch_size=options.batch_size,
         dims=dict(options.dim),
-        device="cpu" if device == "cpu" else "cuda",
+        device=device.kind,
     )
     _check_ops(options.op, report)
-    found = _profile(options, report, device) if options.profile else None
+    found = _profile(options, report, device.name) if options.profile else None
     if options.json:
         write_json(options.json, to_json(str(options.model), report, found))
     if options.json != "-":

@@ -45,8 +45,8 @@ class Classifier:
         classes = output.shape[-1] if len(output.shape) == 2 else None
         if not isinstance(classes, int) or output.type not in _FLOATS:
             raise ModelError(
-                "this command needs a model whose first output is float (N, classes); this one's is "
-                f"{output.name} {output.type} {output.shape}"
+                "this command needs a model whose first output is float (N, classes); this one's "
+                f"is {output.name} {output.type} {output.shape}"
             )
         self._output = output.name
         self._output_type = _FLOATS[output.type]

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.plan import ChainStep, ConversionStep, OnnxruntimeStep, Step
 from adder_onnx.inspection.report import Report
 from adder_onnx.kernels.cpu import inner_loop_rate, select_isa
 from adder_onnx.runtime import InferenceSession
+from adder_onnx.runtime.chain import type_inside
 from adder_onnx.runtime.parts import parts_of
 from adder_onnx.runtime.times import RunTimes, Span
 
@@ -169,12 +169,9 @@ def bound_of(device: str, threads: int, types: Sequence[str]) -> dict[str, float
 def _types(session: InferenceSession) -> list[str]:
     """The types of tensors inside the plan's chains."""
     chains = [step for step in session.plan.steps if isinstance(step, ChainStep)]
-    return list(dict.fromkeys(_type(n, session.device) for chain in chains for n in chain.nodes))
-
-
-def _type(node: AdderNode, device: str) -> str:
-    """The type of a node's tensors inside its chain."""
-    return "float32" if device == "cpu" and node.type == "float16" else node.type
+    return list(
+        dict.fromkeys(type_inside(n.type, session.device) for chain in chains for n in chain.nodes)
+    )
 
 
 def _step(seconds: Sequence[float], total: Times) -> StepProfile:
@@ -213,7 +210,7 @@ def _nodes(
     bound: Mapping[str, float],
 ) -> dict[str, NodeProfile]:
     types = {
-        node.name: _type(node, session.device)
+        node.name: type_inside(node.type, session.device)
         for step in session.plan.steps
         if isinstance(step, ChainStep)
         for node in step.nodes

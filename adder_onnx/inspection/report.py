@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import NamedTuple
 
 import onnx
 import onnx_ir as ir
@@ -19,7 +20,7 @@ from adder_onnx.inspection.dimensions import assume
 from adder_onnx.kernels.cpu import padded_channels
 from adder_onnx.kernels.cuda import layout
 from adder_onnx.ops import DOMAIN
-from adder_onnx.runtime.chain import Chain, Image
+from adder_onnx.runtime.chain import Chain, Image, type_inside
 from adder_onnx.runtime.parts import parts_of
 from adder_onnx.runtime.type_inference import complete_types
 
@@ -177,17 +178,11 @@ def inspect_model(
         raise InputError(f"the model does not fit {text}: {error}") from error
     complete_types(symbolic)
     complete_types(graph)
-    nodes = list(zip(symbolic.graph, graph.graph, strict=True))
-    named = [_Named(node, symbolic_node) for symbolic_node, node in nodes]
-    costs = {item.name: cost_of(item.node) for item in named}
+    # All that is said about nodes is read before the plan changes the graph.
+    described = [_describe(*pair) for pair in zip(symbolic.graph, graph.graph, strict=True)]
     shapes = _shapes(graph)
-    values = {v.name: v for n in symbolic.graph for v in n.outputs}
-    values |= {v.name: v for v in symbolic.graph.inputs}
-    reports = {item.name: item.outputs() for item in named}
     inputs = tuple(map(_value, symbolic.graph.inputs, graph.graph.inputs))
     outputs = tuple(map(_value, symbolic.graph.outputs, graph.graph.outputs))
-    is_adder = {item.name: item.is_adder for item in named}
-    ops = {item.name: item.op for item in named}
     plan = make_plan(graph, fuse=fuse, integers=device == "cpu")
     places = _places(plan)
     return Report(
@@ -195,17 +190,7 @@ def inspect_model(
         outputs=outputs,
         assumes=assumed,
         device=device,
-        nodes=tuple(
-            NodeReport(
-                name,
-                ops[name],
-                is_adder[name],
-                reports[name],
-                costs[name],
-                *places[name],
-            )
-            for name in costs
-        ),
+        nodes=tuple(NodeReport(*node, *places[node.name]) for node in described),
         steps=tuple(_steps(plan, shapes, device)),
         metadata={entry.key: entry.value for entry in model.metadata_props},
         opset=symbolic.opset_imports.get("", 0),
@@ -214,18 +199,22 @@ def inspect_model(
     )
 
 
-class _Named:
-    """A node with what is read of it before the plan changes the graph."""
+class _Described(NamedTuple):
+    """The part of a `NodeReport` that does not depend on the plan."""
 
-    def __init__(self, node: ir.Node, symbolic: ir.Node) -> None:
-        assert node.name
-        self.node, self.symbolic, self.name = node, symbolic, node.name
-        domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
-        self.op = domain + node.op_type
-        self.is_adder = node.domain == DOMAIN
+    name: str
+    op: str
+    is_adder: bool
+    outputs: tuple[ValueReport, ...]
+    cost: Cost
 
-    def outputs(self) -> tuple[ValueReport, ...]:
-        return tuple(map(_value, self.symbolic.outputs, self.node.outputs))
+
+def _describe(symbolic: ir.Node, node: ir.Node) -> _Described:
+    assert node.name
+    domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
+    outputs = tuple(map(_value, symbolic.outputs, node.outputs))
+    is_adder = node.domain == DOMAIN
+    return _Described(node.name, domain + node.op_type, is_adder, outputs, cost_of(node))
 
 
 def _value(symbolic: ir.Value, assumed: ir.Value) -> ValueReport:
@@ -273,7 +262,7 @@ def _steps(plan: Plan, shapes: Mapping[str, Shape | None], device: str) -> list[
                 "onnxruntime", device, step.inputs, step.outputs, step.nodes, "NCHW", "", None
             )
         elif isinstance(step, ChainStep):
-            types = {_inside(node.type, device) for node in step.nodes}
+            types = {type_inside(node.type, device) for node in step.nodes}
             report = StepReport(
                 "chain",
                 device,
@@ -291,7 +280,7 @@ def _steps(plan: Plan, shapes: Mapping[str, Shape | None], device: str) -> list[
 
 
 def _conversion(step: ConversionStep, shape: Shape | None, device: str) -> StepReport:
-    inside = _inside(step.type, device)
+    inside = type_inside(step.type, device)
     kind = "NCHW -> NHWC" if step.to_kernels else "NHWC -> NCHW"
     types = (step.type, inside) if step.to_kernels else (inside, step.type)
     image = _image(shape)
@@ -312,11 +301,6 @@ def _conversion(step: ConversionStep, shape: Shape | None, device: str) -> StepR
 
 
 _ITEM = {"float32": 4, "float16": 2, "uint8": 1}
-
-
-def _inside(type_: str, device: str) -> str:
-    """The type of tensors inside a chain."""
-    return "float32" if device == "cpu" and type_ == "float16" else type_
 
 
 def _nhwc_bytes(image: Image, type_: str, device: str) -> int:
@@ -349,7 +333,7 @@ def _peak(part: Sequence[Step], shapes: Mapping[str, Shape | None], device: str)
     types |= {node.y: node.type for node in chain.nodes}
 
     def words(name: str, image: Image) -> int:
-        return _nhwc_bytes(image, _inside(types[name], device), device) // 4
+        return _nhwc_bytes(image, type_inside(types[name], device), device) // 4
 
     return 4 * chain.place(images, words)[1]  # type: ignore[arg-type]
 

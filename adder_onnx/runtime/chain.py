@@ -10,11 +10,16 @@ from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.memory import Buffer, place_buffers
 from adder_onnx.graph.plan import ChainStep, ConversionStep, Step
 
-__all__ = ["Chain", "ChainMemory", "Image", "Shape", "check_filters"]
+__all__ = ["Chain", "ChainMemory", "Image", "Shape", "check_filters", "type_inside"]
 
 Shape = tuple[int, ...]
 Image = tuple[int, int, int, int]
 """The shape (N, C, H, W) of an image."""
+
+
+def type_inside(type_: str, device: str) -> str:
+    """The type of tensors inside a chain on ``cpu`` or ``cuda``, by their type in the graph."""
+    return "float32" if device == "cpu" and type_ == "float16" else type_
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from adder_onnx.runtime.chain import ChainMemory
 from adder_onnx.runtime.cuda_chain import CudaChain
 from adder_onnx.runtime.gpu import Gpu
 from adder_onnx.runtime.onnxruntime_binding import (
-    CUDA_PROVIDER,
     BoundExecutor,
     HostExecutor,
     to_gpu,
     to_host,
 )
+from adder_onnx.runtime.onnxruntime_step import CPU_PROVIDER, CUDA_PROVIDER
 from adder_onnx.runtime.parts import Executor, constants_of, last_uses, parts_of
 from adder_onnx.runtime.times import Recorder
 
@@ -192,7 +192,7 @@ class CudaRunner:
                 executors.append(HostExecutor(part, self._options, self._gpu))
                 continue
             kind, number = self._gpu.ort_device
-            providers: list[Any] = ["CPUExecutionProvider"]
+            providers: list[Any] = [CPU_PROVIDER]
             if kind == "cuda":
                 address = self._gpu.stream_address(stream)
                 chosen = provider_options(self._provider_options, number, address)

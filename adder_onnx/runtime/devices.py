@@ -12,7 +12,7 @@ from typing import Any
 
 from adder_onnx.errors import AdderError, DeviceError, MissingDependencyError
 from adder_onnx.kernels.cuda.nvrtc import MIN_ARCHITECTURE, check_compiler
-from adder_onnx.runtime.onnxruntime_step import import_onnxruntime
+from adder_onnx.runtime.onnxruntime_step import CPU_PROVIDER, CUDA_PROVIDER, import_onnxruntime
 
 __all__ = [
     "DeviceChoice",
@@ -22,8 +22,6 @@ __all__ = [
     "resolve_device",
 ]
 
-_CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
 _INSTALL = 'pip install "adder-onnx[cuda13]" (or [cuda12], for a driver before CUDA 13)'
 _DRIVER_TOO_OLD = 35  # cudaErrorInsufficientDriver
 _NO_DEVICE = 100  # cudaErrorNoDevice
@@ -42,6 +40,16 @@ class DeviceChoice:
 
     number: int | None = None
     provider_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """``cpu`` or ``cuda:N``."""
+        return "cpu" if self.number is None else f"cuda:{self.number}"
+
+    @property
+    def kind(self) -> str:
+        """``cpu`` or ``cuda``."""
+        return "cpu" if self.number is None else "cuda"
 
 
 def resolve_device(device: str, providers: Sequence[object] | None = None) -> DeviceChoice:
@@ -84,7 +92,7 @@ def device_number(device: str) -> int | None:
 
 def has_cuda_provider() -> bool:
     """Whether the onnxruntime that is installed was built with CUDA."""
-    return _CUDA in import_onnxruntime().get_available_providers()
+    return CUDA_PROVIDER in import_onnxruntime().get_available_providers()
 
 
 def check_cuda(number: int) -> None:
@@ -167,11 +175,12 @@ def _from_providers(providers: Sequence[object]) -> DeviceChoice:
         name, given = provider if isinstance(provider, tuple) else (provider, {})
         names.append(str(name))
         options.append(dict(given))
-    if names == [_CPU]:
+    if names == [CPU_PROVIDER]:
         return DeviceChoice()
-    if names not in ([_CUDA], [_CUDA, _CPU]):
+    if names not in ([CUDA_PROVIDER], [CUDA_PROVIDER, CPU_PROVIDER]):
         raise DeviceError(
-            f"providers {names} are not supported; use ['{_CPU}'], or '{_CUDA}' before it"
+            f"providers {names} are not supported; use ['{CPU_PROVIDER}'], or '{CUDA_PROVIDER}' "
+            "before it"
         )
     number = int(options[0].pop("device_id", 0))
     if "user_compute_stream" in options[0]:

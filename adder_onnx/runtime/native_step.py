@@ -144,18 +144,13 @@ class NativeExecutor:
             x, y = shapes[node.x], shapes[node.y]
             top, left, _, _ = node.attributes.resolve_pads(x[2:], kernel)
             conv = convs[node.y]
-            places = (
-                (x[0], x[2:], y[2:], (top, left)),
-                (
-                    offsets[node.x],
-                    -1 if node.residual is None else offsets[node.residual],
-                    offsets[node.y],
-                ),
-            )
+            residual = -1 if node.residual is None else offsets[node.residual]
+            geometry = (x[0], x[2:], y[2:], (top, left))
+            places = (offsets[node.x], residual, offsets[node.y])
             if isinstance(conv, QAdderConv):
-                program.add_qadder_conv(conv, *places[0], *places[1])
+                program.add_qadder_conv(conv, *geometry, *places)
             else:
-                program.add_adder_conv(conv, *places[0], *places[1])
+                program.add_adder_conv(conv, *geometry, *places)
         for i, step in enumerate(chain.exits):
             name = step.value
             program.add_nhwc_to_nchw(offsets[name], shapes[name], i, step.type)

@@ -22,15 +22,12 @@ from adder_onnx.runtime.onnxruntime_step import (
 )
 
 __all__ = [
-    "CUDA_PROVIDER",
     "BoundExecutor",
     "HostExecutor",
     "load_libraries",
     "to_gpu",
     "to_host",
 ]
-
-CUDA_PROVIDER = "CUDAExecutionProvider"
 
 _logger = logging.getLogger(__name__)
 

@@ -17,6 +17,8 @@ from adder_onnx.errors import (
 from adder_onnx.graph.plan import OnnxruntimeStep
 
 __all__ = [
+    "CPU_PROVIDER",
+    "CUDA_PROVIDER",
     "OnnxruntimeExecutor",
     "failure",
     "import_onnxruntime",
@@ -24,6 +26,9 @@ __all__ = [
     "make_session_options",
     "one_line",
 ]
+
+CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
 
 _OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "bfc_arena", "alloc_failed")
 """What onnxruntime's messages say where a GPU's memory does not suffice."""
@@ -94,7 +99,7 @@ class OnnxruntimeExecutor:
     def __init__(self, step: OnnxruntimeStep, session_options: Any) -> None:
         self.inputs = step.inputs
         self.outputs = step.outputs
-        self._session = make_session(step, session_options, ["CPUExecutionProvider"])
+        self._session = make_session(step, session_options, [CPU_PROVIDER])
 
     def run(
         self, values: Mapping[str, NDArray[Any]], seconds: list[float] | None = None

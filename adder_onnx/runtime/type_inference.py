@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from adder_onnx.errors import ModelError
 from adder_onnx.ops import MIN_OPSET, function_bodies
-from adder_onnx.runtime.onnxruntime_step import import_onnxruntime, one_line
+from adder_onnx.runtime.onnxruntime_step import CPU_PROVIDER, import_onnxruntime, one_line
 
 __all__ = ["complete_types"]
 
@@ -58,7 +58,7 @@ def _describe_outputs(proto: onnx.ModelProto) -> Any:
         session = ort.InferenceSession(
             proto.SerializeToString(),
             options,
-            providers=["CPUExecutionProvider"],
+            providers=[CPU_PROVIDER],
             enable_fallback=0,
         )
     except Exception as error:  # onnxruntime's errors have no common base but Exception
