@@ -30,12 +30,11 @@ from adder_onnx.evaluation.inference import load_inputs
 from adder_onnx.files import write_atomically
 from adder_onnx.metadata import ModelMetadata
 from adder_onnx.quantization import quantize
+from benchmarks.documents import ROOT, update_table
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "quantization.json"
 DOCUMENT = ROOT / "docs" / "quantisation.md"
-BEGIN = "<!-- begin: python -m benchmarks.quantization -->\n"
-END = "<!-- end -->\n"
+COMMAND = "python -m benchmarks.quantization"
 BITS = (8, 7, 6, 5, 4, 3, 2)
 CALIBRATIONS = ("mse", "percentile", "minmax")
 SAMPLES = 64
@@ -126,13 +125,7 @@ def main() -> int:
                 ),
             }
         write_atomically(RESULT, (json.dumps(result, indent=1) + "\n").encode())
-    old = DOCUMENT.read_text()
-    start, end = old.index(BEGIN) + len(BEGIN), old.index(END)
-    new = f"{old[:start]}\n{table(result)}\n{old[end:]}"
-    if options.check:
-        return int(old != new)
-    write_atomically(DOCUMENT, new.encode())
-    return 0
+    return update_table(DOCUMENT, COMMAND, table(result), check=options.check)
 
 
 if __name__ == "__main__":

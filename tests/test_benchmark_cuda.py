@@ -21,6 +21,7 @@ from benchmarks.cuda import borders, layers, networks, table
 from benchmarks.cuda.layers import LayerContenders, WrongResultError, layer_row
 from benchmarks.cuda.machine import Inputs
 from benchmarks.cuda.timing import EventTimer, WallTimer
+from benchmarks.documents import END, begin_of
 from benchmarks.networks import Layer, adder_layers
 from tests.cuda_on_cpu.device import CpuDevice
 
@@ -500,7 +501,7 @@ def test_a_table_of_networks_alone() -> None:
 
 def test_a_table_that_is_not_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "gpu.md").write_text(f"{table.BEGIN}old\n{table.END}")
+    (tmp_path / "docs" / "gpu.md").write_text(f"{begin_of(table.COMMAND)}old\n{END}")
     assert table.main(["--check"], tmp_path) == 1
     err = capsys.readouterr().err
     assert err.count("\n") == 1

@@ -13,6 +13,7 @@ from benchmarks.cuda import table
 from benchmarks.cuda.__main__ import file_name
 from benchmarks.cuda.layers import best_layouts, layer_row
 from benchmarks.cuda.timing import summary, take_turns
+from benchmarks.documents import END, begin_of
 from benchmarks.networks import Layer, adder_layers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,13 +96,11 @@ def test_a_layers_row() -> None:
 
 def test_the_table(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    document = tmp_path / "docs" / "gpu.md"
-    document.write_text(f"before\n{table.BEGIN}old\n{table.END}after\n")
+    document, begin = tmp_path / "docs" / "gpu.md", begin_of(table.COMMAND)
+    document.write_text(f"before\n{begin}old\n{END}after\n")
     assert table.main(["--check"], tmp_path) == 1
     assert table.main([], tmp_path) == 0
-    assert document.read_text() == (
-        f"before\n{table.BEGIN}\nNot yet measured.\n\n{table.END}after\n"
-    )
+    assert document.read_text() == (f"before\n{begin}\nNot yet measured.\n\n{END}after\n")
     assert table.main(["--check"], tmp_path) == 0
     results = tmp_path / "benchmarks" / "results"
     results.mkdir(parents=True)

@@ -8,18 +8,15 @@ With --check nothing is written, and the exit status is 1 where the table is not
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from adder_onnx.files import write_atomically
+from benchmarks.documents import ROOT, results_of, update_table
 
-__all__ = ["main", "table", "updated"]
+__all__ = ["main", "table"]
 
-ROOT = Path(__file__).resolve().parents[2]
-BEGIN = "<!-- begin: python -m benchmarks.cuda.table -->\n"
-END = "<!-- end -->\n"
+COMMAND = "python -m benchmarks.cuda.table"
 NOT_MEASURED = "Not yet measured.\n"
 
 _COLUMNS = {
@@ -104,38 +101,17 @@ def _networks(rows: list[dict[str, Any]]) -> list[str]:
     return [*lines, ""]
 
 
-def updated(text: str, results: list[dict[str, Any]]) -> str:
-    """A document with the table between its markers made anew.
-
-    Raises:
-        ValueError: it has no markers.
-    """
-    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    return f"{text[:start]}\n{table(results)}\n{text[end:]}"
-
-
 def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(argv)
-    document = root / "docs" / "gpu.md"
-    found = [
-        json.loads(path.read_text())
-        for path in sorted((root / "benchmarks" / "results").glob("*.json"))
-    ]
-    results = [result for result in found if result.get("benchmark") == "cuda"]
-    old = document.read_text()
-    new = updated(old, results)
-    if options.check:
-        if old != new:
-            print(
-                f"{document} is not up to date: run python -m benchmarks.cuda.table",
-                file=sys.stderr,
-            )
-        return int(old != new)
-    write_atomically(document, new.encode())
-    return 0
+    return update_table(
+        root / "docs" / "gpu.md",
+        COMMAND,
+        table(results_of("cuda", root)),
+        check=options.check,
+    )
 
 
 if __name__ == "__main__":

@@ -8,19 +8,16 @@ With --check nothing is written, and the exit status is 1 where the table is not
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from adder_onnx.files import write_atomically
+from benchmarks.documents import ROOT, results_of, update_table
 from benchmarks.race.contenders import CONTENDERS
 
 __all__ = ["main", "table"]
 
-ROOT = Path(__file__).resolve().parents[2]
-BEGIN = "<!-- begin: python -m benchmarks.race.table -->\n"
-END = "<!-- end -->\n"
+COMMAND = "python -m benchmarks.race.table"
 OURS = next(iter(CONTENDERS))
 
 
@@ -107,21 +104,12 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(argv)
+    results = results_of("race", root)
     document = root / "docs" / "benchmarks.md"
-    found = [
-        json.loads(path.read_text())
-        for path in sorted((root / "benchmarks" / "results").glob("*.json"))
-    ]
-    results = [result for result in found if result.get("benchmark") == "race"]
-    old = document.read_text()
-    start, end = old.index(BEGIN) + len(BEGIN), old.index(END)
-    new = f"{old[:start]}\n{table(results)}\n{old[end:]}"
-    if options.check:
-        return int(old != new)
-    write_atomically(document, new.encode())
-    if results:
+    status = update_table(document, COMMAND, table(results), check=options.check)
+    if results and not options.check:
         _plot(results, root / "docs" / "race.svg")
-    return 0
+    return status
 
 
 if __name__ == "__main__":
