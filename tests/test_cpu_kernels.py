@@ -46,15 +46,16 @@ def run(layer: Layer, isa: str, threads: int) -> NDArray[np.float32]:
         layer.a.group,
         isa,
     )
-    program = Program()
+    batch = layer.x.shape[0]
+    program = Program(batch, max(batch, 1))
     x_size, y_size = nhwc_size(layer.x.shape), nhwc_size(layer.y_shape)
     inputs = [layer.x]
-    program.add_nchw_to_nhwc(0, "float32", layer.x.shape, 0)  # type: ignore[arg-type]
+    program.add_nchw_to_nhwc(0, layer.x.shape, 0, "float32", "float32")  # type: ignore[arg-type]
     z_at = -1
     if layer.z is not None:
         z_at = x_size + y_size
         inputs.append(layer.z)
-        program.add_nchw_to_nhwc(1, "float32", layer.y_shape, z_at)
+        program.add_nchw_to_nhwc(1, layer.y_shape, z_at, "float32", "float32")
     top, left, _, _ = layer.a.resolve_pads(layer.x.shape[2:], layer.w.shape[2:])
     program.add_adder_conv(
         conv,
@@ -66,9 +67,9 @@ def run(layer: Layer, isa: str, threads: int) -> NDArray[np.float32]:
         z_at,
         x_size,
     )
-    program.add_nhwc_to_nchw(x_size, layer.y_shape, 0, "float32")
+    program.add_nhwc_to_nchw(x_size, layer.y_shape, 0, "float32", "float32")
     # Whatever is read without having been written shows up as NaN.
-    arena = np.full(program.arena_size, np.nan, np.float32)
+    arena = np.full(program.arena_size(threads), np.nan, np.float32)
     y = np.full(layer.y_shape, np.nan, np.float32)
     program.run(arena, inputs, [y], threads)
     return y
@@ -169,10 +170,10 @@ def test_nan_and_infinity_pass_through(isa: str) -> None:
 def test_layout_conversions(channels: int, size: tuple[int, int]) -> None:
     shape = (2, channels, *size)
     x = np.random.default_rng(4).standard_normal(shape).astype(np.float32)
-    program = Program()
-    program.add_nchw_to_nhwc(0, "float32", shape, 0)
-    program.add_nhwc_to_nchw(0, shape, 0, "float32")
-    arena = np.full(program.arena_size, np.nan, np.float32)
+    program = Program(shape[0], max(shape[0], 1))
+    program.add_nchw_to_nhwc(0, shape, 0, "float32", "float32")
+    program.add_nhwc_to_nchw(0, shape, 0, "float32", "float32")
+    arena = np.full(program.arena_size(1), np.nan, np.float32)
     y = np.empty_like(x)
     program.run(arena, [x], [y], 2)
     np.testing.assert_array_equal(y, x)
@@ -184,11 +185,11 @@ def test_layout_conversions(channels: int, size: tuple[int, int]) -> None:
 def convert(x: NDArray[Any], to: str) -> NDArray[Any]:
     """Through the kernels' layout into another element type."""
     shape = (1, 1, 1, x.size)
-    program = Program()
-    program.add_nchw_to_nhwc(0, str(x.dtype), shape, 0)
-    program.add_nhwc_to_nchw(0, shape, 0, to)
+    program = Program(shape[0], max(shape[0], 1))
+    program.add_nchw_to_nhwc(0, shape, 0, str(x.dtype), "float32")
+    program.add_nhwc_to_nchw(0, shape, 0, to, "float32")
     y = np.empty(shape, to)
-    program.run(np.empty(program.arena_size, np.float32), [x.reshape(shape)], [y], 1)
+    program.run(np.empty(program.arena_size(1), np.float32), [x.reshape(shape)], [y], 1)
     return y.reshape(-1)
 
 
@@ -277,13 +278,13 @@ def test_arguments_are_checked() -> None:
         conv(level="sse9")
     with pytest.raises(TypeError):
         conv(weights=w.astype(np.float64))
-    program = Program()
+    program = Program(1, 1)
     with pytest.raises(ValueError, match="negative"):
-        program.add_nchw_to_nhwc(0, "float32", (1, -2, 3, 3), 0)
+        program.add_nchw_to_nhwc(0, (1, -2, 3, 3), 0, "float32", "float32")
     with pytest.raises(ValueError, match="overlaps"):
         program.add_adder_conv(conv(), 1, (8, 8), (6, 6), (0, 0), 0, -1, 16)
-    program.add_nchw_to_nhwc(0, "float32", (1, 2, 3, 3), 0)
-    arena = np.zeros(program.arena_size, np.float32)
+    program.add_nchw_to_nhwc(0, (1, 2, 3, 3), 0, "float32", "float32")
+    arena = np.zeros(program.arena_size(1), np.float32)
     x = np.zeros((1, 2, 3, 3), np.float32)
     with pytest.raises(ValueError, match="arena is too small"):
         program.run(arena[:-1], [x], [], 1)
@@ -297,9 +298,9 @@ def test_arguments_are_checked() -> None:
         with pytest.raises(ValueError, match="wrong element type"):
             program.run(arena, [x.astype(wrong)], [], 1)
     with pytest.raises(ValueError, match="element type 'int8'"):
-        program.add_nchw_to_nhwc(1, "int8", (1, 2, 3, 3), 0)
+        program.add_nchw_to_nhwc(1, (1, 2, 3, 3), 0, "int8", "float32")
     with pytest.raises(ValueError, match="order of their numbers"):
-        program.add_nchw_to_nhwc(3, "float32", (1, 2, 3, 3), 0)
+        program.add_nchw_to_nhwc(3, (1, 2, 3, 3), 0, "float32", "float32")
     with pytest.raises(TypeError):
         program.run(arena, [x.transpose(0, 1, 3, 2)], [], 1)
 

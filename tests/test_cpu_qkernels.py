@@ -41,6 +41,8 @@ class QLayer:
     bias: NDArray[np.float32]
     clip_min: float
     bits: int
+    passes: int = 0
+    """Images of a pass; 0 for all."""
 
     @classmethod
     def like(cls, layer: Layer, seed: int, bits: int) -> QLayer:
@@ -98,15 +100,16 @@ class QLayer:
         )
         height, width = a.output_size(self.x.shape[2:], self.w.shape[2:])
         y_shape = (self.x.shape[0], self.w.shape[0], height, width)
-        program = Program()
+        batch = self.x.shape[0]
+        program = Program(batch, self.passes or max(batch, 1))
         inputs = [self.x]
         at, y_size = floats(self.x.shape), floats(y_shape)
-        program.add_nchw_to_nhwc(0, "uint8", self.x.shape, 0)  # type: ignore[arg-type]
+        program.add_nchw_to_nhwc(0, self.x.shape, 0, "uint8", "uint8")  # type: ignore[arg-type]
         z_at = -1
         if self.z is not None:
             z_at = at + y_size
             inputs.append(self.z)
-            program.add_nchw_to_nhwc(1, "uint8", y_shape, z_at)
+            program.add_nchw_to_nhwc(1, y_shape, z_at, "uint8", "uint8")
         top, left, _, _ = a.resolve_pads(self.x.shape[2:], self.w.shape[2:])
         program.add_qadder_conv(
             conv,
@@ -118,8 +121,8 @@ class QLayer:
             z_at,
             at,
         )
-        program.add_nhwc_to_nchw(at, y_shape, 0, "uint8")
-        arena = np.full(program.arena_size, np.nan, np.float32)
+        program.add_nhwc_to_nchw(at, y_shape, 0, "uint8", "uint8")
+        arena = np.full(program.arena_size(threads), np.nan, np.float32)
         y = np.full(y_shape, 0xAA, np.uint8)
         program.run(arena, inputs, [y], threads)
         return y
@@ -138,9 +141,11 @@ def test_any_shape(isa: str) -> None:
         seed=st.integers(0, 2**32 - 1),
         bits=st.integers(2, 8),
         threads=st.integers(1, 4),
+        passes=st.integers(0, 2),
     )
-    def check(layer: Layer, seed: int, bits: int, threads: int) -> None:
+    def check(layer: Layer, seed: int, bits: int, threads: int, passes: int) -> None:
         quantized = QLayer.like(layer, seed, bits)
+        quantized.passes = passes
         np.testing.assert_array_equal(quantized.run(isa, threads), quantized.expected())
 
     check()
@@ -205,11 +210,11 @@ def test_arguments_are_checked() -> None:
         conv(factor=ones[:3])
     with pytest.raises(TypeError):
         conv(weights=w.astype(np.int8))
-    program = Program()
+    program = Program(1, 1)
     with pytest.raises(ValueError, match="overlaps"):
         program.add_qadder_conv(conv(), 1, (8, 8), (6, 6), (0, 0), 0, -1, 16)
-    program.add_nchw_to_nhwc(0, "uint8", (1, 2, 3, 3), 0)
-    arena = np.zeros(program.arena_size, np.float32)
+    program.add_nchw_to_nhwc(0, (1, 2, 3, 3), 0, "uint8", "uint8")
+    arena = np.zeros(program.arena_size(1), np.float32)
     with pytest.raises(ValueError, match="wrong element type"):
         program.run(arena, [np.zeros((1, 2, 3, 3), np.float32)], [], 1)
 
@@ -227,3 +232,64 @@ def test_halves_are_rounded_to_even(isa: str) -> None:
     y = quantized.run(isa, 1)
     np.testing.assert_array_equal(y[0, 0, 0], np.rint(np.arange(41) / 2))
     np.testing.assert_array_equal(y, quantized.expected())
+
+
+@pytest.mark.parametrize("y_scale", [0.1, 1.0, 3e-4, 7e12, 1e-25, 1e-44, 1e37, 0.7370000481605530])
+def test_quotients_on_both_sides_of_a_half(isa: str, y_scale: float) -> None:
+    """The float that is half way between two integers, and its neighbours, as biases of filters."""
+    scale = np.float32(y_scale)
+    halves = (np.arange(-1, 257) + 0.5).astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = halves * scale
+    near = [values]
+    for direction in (np.float32(-np.inf), np.float32(np.inf)):
+        moved = values
+        for _ in range(3):
+            moved = np.nextafter(moved, direction)
+            near.append(moved)
+    bias = np.concatenate(near)
+    bias = bias[np.isfinite(bias)]
+    layer = make_layer(np.random.default_rng(0), 1, 1, len(bias), (1, 1), (1, 1))
+    quantized = QLayer.like(layer, 0, 8)
+    quantized.scale[:], quantized.bias = 0, bias
+    quantized.zero_points = (0, 0, 3)
+    quantized.scales = (np.float32(1), np.float32(1), scale)
+    quantized.clip_min = -np.inf
+    expected = quantized.expected()
+    assert len(np.unique(expected)) > (200 if scale < 1e36 else 20)
+    np.testing.assert_array_equal(quantized.run(isa, 1), expected)
+
+
+def test_what_is_not_a_number_becomes_the_least_integer(isa: str) -> None:
+    layer = make_layer(np.random.default_rng(0), 1, 8, 16, (3, 3), (1, 1))
+    quantized = QLayer.like(layer, 0, 8)
+    quantized.bias[:] = np.nan
+    quantized.clip_min = -np.inf
+    assert (quantized.run(isa, 1) == 0).all()
+
+
+@pytest.mark.parametrize("zero_point", [0, 7, 255])
+@pytest.mark.parametrize("top", [255, 15])
+def test_conversions_that_quantize(zero_point: int, top: int) -> None:
+    """Float images of every size of a tile, with ties, values beyond both ends and NaN."""
+    rng = np.random.default_rng(1)
+    scale = np.float32(0.037)
+    for channels, size in ((1, (1, 1)), (3, (5, 7)), (16, (8, 8)), (21, (9, 9)), (64, (3, 30))):
+        shape = (3, channels, *size)
+        x = rng.uniform(-30 * scale, 1.3 * 256 * scale, shape).astype(np.float32)
+        x.flat[::3] = np.rint(x.flat[::3] / scale) * scale + scale / 2
+        x.flat[0] = np.nan
+        x.flat[-1] = np.inf
+        quantization = (float(scale), zero_point, top)
+        program = Program(3, 2)
+        program.add_nchw_to_nhwc(0, shape, 0, "float32", "uint8", quantization)
+        program.add_nhwc_to_nchw(0, shape, 0, "uint8", "uint8")
+        program.add_nhwc_to_nchw(0, shape, 1, "float32", "uint8", quantization)
+        arena = np.full(program.arena_size(2), np.nan, np.float32)
+        q, y = np.full(shape, 0xAA, np.uint8), np.full(shape, np.nan, np.float32)
+        program.run(arena, [x], [q, y], 2)
+        expected = np.clip(np.rint(x / scale) + np.float32(zero_point), 0, top)
+        expected.flat[0] = 0
+        np.testing.assert_array_equal(q, expected.astype(np.uint8))
+        exact = (expected.astype(np.float32) - np.float32(zero_point)) * scale
+        np.testing.assert_array_equal(y, exact)

@@ -163,7 +163,7 @@ def bound_of(device: str, threads: int, types: Sequence[str]) -> dict[str, float
         return {type_: measure(type_) for type_ in types}
     if "float32" not in types:
         return {}
-    return {"float32": inner_loop_rate(select_isa(), threads, _BOUND_SECONDS)}
+    return {"float32": inner_loop_rate("float32", select_isa(), threads, _BOUND_SECONDS)}
 
 
 def _types(session: InferenceSession) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,14 @@ from adder_onnx.kernels.cpu import (
     padded_channels,
     select_isa,
 )
-from adder_onnx.runtime.chain import Chain, ChainMemory, Image, Shape, check_filters
+from adder_onnx.runtime.chain import (
+    Chain,
+    ChainMemory,
+    Image,
+    Shape,
+    check_filters,
+    type_inside,
+)
 from adder_onnx.runtime.lru import LruCache
 
 __all__ = ["NativeExecutor"]
@@ -29,6 +36,12 @@ _MAX_PROGRAMS = 16
 
 _MAX_ARENAS = 8
 """Arenas that a program keeps for its next runs: as many as have run at the same time, at most."""
+
+_PIXELS_PER_PASS = 128
+"""Where an image has fewer, several go through the chain together: else reading the weights of a
+layer from memory would take longer than using them."""
+
+_MAX_IMAGES_PER_PASS = 8
 
 _logger = logging.getLogger(__name__)
 
@@ -134,11 +147,16 @@ class NativeExecutor:
                 convs[node.y] = _prepare(node, weight, self._isa)
         types = {step.value: step.type for step in chain.entries}
         types |= {node.y: node.type for node in chain.nodes}
-        offsets, size = chain.place(shapes, lambda name, shape: _floats(shape, types[name]))
-        program = Program()
+        batch, images = _passes(shapes.values(), self._threads)
+        offsets, _ = chain.place(
+            shapes, lambda name, shape: _floats((min(shape[0], images), *shape[1:]), types[name])
+        )
+        program = Program(batch, images)
         for i, step in enumerate(chain.entries):
             name = step.value
-            program.add_nchw_to_nhwc(i, step.type, shapes[name], offsets[name])
+            program.add_nchw_to_nhwc(
+                i, shapes[name], offsets[name], step.type, type_inside(step.type, "cpu")
+            )
         for node in chain.nodes:
             kernel = _weight_shape(node, weights)[2:]
             x, y = shapes[node.x], shapes[node.y]
@@ -153,7 +171,10 @@ class NativeExecutor:
                 program.add_adder_conv(conv, *geometry, *places)
         for i, step in enumerate(chain.exits):
             name = step.value
-            program.add_nhwc_to_nchw(offsets[name], shapes[name], i, step.type)
+            program.add_nhwc_to_nchw(
+                offsets[name], shapes[name], i, step.type, type_inside(step.type, "cpu")
+            )
+        size = program.arena_size(self._threads)
         _logger.info(
             "chain of %d adder nodes for %s: %d bytes", len(chain.nodes), input_shapes, 4 * size
         )
@@ -196,6 +217,19 @@ def _prepare(node: AdderNode, weight: NDArray[Any], isa: str) -> AdderConv | QAd
 
 def _weight_shape(node: AdderNode, weights: Mapping[str, NDArray[Any]]) -> Shape:
     return (weights[node.weight] if isinstance(node.weight, str) else node.weight).shape
+
+
+def _passes(shapes: Collection[Image], threads: int) -> tuple[int, int]:
+    """The batch, and how many of its images go through the chain together."""
+    batches = {shape[0] for shape in shapes}
+    batch = max(batches)
+    if len(batches) > 1:
+        return batch, max(batch, 1)
+    fewest = max(1, min(shape[2] * shape[3] for shape in shapes))
+    images = min(_MAX_IMAGES_PER_PASS, -(-_PIXELS_PER_PASS // fewest))
+    # Alike for all threads and rounds.
+    rounds = -(-batch // (threads * images))
+    return batch, max(1, -(-batch // max(1, threads * rounds)))
 
 
 def _floats(shape: Image, type_: str) -> int:

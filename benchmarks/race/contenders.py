@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["CONTENDERS", "RACES", "SIZES", "SLOW"]
 
 CONTENDERS = {
+    "adder-onnx, uint8": ("ours", "adder_int8"),
     "adder-onnx, float32": ("ours", "adder"),
     "onnxruntime, float32 conv": ("onnxruntime", "conv"),
     "onnxruntime, int8 conv": ("onnxruntime", "conv_int8"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adder_onnx.export import AdderConv2d
+from adder_onnx.quantization import quantize
+from adder_onnx.quantization.standard import quantize_standard_nodes
 from benchmarks.networks import NETWORKS, adder_network, export_adder, twin
 
 __all__ = ["files", "reference_network"]
@@ -27,14 +30,17 @@ CALIBRATION_IMAGES = 16
 
 
 def files(name: str, folder: Path) -> dict[str, Path]:
-    """Paths of the adder network, and of its convolutional twin in float32 and int8."""
+    """Paths of the adder network and of its convolutional twin, each in float32 and int8."""
     folder.mkdir(parents=True, exist_ok=True)
     float32, int8 = folder / f"{name}_conv.onnx", folder / f"{name}_conv_int8.onnx"
+    adder, adder_int8 = export_adder(name, folder), folder / f"{name}_adder_int8.onnx"
     if not float32.exists():
         _export(twin(name), NETWORKS[name].size, float32)
     if not int8.exists():
         _quantize(float32, NETWORKS[name].size, int8)
-    return {"adder": export_adder(name, folder), "conv": float32, "conv int8": int8}
+    if not adder_int8.exists():
+        _quantize_adder(adder, NETWORKS[name].size, adder_int8)
+    return {"adder": adder, "adder int8": adder_int8, "conv": float32, "conv int8": int8}
 
 
 def _export(network: nn.Module, size: int, path: Path) -> None:
@@ -53,17 +59,25 @@ def _export(network: nn.Module, size: int, path: Path) -> None:
     program.save(path)
 
 
-class _Images(CalibrationDataReader):  # type: ignore[misc]
-    """Random images, of the distribution that the network's statistics were set by."""
+def _quantize_adder(float32: Path, size: int, path: Path) -> None:
+    """As ``adder-quantize --standard-nodes`` does: stem and head in int8 too, as the twin's are."""
+    result = quantize(onnx.load(float32), _images(size))
+    onnx.save(quantize_standard_nodes(result.model, _images(size)), path)
 
+
+def _images(size: int) -> Iterator[dict[str, Any]]:
+    """Random images, of the distribution that the network's statistics were set by."""
+    rng = np.random.default_rng(0)
+    for _ in range(CALIBRATION_IMAGES):
+        yield {"input": rng.standard_normal((1, 3, size, size)).astype(np.float32)}
+
+
+class _Images(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, size: int) -> None:
-        rng = np.random.default_rng(0)
-        images = rng.standard_normal((CALIBRATION_IMAGES, 1, 3, size, size)).astype(np.float32)
-        self._images: Iterator[Any] = iter(images)
+        self._images = _images(size)
 
     def get_next(self) -> dict[str, Any] | None:
-        image = next(self._images, None)
-        return None if image is None else {"input": image}
+        return next(self._images, None)
 
 
 def _quantize(float32: Path, size: int, path: Path) -> None:

@@ -55,18 +55,40 @@ class QAdderConv:
     ) -> None: ...
 
 class Program:
-    """Kernels for fixed shapes over one arena; offsets and `arena_size` count floats.
+    """Kernels for fixed shapes over one block of memory.
 
-    Inputs and outputs are numbered in the order in which they are added; ``type`` is theirs,
-    ``float32``, ``float16`` or ``uint8``.
+    A batch is run in passes of a few images, each on one thread, as long as all threads have one;
+    the rest in one pass that all threads share. Offsets are those of a pass and count floats, as
+    `arena_size` does. Inputs and outputs are numbered in the order in which they are added.
+
+    Args:
+        batch: images of every step; a program of one pass may have steps of others.
+        pass_: images of a pass.
     """
 
-    def __init__(self) -> None: ...
+    def __init__(self, batch: int, pass_: int) -> None: ...
     def add_nchw_to_nhwc(
-        self, input: int, type: str, shape: tuple[int, int, int, int], to: int
-    ) -> None: ...
+        self,
+        input: int,
+        shape: tuple[int, int, int, int],
+        to: int,
+        outside: str,
+        inside: str,
+        quantization: tuple[float, int, int] | None = None,
+    ) -> None:
+        """Types are those of the input and of the kernels' tensor.
+
+        A ``quantization``, (scale, zero point, largest integer), makes float32 uint8.
+        """
+
     def add_nhwc_to_nchw(
-        self, from_: int, shape: tuple[int, int, int, int], output: int, type: str
+        self,
+        from_: int,
+        shape: tuple[int, int, int, int],
+        output: int,
+        outside: str,
+        inside: str,
+        quantization: tuple[float, int, int] | None = None,
     ) -> None: ...
     def add_adder_conv(
         self,
@@ -90,8 +112,7 @@ class Program:
         z: int,
         y: int,
     ) -> None: ...
-    @property
-    def arena_size(self) -> int: ...
+    def arena_size(self, threads: int) -> int: ...
     def run(
         self,
         arena: NDArray[np.float32],
@@ -108,8 +129,11 @@ class Program:
     ) -> list[float]:
         """Runs as `run` does; returns the seconds of each step, in the order of adding."""
 
-def inner_loop_rate(isa: str, threads: int, seconds: float) -> float:
-    """Taps per second of the bare inner loop, on so many threads at once: the kernels' bound."""
+def inner_loop_rate(type: str, isa: str, threads: int, seconds: float) -> float:
+    """Taps per second of the bare inner loop, on so many threads at once: the kernels' bound.
+
+    ``type`` is ``float32`` or ``uint8``.
+    """
 
 def available_isas() -> list[str]: ...
 def padded_channels(channels: int) -> int: ...

@@ -1,10 +1,8 @@
 #include "adder_conv.h"
 
 #include <algorithm>
-#include <chrono>
-#include <numeric>
 
-#include "thread_pool.h"
+#include "inner_loop_rate.h"
 
 namespace adder_onnx {
 namespace {
@@ -24,10 +22,10 @@ const F32DirectKernel* select_kernel([[maybe_unused]] Isa isa) {
 
 // (M, C/group, kH, kW) to [group][block][kernel position][channel][filter of the block]; the
 // filters that fill up a group's last block are zero.
-std::vector<float> pack_weights(const ConvParams& a, int64_t filters_per_block, const float* w) {
+AlignedVector<float> pack_weights(const ConvParams& a, int64_t filters_per_block, const float* w) {
   const int64_t blocks = ceil_div(a.group_out(), filters_per_block);
   const int64_t taps = a.kernel_size() * a.group_in();
-  std::vector<float> packed(a.group * blocks * taps * filters_per_block);
+  AlignedVector<float> packed(a.group * blocks * taps * filters_per_block);
   for (int64_t m = 0; m < a.out_channels; ++m) {
     const int64_t g = m / a.group_out(), filter = m % a.group_out();
     const int64_t block = g * blocks + filter / filters_per_block;
@@ -62,51 +60,36 @@ AdderConv::AdderConv(const ConvParams& params, const float* weights, const float
       bias_(pack_per_filter(params, kernel_->filters_per_block, bias)),
       zeros_(padded_channels(params.in_channels)) {}
 
-void AdderConv::run(const ConvShape& shape, const float* x, const float* z, float* y,
-                    int threads) const {
-  const F32DirectArgs args = {&params_,        &shape,        x,            zeros_.data(), z, y,
-                              weights_.data(), scale_.data(), bias_.data(), clip_};
-  const int64_t tiles =
-      ceil_div(shape.batch * shape.out_h * shape.out_w, kernel_->pixels_per_tile);
-  const int64_t tiles_per_task =
-      std::clamp<int64_t>(ceil_div(tiles, kTasksPerThread * threads), 1, kMaxTilesPerTask);
-  parallel_for(ceil_div(tiles, tiles_per_task), threads, [&](int64_t task) {
-    static thread_local std::vector<const float*> table;
-    const int64_t first = task * tiles_per_task;
-    const int64_t last = std::min(first + tiles_per_task, tiles);
-    table.resize((last - first) * params_.kernel_size() * kernel_->pixels_per_tile);
-    kernel_->run(args, first, last, table.data());
-  });
+int64_t AdderConv::tiles(const ConvShape& shape) const {
+  return ceil_div(shape.batch * shape.out_h * shape.out_w, kernel_->pixels_per_tile);
 }
 
-double inner_loop_rate(Isa isa, int threads, double seconds) {
-  using Clock = std::chrono::steady_clock;
-  constexpr int kParts = 10;
+AdderConv::Work AdderConv::share_out(const ConvShape& shape, int threads) const {
+  const int64_t all = tiles(shape);
+  const int64_t each =
+      std::clamp<int64_t>(ceil_div(all, kTasksPerThread * threads), 1, kMaxTilesPerTask);
+  return {ceil_div(all, each), each};
+}
+
+void AdderConv::run(const Work& work, int64_t task, const ConvShape& shape, const float* x,
+                    const float* z, float* y) const {
+  const F32DirectArgs args = {&params_,        &shape,        x,            zeros_.data(), z, y,
+                              weights_.data(), scale_.data(), bias_.data(), clip_};
+  static thread_local std::vector<const float*> table;
+  const int64_t first = task * work.tiles, last = std::min(first + work.tiles, tiles(shape));
+  table.resize((last - first) * params_.kernel_size() * kernel_->pixels_per_tile);
+  kernel_->run(args, first, last, table.data());
+}
+
+double f32_inner_loop_rate(Isa isa, int threads, double seconds) {
   constexpr int64_t kChannels = 64;  // 16 KiB of weights and less of pixels
-  constexpr int64_t kTimes = 100;
   const F32DirectKernel& kernel = *select_kernel(isa);
-  const std::vector<float> x(kernel.pixels_per_tile * kChannels, 1.0f);
-  const std::vector<float> weights(kernel.filters_per_block * kChannels, 0.5f);
-  const double taps = static_cast<double>(kernel.pixels_per_tile * kernel.filters_per_block *
-                                          kChannels);
-  double best = 0;
-  for (int part = 0; part < kParts; ++part) {
-    std::vector<double> rates(threads);
-    parallel_for(threads, threads, [&](int64_t thread) {
-      const Clock::time_point start = Clock::now();
-      volatile float sink = 0;
-      double elapsed = 0;
-      int64_t tiles = 0;
-      while (elapsed < seconds / kParts) {
-        sink = sink + kernel.inner_loop(x.data(), weights.data(), kChannels, kTimes);
-        tiles += kTimes;
-        elapsed = std::chrono::duration<double>(Clock::now() - start).count();
-      }
-      rates[thread] = static_cast<double>(tiles) * taps / elapsed;
-    });
-    best = std::max(best, std::accumulate(rates.begin(), rates.end(), 0.0));
-  }
-  return best;
+  const AlignedVector<float> x(kernel.pixels_per_tile * kChannels, 1.0f);
+  const AlignedVector<float> weights(kernel.filters_per_block * kChannels, 0.5f);
+  const int64_t taps = kernel.pixels_per_tile * kernel.filters_per_block * kChannels;
+  return inner_loop_rate(threads, seconds, static_cast<double>(taps), [&](int64_t times) {
+    return static_cast<double>(kernel.inner_loop(x.data(), weights.data(), kChannels, times));
+  });
 }
 
 }  // namespace adder_onnx

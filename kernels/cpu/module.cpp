@@ -1,11 +1,14 @@
 // The Python module adder_onnx.kernels.cpu._native.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
+#include <optional>
 #include <stdexcept>
 #include <tuple>
 
@@ -25,6 +28,8 @@ using Quadruple = std::tuple<int64_t, int64_t, int64_t, int64_t>;
 using Weights = nb::ndarray<const float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Arena = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+// scale, zero point and top of what is quantized
+using Quantization = std::optional<std::tuple<float, int, int>>;
 // float32, float16 or uint8
 using Input = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using Output = nb::ndarray<nb::c_contig, nb::device::cpu>;
@@ -71,10 +76,12 @@ std::shared_ptr<QAdderConv> make_qadder_conv(const Bytes4& weights, int zero_poi
   if (bits < 2 || bits > 8) throw std::invalid_argument("bits must be 2 to 8");
   for (int zero : {zero_point, z_zero_point, y_zero_point})
     if (zero < 0 || zero > 255) throw std::invalid_argument("a zero point must be 0 to 255");
-  const Q8Epilogue epilogue = {z_scale, y_scale, z_zero_point, y_zero_point, clip_min,
-                               static_cast<float>((1 << bits) - 1)};
+  if (!(y_scale > 0) || std::isinf(y_scale))
+    throw std::invalid_argument("the output's scale must be positive and finite");
+  const Q8Activation activation = {z_scale,  z_zero_point,    y_scale,
+                                   y_zero_point, clip_min, (1 << bits) - 1};
   return std::make_shared<QAdderConv>(p, weights.data(), static_cast<uint8_t>(zero_point),
-                                      factor.data(), bias.data(), epilogue, isa_from_name(isa));
+                                      factor.data(), bias.data(), activation, isa_from_name(isa));
 }
 
 ImageShape to_image(Quadruple nchw) {
@@ -88,6 +95,21 @@ ElementType to_element_type(const std::string& name) {
   if (name == "float16") return ElementType::kFloat16;
   if (name == "uint8") return ElementType::kUint8;
   throw std::invalid_argument("element type '" + name + "' is not float32, float16 or uint8");
+}
+
+Conversion to_conversion(const std::string& outside, const std::string& inside,
+                         Quantization quantization) {
+  Conversion c{to_element_type(outside), to_element_type(inside), 1.0f, 0, 255};
+  if (c.inside == ElementType::kFloat16)
+    throw std::invalid_argument("the kernels take float32 and uint8");
+  const bool changes = (c.inside == ElementType::kUint8) != (c.outside == ElementType::kUint8);
+  if (changes != quantization.has_value() || (changes && c.outside != ElementType::kFloat32))
+    throw std::invalid_argument("float32 becomes uint8, and back, by a quantization, and nothing "
+                                "else does");
+  if (quantization) std::tie(c.scale, c.zero_point, c.top) = *quantization;
+  if (!(c.scale > 0) || c.zero_point < 0 || c.zero_point > 255 || c.top < 0 || c.top > 255)
+    throw std::invalid_argument("a scale must be positive, a zero point and the top 0 to 255");
+  return c;
 }
 
 bool has_type(nb::dlpack::dtype dtype, ElementType type) {
@@ -119,9 +141,9 @@ std::vector<Pointer> addresses(const std::vector<Array>& arrays,
 
 void run_program(const Program& program, const Arena& arena, const std::vector<Input>& inputs,
                  const std::vector<Output>& outputs, int threads, double* seconds = nullptr) {
-  if (static_cast<int64_t>(arena.size()) < program.arena_size())
-    throw std::invalid_argument("the arena is too small");
   if (threads < 1) throw std::invalid_argument("threads must be at least 1");
+  if (static_cast<int64_t>(arena.size()) < program.arena_size(threads))
+    throw std::invalid_argument("the arena is too small");
   const auto from = addresses<const void*>(inputs, program.inputs(), "inputs");
   const auto to = addresses<void*>(outputs, program.outputs(), "outputs");
   nb::gil_scoped_release release;
@@ -158,25 +180,29 @@ NB_MODULE(_native, m) {
            "y_zero_point"_a, "clip_min"_a, "bits"_a, "strides"_a, "dilations"_a, "group"_a,
            "isa"_a);
   nb::class_<Program>(m, "Program")
-      .def(nb::init<>())
+      .def(nb::init<int64_t, int64_t>(), "batch"_a, "pass_"_a)
       .def(
           "add_nchw_to_nhwc",
-          [](Program& self, int64_t input, const std::string& type, Quadruple shape, int64_t to) {
-            self.add_nchw_to_nhwc(input, to_element_type(type), to_image(shape), to);
+          [](Program& self, int64_t input, Quadruple shape, int64_t to, const std::string& outside,
+             const std::string& inside, Quantization quantization) {
+            self.add_nchw_to_nhwc(input, to_conversion(outside, inside, quantization),
+                                  to_image(shape), to);
           },
-          "input"_a, "type"_a, "shape"_a, "to"_a)
+          "input"_a, "shape"_a, "to"_a, "outside"_a, "inside"_a, "quantization"_a = nb::none())
       .def(
           "add_nhwc_to_nchw",
           [](Program& self, int64_t from, Quadruple shape, int64_t output,
-             const std::string& type) {
-            self.add_nhwc_to_nchw(from, to_image(shape), output, to_element_type(type));
+             const std::string& outside, const std::string& inside, Quantization quantization) {
+            self.add_nhwc_to_nchw(from, to_image(shape), output,
+                                  to_conversion(outside, inside, quantization));
           },
-          "from_"_a, "shape"_a, "output"_a, "type"_a)
+          "from_"_a, "shape"_a, "output"_a, "outside"_a, "inside"_a,
+          "quantization"_a = nb::none())
       .def("add_adder_conv", &add_conv<AdderConv, &Program::add_adder_conv>, "conv"_a, "batch"_a,
            "in_size"_a, "out_size"_a, "pad_begin"_a, "x"_a, "z"_a, "y"_a)
       .def("add_qadder_conv", &add_conv<QAdderConv, &Program::add_qadder_conv>, "conv"_a, "batch"_a,
            "in_size"_a, "out_size"_a, "pad_begin"_a, "x"_a, "z"_a, "y"_a)
-      .def_prop_ro("arena_size", &Program::arena_size)
+      .def("arena_size", &Program::arena_size, "threads"_a)
       .def(
           "run",
           [](const Program& self, const Arena& arena, const std::vector<Input>& inputs,
@@ -192,13 +218,15 @@ NB_MODULE(_native, m) {
   });
   m.def(
       "inner_loop_rate",
-      [](const std::string& isa, int threads, double seconds) {
+      [](const std::string& type, const std::string& isa, int threads, double seconds) {
         if (threads < 1) throw std::invalid_argument("threads must be at least 1");
+        const ElementType element = to_element_type(type);
         const Isa level = isa_from_name(isa);
         nb::gil_scoped_release release;
-        return inner_loop_rate(level, threads, seconds);
+        return element == ElementType::kUint8 ? q8_inner_loop_rate(level, threads, seconds)
+                                              : f32_inner_loop_rate(level, threads, seconds);
       },
-      "isa"_a, "threads"_a, "seconds"_a);
+      "type"_a, "isa"_a, "threads"_a, "seconds"_a);
   m.def("padded_channels", &padded_channels, "channels"_a);
 }
 

@@ -1,59 +1,177 @@
 #include "qadder_conv.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
 
-#include "thread_pool.h"
+#include "inner_loop_rate.h"
+#include "q8_source.h"
 
 namespace adder_onnx {
 namespace {
 
+// What a task reads and writes stays in the cache while all filters pass by.
+constexpr int64_t kMaxTaskBytes = 48 * 1024;
+// Threads end together where there are several tasks for each, and a task has enough pixels for
+// a few full tiles.
 constexpr int64_t kTasksPerThread = 4;
-constexpr int64_t kMaxPixelsPerTask = 256;
+constexpr int64_t kMinPixelsPerTask = 48;
 
-Q8DirectKernel select_kernel([[maybe_unused]] Isa isa) {
+const Q8SadKernel* select_kernel([[maybe_unused]] Isa isa) {
 #if defined(ADDER_ONNX_X86)
-  if (isa == Isa::kAvx512) return q8_direct_avx512;
-  if (isa == Isa::kAvx2) return q8_direct_avx2;
+  if (isa == Isa::kAvx512) return &kQ8SadAvx512;
+  if (isa == Isa::kAvx2) return &kQ8SadAvx2;
 #endif
-  return q8_direct_scalar;
+  return &kQ8SadScalar;
 }
 
-// (M, C/group, kH, kW) to [filter][kernel position][channel of the group].
-std::vector<uint8_t> pack_weights(const ConvParams& a, const uint8_t* w) {
-  std::vector<uint8_t> packed(a.out_channels * a.group_in() * a.kernel_size());
+// (M, C/group, kH, kW) to [group][block][kernel position][eight of channels][filter][8 bytes]. What
+// fills up eights has no distance from what fills them up in the input; filters that fill up
+// a register are zero.
+AlignedVector<uint8_t> pack_weights(const ConvParams& a, const uint8_t* w, uint8_t zero_point,
+                                  int64_t filters_per_block) {
+  const int64_t half = std::max<int64_t>(filters_per_block / 2, 1);
+  const int64_t channels = a.group_in(), filters = a.group_out(), size = a.kernel_size();
+  AlignedVector<uint8_t> packed(a.group * ceil_div(filters, half) * half * size *
+                              eights(channels) * 8);
   uint8_t* to = packed.data();
-  for (int64_t m = 0; m < a.out_channels; ++m)
-    for (int64_t k = 0; k < a.kernel_size(); ++k)
-      for (int64_t c = 0; c < a.group_in(); ++c)
-        *to++ = w[(m * a.group_in() + c) * a.kernel_size() + k];
+  for (int64_t g = 0; g < a.group; ++g)
+    for (int64_t first = 0; first < filters; first += filters_per_block) {
+      const int64_t lanes = filters - first > half ? filters_per_block : half;
+      for (int64_t k = 0; k < size; ++k)
+        for (int64_t c = 0; c < eights(channels) * 8; c += 8)
+          for (int64_t f = first; f < first + lanes; ++f)
+            for (int64_t i = c; i < c + 8; ++i)
+              *to++ = f >= filters    ? 0
+                      : i >= channels ? zero_point
+                                      : w[((g * filters + f) * channels + i) * size + k];
+    }
+  packed.resize(to - packed.data());
   return packed;
+}
+
+// M values to [group][block][filter of the block].
+std::vector<float> pack_per_filter(const ConvParams& a, const float* values, float sign,
+                                   int64_t filters_per_block) {
+  const int64_t row = ceil_div(a.group_out(), filters_per_block) * filters_per_block;
+  std::vector<float> packed(a.group * row);
+  for (int64_t m = 0; m < a.out_channels; ++m)
+    packed[m / a.group_out() * row + m % a.group_out()] = sign * values[m];
+  return packed;
+}
+
+Q8Epilogue make_epilogue(const Q8Activation& a) {
+  Q8Epilogue e{};
+  e.z_scale = a.z_scale;
+  e.z_zero_point = a.z_zero_point;
+  e.y_scale = a.y_scale;
+  e.y_reciprocal = is_reciprocal_exact(a.y_scale, 255) ? 1.0f / a.y_scale : 0.0f;
+  e.y_zero_point = a.y_zero_point;
+  const float low = static_cast<float>(-a.y_zero_point) * a.y_scale;
+  e.low = std::max(a.clip_min, low);
+  e.high = static_cast<float>(a.top - a.y_zero_point) * a.y_scale;
+  return e;
 }
 
 }  // namespace
 
-QAdderConv::QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t zero_point,
-                       const float* factor, const float* bias, const Q8Epilogue& epilogue, Isa isa)
-    : params_(params),
-      epilogue_(epilogue),
-      kernel_(select_kernel(isa)),
-      weights_(pack_weights(params, weights)),
-      padding_(padded_channels(params.in_channels), zero_point),
-      factor_(factor, factor + params.out_channels),
-      bias_(bias, bias + params.out_channels) {}
+bool is_reciprocal_exact(float y_scale, int32_t top) {
+  // Beyond these, products could leave the range of normal numbers.
+  if (!(y_scale > 0x1p-60f && y_scale < 0x1p60f)) return false;
+  const float r = 1.0f / y_scale;
+  for (int32_t k = 0; k <= top; ++k) {
+    float v = (static_cast<float>(k) + 0.5f) * y_scale;
+    for (int i = 0; i < 4; ++i) v = std::nextafter(v, 0.0f);
+    for (int i = 0; i < 9; ++i, v = std::nextafter(v, std::numeric_limits<float>::infinity())) {
+      const float q = v * r;
+      const float quotient = std::fma(std::fma(-q, y_scale, v), r, q);
+      if (std::rint(quotient) != std::rint(v / y_scale)) return false;
+    }
+  }
+  return true;
+}
 
-void QAdderConv::run(const ConvShape& shape, const uint8_t* x, const uint8_t* z, uint8_t* y,
-                     int threads) const {
-  const Q8DirectArgs args = {&params_,        &shape,         x,            padding_.data(), z, y,
-                             weights_.data(), factor_.data(), bias_.data(), epilogue_};
-  const int64_t pixels = shape.batch * shape.out_h * shape.out_w;
-  const int64_t each =
-      std::clamp<int64_t>(ceil_div(pixels, kTasksPerThread * threads), 1, kMaxPixelsPerTask);
-  parallel_for(ceil_div(pixels, each), threads, [&](int64_t task) {
-    static thread_local std::vector<const uint8_t*> table;
-    const int64_t first = task * each, last = std::min(first + each, pixels);
-    table.resize((last - first) * params_.kernel_size());
-    kernel_(args, first, last, table.data());
-  });
+QAdderConv::QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t zero_point,
+                       const float* factor, const float* bias, const Q8Activation& activation,
+                       Isa isa)
+    : params_(params),
+      zero_point_(zero_point),
+      epilogue_(make_epilogue(activation)),
+      kernel_(select_kernel(isa)),
+      block_bytes_(kernel_->filters_per_block * params.kernel_size() * eights(params.group_in()) *
+                   8),
+      weights_(pack_weights(params, weights, zero_point, kernel_->filters_per_block)),
+      factor_(pack_per_filter(params, factor, -1.0f, kernel_->filters_per_block)),
+      bias_(pack_per_filter(params, bias, 1.0f, kernel_->filters_per_block)) {}
+
+int64_t QAdderConv::blocks_per_group() const {
+  return ceil_div(params_.group_out(), kernel_->filters_per_block);
+}
+
+QAdderConv::Work QAdderConv::share_out(const ConvShape& shape, int threads) const {
+  const int64_t rows = shape.batch * shape.out_h, pixels = rows * shape.out_w;
+  if (pixels == 0) return {0, 0, 0, 1};
+  Work work{};
+  work.blocks = params_.group * blocks_per_group();
+  work.shares = 1;
+  const int64_t row_bytes =
+      Q8Source::bytes_per_row(params_, shape) + shape.out_w * padded_channels(params_.out_channels);
+  int64_t parts = std::min(rows, std::min(ceil_div(rows * row_bytes, kMaxTaskBytes),
+                                          ceil_div(pixels, kMinPixelsPerTask)));
+  if (threads > 1) {
+    const int64_t wanted = kTasksPerThread * threads;
+    parts = std::max(parts, std::min(wanted, ceil_div(pixels, kMinPixelsPerTask)));
+    parts = std::min(parts, rows);
+    work.shares = std::min(work.blocks, ceil_div(wanted, parts));
+  }
+  work.rows = ceil_div(rows, parts);
+  work.tasks = ceil_div(rows, work.rows) * work.shares;
+  return work;
+}
+
+void QAdderConv::run(const Work& work, int64_t task, const ConvShape& shape, const uint8_t* x,
+                     const uint8_t* z, uint8_t* y) const {
+  const int64_t first = task / work.shares * work.rows, share = task % work.shares;
+  const int64_t last = std::min(first + work.rows, shape.batch * shape.out_h);
+  const int64_t per_block = kernel_->filters_per_block;
+  const int64_t group_bytes = weights_.size() / params_.group;
+  Q8Source source(params_, shape, x, zero_point_);
+  Q8Pixels pixels{};
+  pixels.count = (last - first) * shape.out_w;
+  pixels.segments = source.segments().data();
+  pixels.segment_count = static_cast<int64_t>(source.segments().size());
+  pixels.steps = source.steps();
+  pixels.row = padded_channels(params_.out_channels);
+  for (int64_t b = share * work.blocks / work.shares; b < (share + 1) * work.blocks / work.shares;
+       ++b) {
+    const int64_t group = b / blocks_per_group(), block = b % blocks_per_group();
+    source.select(group, first, last);
+    pixels.x = source.pixels();
+    pixels.offset = source.offset();
+    const int64_t at = first * shape.out_w * pixels.row + group * params_.group_out() +
+                       block * per_block;
+    pixels.z = z == nullptr ? nullptr : z + at;
+    pixels.y = y + at;
+    const Q8Filters filters = {weights_.data() + group * group_bytes + block * block_bytes_,
+                               factor_.data() + b * per_block, bias_.data() + b * per_block,
+                               std::min(per_block, params_.group_out() - block * per_block)};
+    kernel_->run(pixels, filters, epilogue_);
+  }
+}
+
+double q8_inner_loop_rate(Isa isa, int threads, double seconds) {
+  constexpr int64_t kSteps = 32;
+  const Q8SadKernel& kernel = *select_kernel(isa);
+  const AlignedVector<uint8_t> x(kernel.pixels_per_tile * kSteps * 8, 1);
+  const AlignedVector<uint8_t> weights(kernel.filters_per_block * kSteps * 8, 2);
+  const int64_t filters = kernel.filters_per_block;
+  return inner_loop_rate(threads, seconds,
+                         static_cast<double>(kernel.pixels_per_tile * filters * kSteps * 8),
+                         [&](int64_t times) {
+                           return static_cast<double>(
+                               kernel.inner_loop(x.data(), weights.data(), kSteps, times));
+                         });
 }
 
 }  // namespace adder_onnx

@@ -3,29 +3,62 @@
 
 #include <vector>
 
+#include "aligned.h"
 #include "isa.h"
-#include "q8_direct.h"
+#include "params.h"
+#include "q8_sad.h"
 
 namespace adder_onnx {
+
+// Of the activation that follows a sum; see q8_sad.h.
+struct Q8Activation {
+  float z_scale;
+  int32_t z_zero_point;
+  float y_scale;
+  int32_t y_zero_point;
+  float clip_min;
+  int32_t top;  // 2^bits - 1
+};
 
 class QAdderConv {
  public:
   // weights: (M, C/group, kH, kW) in C order; factor, bias: M values; zero_point: of x.
   QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t zero_point,
-             const float* factor, const float* bias, const Q8Epilogue& epilogue, Isa isa);
+             const float* factor, const float* bias, const Q8Activation& activation, Isa isa);
 
   const ConvParams& params() const { return params_; }
 
+  // How a call is shared out among threads, as tasks that may run in any order and at once.
+  struct Work {
+    int64_t tasks;
+    int64_t rows;    // output rows of a task, numbered through the images
+    int64_t blocks;  // of filters
+    int64_t shares;  // of the filters: so many tasks have the same rows
+  };
+  Work share_out(const ConvShape& shape, int threads) const;
+
   // x: (batch, in_h, in_w, padded C); y and z (or null): (batch, out_h, out_w, padded M).
-  void run(const ConvShape& shape, const uint8_t* x, const uint8_t* z, uint8_t* y,
-           int threads) const;
+  void run(const Work& work, int64_t task, const ConvShape& shape, const uint8_t* x,
+           const uint8_t* z, uint8_t* y) const;
 
  private:
+  int64_t blocks_per_group() const;
+
   ConvParams params_;
+  uint8_t zero_point_;
   Q8Epilogue epilogue_;
-  Q8DirectKernel kernel_;
-  std::vector<uint8_t> weights_, padding_;
-  std::vector<float> factor_, bias_;
+  const Q8SadKernel* kernel_;
+  int64_t block_bytes_;          // of a whole block's weights
+  AlignedVector<uint8_t> weights_;  // [group][block], a last block of half the filters with half of it
+  std::vector<float> factor_, bias_;  // [group][block][filter]
 };
+
+// Whether the product with the reciprocal and one correction, as q8_sad.h has it, rounds to the same
+// integer as the quotient does for all v with a quotient in [-top, top].
+bool is_reciprocal_exact(float y_scale, int32_t top);
+
+// Taps per second of the bare inner loop, its operands in the first-level cache, on so many threads
+// at once: the bound on what QAdderConv can reach. Takes about `seconds`; the best of ten parts.
+double q8_inner_loop_rate(Isa isa, int threads, double seconds);
 
 }  // namespace adder_onnx

@@ -5,22 +5,31 @@
 
 namespace adder_onnx {
 
-// A reference to a callable, valid during the call it is passed to.
+// A reference to a callable f(phase, i), valid during the call it is passed to.
 class TaskRef {
  public:
   template <typename F>
   TaskRef(const F& f)  // NOLINT: implicit on purpose
-      : object_(&f), call_([](const void* o, int64_t i) { (*static_cast<const F*>(o))(i); }) {}
-  void operator()(int64_t i) const { call_(object_, i); }
+      : object_(&f), call_([](const void* o, int64_t phase, int64_t i) {
+          (*static_cast<const F*>(o))(phase, i);
+        }) {}
+  void operator()(int64_t phase, int64_t i) const { call_(object_, phase, i); }
 
  private:
   const void* object_;
-  void (*call_)(const void*, int64_t);
+  void (*call_)(const void*, int64_t, int64_t);
 };
 
-// Calls task(i) for every i in [0, count), on at most `threads` threads, the caller's among them,
-// and returns when all have ended. Calls from several threads at once share the workers. The pool
-// grows to what is asked for and survives a fork. `task` must not throw.
-void parallel_for(int64_t count, int threads, TaskRef task);
+// Calls task(phase, i) for every i in [0, counts[phase]), one phase after the other, on at most
+// `threads` threads, the caller's among them, and returns when all have ended. What a phase writes
+// the next one may read. Calls from several threads at once share the workers. The pool grows to
+// what is asked for and survives a fork. `task` must not throw.
+void run_phases(const int64_t* counts, int64_t phases, int threads, TaskRef task);
+
+// One phase: calls task(i) for every i in [0, count).
+template <typename F>
+void parallel_for(int64_t count, int threads, const F& task) {
+  run_phases(&count, 1, threads, [&](int64_t, int64_t i) { task(i); });
+}
 
 }  // namespace adder_onnx

@@ -1,0 +1,14 @@
+// Timing of bare inner loops.
+#pragma once
+
+#include <functional>
+
+namespace adder_onnx {
+
+// Taps per second of `loop` on so many threads at once. It is called with a number of times to go
+// round, each of so many taps, and returns something that depends on all of them. Takes about
+// `seconds`; the best of ten parts.
+double inner_loop_rate(int threads, double seconds, double taps,
+                       const std::function<double(int64_t)>& loop);
+
+}  // namespace adder_onnx
