@@ -217,13 +217,20 @@ def test_the_plan() -> None:
         "n_E": (4, None),
         "n_Y": (4, None),
     }
-    _, entry, chain, leave, _ = report.steps
+    _, entry, _, leave, _ = report.steps
     assert (entry.layout, leave.layout) == ("NCHW -> NHWC", "NHWC -> NCHW")
     assert entry.bytes == 48 * 4 * (3 + 16)
     assert leave.bytes == 48 * 4 * (20 + 32)
-    session = adder_onnx.InferenceSession(report.model.SerializeToString())
-    session.run(None, random_feed(session.get_inputs()))
-    assert chain.bytes == session.memory()[0].peak_bytes
+    for batch_size, threads in ((1, 2), (7, 1), (7, 2), (7, 3)):
+        report = inspect_model(
+            network().SerializeToString(),
+            batch_size=batch_size,
+            dims={"H": 8, "W": 6},
+            threads=threads,
+        )
+        session = adder_onnx.InferenceSession(report.model.SerializeToString(), threads=threads)
+        session.run(None, random_feed(session.get_inputs()))
+        assert report.steps[2].bytes == session.memory()[0].peak_bytes
 
     gpu = inspect_model(network().SerializeToString(), dims={"H": 8, "W": 6}, device="cuda")
     assert gpu.steps[1].bytes == 48 * 4 * (3 + 4)

@@ -128,7 +128,7 @@ def _run(options: argparse.Namespace) -> None:
     results = []
     with progress_bar("measurements", len(runs)) as advance:
         for model, device, count, batch_size in runs:
-            report = _report(model, device.kind, batch_size, dict(options.dim))
+            report = _report(model, device.kind, batch_size, count, dict(options.dim))
             results.append(_measure(model, report, device.name, count, batch_size, options.seconds))
             advance(1)
     if options.json:
@@ -137,9 +137,11 @@ def _run(options: argparse.Namespace) -> None:
         print(*_lines(results), sep="\n")
 
 
-def _report(model: Path, device: str, batch_size: int, dims: dict[str, int]) -> Report:
+def _report(
+    model: Path, device: str, batch_size: int, threads: int, dims: dict[str, int]
+) -> Report:
     """The model with numbers for its dimensions, and the plan for ``cpu`` or ``cuda``."""
-    report = inspect_model(model, batch_size=batch_size, dims=dims, device=device)
+    report = inspect_model(model, batch_size=batch_size, dims=dims, device=device, threads=threads)
     fixed = next((v.shape[0] for v in report.inputs if v.shape), None)
     if isinstance(fixed, int) and fixed != batch_size:
         raise InputError(

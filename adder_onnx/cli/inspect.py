@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--device", default="auto", help="that the plan is for: cpu, cuda, cuda:N or auto (auto)"
     )
-    parser.add_argument("--threads", metavar="N", type=positive, help="for --profile (all cores)")
+    parser.add_argument(
+        "--threads", metavar="N", type=positive, help="that a run may use (all cores)"
+    )
     parser.add_argument("--sort", choices=SORT_KEYS, default="order", help="of the nodes (order)")
     parser.add_argument(
         "--op", metavar="OP", action="append", default=[], help="show nodes of this operator only"
@@ -94,6 +96,7 @@ def _run(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         dims=dict(options.dim),
         device=device.kind,
+        threads=options.threads,
     )
     _check_ops(options.op, report)
     found = _profile(options, report, device.name) if options.profile else None

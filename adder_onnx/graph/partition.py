@@ -1,5 +1,7 @@
 """Cutting a graph into onnxruntime sub-models and chains of adder nodes, which take turns.
 
+Here, what was absorbed into the border of a chain is an adder node like those in it.
+
 Every node gets a level. A chain of level k runs after the sub-models of levels 1 … k, and a
 sub-model of level k after the chains of levels 0 … k-1. The lowest levels possible are
 
@@ -28,6 +30,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from adder_onnx.graph.adder_node import is_adder_node
+from adder_onnx.graph.borders import is_border_node
 
 __all__ = ["Part", "node_inputs", "partition", "subgraphs"]
 
@@ -40,17 +43,22 @@ class Part:
     nodes: tuple[ir.Node, ...]
 
 
+def _in_chain(node: ir.Node) -> bool:
+    return is_adder_node(node) or is_border_node(node)
+
+
 def partition(graph: ir.Graph) -> list[Part]:
     """The parts of a topologically sorted graph, in the order in which they run."""
     inputs = {node: _producers(node) for node in graph}
     levels: dict[ir.Node, int] = {}
     for node, producers in inputs.items():
-        lowest = 0 if is_adder_node(node) else 1
+        lowest = 0 if _in_chain(node) else 1
         levels[node] = max([lowest, *(levels[p] + step for p, step in producers)])
     _join_chains(inputs, levels)
+    _move_to_users(graph, levels)
     groups: dict[tuple[int, bool], list[ir.Node]] = {}
     for node in graph:
-        groups.setdefault((levels[node], is_adder_node(node)), []).append(node)
+        groups.setdefault((levels[node], _in_chain(node)), []).append(node)
     # Of one level, the sub-model comes before the chain.
     return [Part(is_chain, tuple(groups[level, is_chain])) for level, is_chain in sorted(groups)]
 
@@ -64,27 +72,47 @@ def _producers(node: ir.Node) -> _Producers:
     for value in node_inputs(node):
         producer = value.producer()
         if producer is not None:
-            leaves_chain = not is_adder_node(node) or value is node.inputs[1]
-            found.append((producer, int(leaves_chain and is_adder_node(producer))))
+            leaves_chain = not _in_chain(node) or (is_adder_node(node) and value is node.inputs[1])
+            found.append((producer, int(leaves_chain and _in_chain(producer))))
     return found
 
 
 def _join_chains(inputs: dict[ir.Node, _Producers], levels: dict[ir.Node, int]) -> None:
     """Moves adder nodes to later levels where that makes fewer chains."""
     last = max(levels.values(), default=0)
-    latest = {node: last if is_adder_node(node) else level for node, level in levels.items()}
+    latest = {node: last if _in_chain(node) else level for node, level in levels.items()}
     for node, producers in reversed(inputs.items()):
         for producer, step in producers:
-            if is_adder_node(producer):
+            if _in_chain(producer):
                 latest[producer] = min(latest[producer], latest[node] - step)
     needed: list[int] = []
-    adders = [node for node in inputs if is_adder_node(node)]
+    adders = [node for node in inputs if _in_chain(node)]
     for node in sorted(adders, key=lambda node: latest[node]):
         if not needed or needed[-1] < levels[node]:
             needed.append(latest[node])
     for node in adders:
         lowest = max([levels[node], *(levels[p] + step for p, step in inputs[node])])
         levels[node] = min(level for level in needed if level >= lowest)
+
+
+def _move_to_users(graph: ir.Graph, levels: dict[ir.Node, int]) -> None:
+    """Moves nodes to the first level that needs them, where they cost less.
+
+    These are the quantizations at the begin of a chain, and standard nodes that take constants
+    alone: the DequantizeLinear of weights, which onnxruntime recognises beside their consumer.
+    """
+    constant: set[ir.Node] = set()
+    for node in graph:
+        if not _in_chain(node) and all(
+            value.is_initializer() or value.producer() in constant for value in node_inputs(node)
+        ):
+            constant.add(node)
+    for node in reversed(graph):
+        enters = is_border_node(node) and node.op_type == "QuantizeLinear"
+        users = {use.node for value in node.outputs for use in value.uses()}
+        is_inner = not any(value.is_graph_output() for value in node.outputs)
+        if (enters or node in constant) and users and is_inner and users <= levels.keys():
+            levels[node] = min(levels[user] for user in users)
 
 
 def node_inputs(node: ir.Node) -> list[ir.Value]:

@@ -9,7 +9,19 @@ import onnx
 import onnx_ir as ir
 
 from adder_onnx.errors import ModelError
-from adder_onnx.graph.adder_node import AdderNode, adder_node, mark_adder_nodes, value_name
+from adder_onnx.graph.adder_node import (
+    AdderNode,
+    adder_node,
+    is_adder_node,
+    mark_adder_nodes,
+    value_name,
+)
+from adder_onnx.graph.borders import (
+    Quantization,
+    absorb_quantization,
+    is_border_node,
+    quantization_of,
+)
 from adder_onnx.graph.fusion import fuse_epilogues
 from adder_onnx.graph.partition import Part, node_inputs, partition, subgraphs
 from adder_onnx.ops import DOMAIN, MIN_OPSET, function_bodies
@@ -38,17 +50,30 @@ class OnnxruntimeStep:
 
 @dataclass(frozen=True)
 class ConversionStep:
-    """A change of layout at the border between onnxruntime and the kernels.
+    """A change of layout, and perhaps of type, at the border between onnxruntime and the kernels.
 
     Attributes:
-        value: name of the value.
+        value: name of the value outside, (N, C, H, W).
         to_kernels: True from (N, C, H, W) to channels-last, False back.
-        type: ``float32``, ``float16`` or ``uint8``: that of the (N, C, H, W) side.
+        type: ``float32``, ``float16`` or ``uint8``: that of the value outside.
+        quantization: makes a float32 value outside a uint8 one inside, or back; None where both
+            are the same value of the graph.
     """
 
     value: str
     to_kernels: bool
     type: str = "float32"
+    quantization: Quantization | None = None
+
+    @property
+    def inside(self) -> str:
+        """Name of the value inside, channels-last."""
+        return self.value if self.quantization is None else self.quantization.value
+
+    @property
+    def type_inside(self) -> str:
+        """The type of the value inside, as the graph has it."""
+        return self.type if self.quantization is None else "uint8"
 
 
 @dataclass(frozen=True)
@@ -111,6 +136,7 @@ def make_plan(model: ir.Model, *, fuse: bool = True, integers: bool = True) -> P
         )
     if fuse:
         fuse_epilogues(graph)
+    absorb_quantization(graph)
     steps: list[Step] = []
     parts = [(part, _entering(part)) for part in partition(graph)]
     needed = set(graph.outputs).union(*(inputs for _, inputs in parts))
@@ -147,20 +173,32 @@ def _entering(part: Part) -> list[ir.Value]:
 
 def _chain_steps(part: Part, inputs: list[ir.Value], outputs: list[ir.Value]) -> list[Step]:
     """A chain between the conversions of what enters and leaves it."""
-    entering = {value for node in part.nodes for value in (node.inputs[0], *node.inputs[2:])}
-    images = [value for value in inputs if value in entering]
-    weights = {value for node in part.nodes for value in node.inputs[1:2]}
+    nodes = [node for node in part.nodes if is_adder_node(node)]
+    borders = [node for node in part.nodes if is_border_node(node)]
+    taken = {value for node in nodes for value in (node.inputs[0], *node.inputs[2:])}
+    weights = {value for node in nodes for value in node.inputs[1:2]}
+    enter = [_conversion(value, to_kernels=True) for value in inputs if value in taken]
+    for node in borders:
+        if node.op_type == "QuantizeLinear":
+            assert node.inputs[0] is not None
+            enter.append(_conversion(node.inputs[0], to_kernels=True, node=node))
+    dequantize = {n.outputs[0]: n for n in borders if n.op_type == "DequantizeLinear"}
+    leave = [_conversion(v, to_kernels=False, node=dequantize.get(v)) for v in outputs]
     chain = ChainStep(
-        tuple(adder_node(node) for node in part.nodes),
-        tuple(map(value_name, images)),
-        tuple(map(value_name, outputs)),
+        tuple(adder_node(node) for node in nodes),
+        tuple(step.inside for step in enter),
+        tuple(step.inside for step in leave),
         tuple(value_name(value) for value in inputs if value in weights),
     )
-    return [
-        *(ConversionStep(value_name(v), to_kernels=True, type=_numpy_type(v)) for v in images),
-        chain,
-        *(ConversionStep(value_name(v), to_kernels=False, type=_numpy_type(v)) for v in outputs),
-    ]
+    return [*enter, chain, *leave]
+
+
+def _conversion(
+    value: ir.Value, *, to_kernels: bool, node: ir.Node | None = None
+) -> ConversionStep:
+    """The conversion of a value outside, by a border node where there is one."""
+    quantization = None if node is None else quantization_of(node)
+    return ConversionStep(value_name(value), to_kernels, _numpy_type(value), quantization)
 
 
 def _numpy_type(value: ir.Value) -> str:

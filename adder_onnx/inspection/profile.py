@@ -153,17 +153,12 @@ def profile(
 
 
 def bound_of(device: str, threads: int, types: Sequence[str]) -> dict[str, float]:
-    """Taps per second of the bare inner loop, by type of the tensors inside chains.
-
-    There is none for uint8, whose kernel has no fixed inner loop.
-    """
+    """Taps per second of the bare inner loop, by type of the tensors inside chains."""
     if device != "cpu":
         from adder_onnx.kernels.cuda.bound import measure
 
         return {type_: measure(type_) for type_ in types}
-    if "float32" not in types:
-        return {}
-    return {"float32": inner_loop_rate("float32", select_isa(), threads, _BOUND_SECONDS)}
+    return {type_: inner_loop_rate(type_, select_isa(), threads, _BOUND_SECONDS) for type_ in types}
 
 
 def _types(session: InferenceSession) -> list[str]:

@@ -20,8 +20,9 @@ from adder_onnx.inspection.dimensions import assume
 from adder_onnx.kernels.cpu import padded_channels
 from adder_onnx.kernels.cuda import layout
 from adder_onnx.ops import DOMAIN
-from adder_onnx.runtime.chain import Chain, Image, type_inside
+from adder_onnx.runtime.chain import Chain, Image, Passes, plan_passes, type_inside
 from adder_onnx.runtime.parts import parts_of
+from adder_onnx.runtime.threads import resolve_threads
 from adder_onnx.runtime.type_inference import complete_types
 
 __all__ = ["NodeReport", "Report", "StepReport", "ValueReport", "inspect_model"]
@@ -153,6 +154,7 @@ def inspect_model(
     batch_size: int = 1,
     dims: Mapping[str, int] | None = None,
     device: str = "cpu",
+    threads: int | None = None,
     fuse: bool = True,
 ) -> Report:
     """Inspects a model; nothing is run.
@@ -162,6 +164,7 @@ def inspect_model(
         batch_size: for the first dimension of each input, where that has no number.
         dims: numbers for other symbolic dimensions, by name.
         device: ``cpu`` or ``cuda``: what the plan is for.
+        threads: that a run on the CPU may use, each with memory of its own; None for all cores.
         fuse: whether the plan fuses epilogues.
 
     Raises:
@@ -191,7 +194,7 @@ def inspect_model(
         assumes=assumed,
         device=device,
         nodes=tuple(NodeReport(*node, *places[node.name]) for node in described),
-        steps=tuple(_steps(plan, shapes, device)),
+        steps=tuple(_steps(plan, shapes, device, resolve_threads(threads))),
         metadata={entry.key: entry.value for entry in model.metadata_props},
         opset=symbolic.opset_imports.get("", 0),
         file_bytes=model.ByteSize(),
@@ -250,11 +253,15 @@ def _places(plan: Plan) -> dict[str, tuple[int, str | None]]:
             for node in step.nodes:
                 places[node.name] = (i, None)
                 places.update(dict.fromkeys(node.fused, (i, node.name)))
+        elif step.quantization is not None:
+            places.update(dict.fromkeys(step.quantization.nodes, (i, None)))
     return places
 
 
-def _steps(plan: Plan, shapes: Mapping[str, Shape | None], device: str) -> list[StepReport]:
-    peaks = _peaks(plan, shapes, device)
+def _steps(
+    plan: Plan, shapes: Mapping[str, Shape | None], device: str, threads: int
+) -> list[StepReport]:
+    peaks = _peaks(plan, shapes, device, threads)
     reports = []
     for step in plan.steps:
         if isinstance(step, OnnxruntimeStep):
@@ -280,7 +287,7 @@ def _steps(plan: Plan, shapes: Mapping[str, Shape | None], device: str) -> list[
 
 
 def _conversion(step: ConversionStep, shape: Shape | None, device: str) -> StepReport:
-    inside = type_inside(step.type, device)
+    inside = type_inside(step.type_inside, device)
     kind = "NCHW -> NHWC" if step.to_kernels else "NHWC -> NCHW"
     types = (step.type, inside) if step.to_kernels else (inside, step.type)
     image = _image(shape)
@@ -288,12 +295,13 @@ def _conversion(step: ConversionStep, shape: Shape | None, device: str) -> StepR
     if image is not None:
         outside = image[0] * image[1] * image[2] * image[3] * _ITEM[step.type]
         size = outside + _nhwc_bytes(image, inside, device)
+    names = (step.value, step.inside) if step.to_kernels else (step.inside, step.value)
     return StepReport(
         "conversion",
         device,
-        (step.value,),
-        (step.value,),
-        (),
+        names[:1],
+        names[1:],
+        () if step.quantization is None else step.quantization.nodes,
         kind,
         " -> ".join(dict.fromkeys(types)),
         size,
@@ -310,32 +318,42 @@ def _nhwc_bytes(image: Image, type_: str, device: str) -> int:
     return batch * height * width * padded_channels(channels) * _ITEM[type_]
 
 
-def _peaks(plan: Plan, shapes: Mapping[str, Shape | None], device: str) -> dict[int, int | None]:
+def _peaks(
+    plan: Plan, shapes: Mapping[str, Shape | None], device: str, threads: int
+) -> dict[int, int | None]:
     """The peak memory of each chain, by the identity of its step."""
     peaks: dict[int, int | None] = {}
     for part in parts_of(plan.steps):
         if isinstance(part, OnnxruntimeStep):
             continue
         (step,) = [s for s in part if isinstance(s, ChainStep)]
-        peaks[id(step)] = _peak(part, shapes, device)
+        peaks[id(step)] = _peak(part, shapes, device, threads)
     return peaks
 
 
-def _peak(part: Sequence[Step], shapes: Mapping[str, Shape | None], device: str) -> int | None:
+def _peak(
+    part: Sequence[Step], shapes: Mapping[str, Shape | None], device: str, threads: int
+) -> int | None:
     chain = Chain(part)
     images = {
         name: _image(shapes[name])
-        for name in (*(s.value for s in chain.entries), *(n.y for n in chain.nodes))
+        for name in (*(s.inside for s in chain.entries), *(n.y for n in chain.nodes))
     }
     if None in images.values():
         return None
-    types = {step.value: step.type for step in chain.entries}
+    types = {step.inside: step.type_inside for step in chain.entries}
     types |= {node.y: node.type for node in chain.nodes}
 
+    batch = max(image[0] for image in images.values() if image is not None)
+    passes = Passes(batch, max(batch, 1), 1)
+    if device == "cpu":
+        passes = plan_passes(images.values(), threads)  # type: ignore[arg-type]
+
     def words(name: str, image: Image) -> int:
+        image = passes.image_of_one(image)
         return _nhwc_bytes(image, type_inside(types[name], device), device) // 4
 
-    return 4 * chain.place(images, words)[1]  # type: ignore[arg-type]
+    return 4 * chain.place(images, words)[1] * passes.at_once  # type: ignore[arg-type]
 
 
 def _image(shape: Shape | None) -> Image | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from adder_onnx.errors import InputError, ModelError
@@ -10,7 +10,23 @@ from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.memory import Buffer, place_buffers
 from adder_onnx.graph.plan import ChainStep, ConversionStep, Step
 
-__all__ = ["Chain", "ChainMemory", "Image", "Shape", "check_filters", "type_inside"]
+__all__ = [
+    "Chain",
+    "ChainMemory",
+    "Image",
+    "Passes",
+    "Shape",
+    "check_filters",
+    "plan_passes",
+    "type_inside",
+]
+
+_PIXELS_PER_PASS = 128
+"""Where an image has fewer, several go through a chain together: else reading the weights of a
+layer from memory would take longer than using them."""
+
+_MAX_IMAGES_PER_PASS = 8
+_MAX_PASSES = 64
 
 Shape = tuple[int, ...]
 Image = tuple[int, int, int, int]
@@ -36,6 +52,44 @@ class ChainMemory:
     shapes: dict[str, tuple[int, ...]]
     peak_bytes: int
     arenas: int
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How the images of a batch go through a chain on the CPU.
+
+    Attributes:
+        batch: images of all tensors; the largest number, where tensors differ and there is one
+            pass only.
+        images: that go through together.
+        at_once: passes that have memory at the same time, one for each thread.
+    """
+
+    batch: int
+    images: int
+    at_once: int
+
+    def image_of_one(self, shape: Image) -> Image:
+        """The shape of a tensor in one pass."""
+        return (min(shape[0], self.images), *shape[1:])
+
+
+def plan_passes(shapes: Collection[Image], threads: int) -> Passes:
+    """Cuts a batch into passes, alike for all threads and rounds.
+
+    Args:
+        shapes: of a chain's tensors.
+        threads: that share the passes.
+    """
+    batches = {shape[0] for shape in shapes}
+    batch = max(batches)
+    if len(batches) > 1:
+        return Passes(batch, max(batch, 1), 1)
+    fewest = max(1, min(shape[2] * shape[3] for shape in shapes))
+    most = min(_MAX_IMAGES_PER_PASS, -(-_PIXELS_PER_PASS // fewest))
+    rounds = max(1, -(-batch // (threads * most)))
+    images = max(1, -(-batch // (threads * rounds)))
+    return Passes(batch, images, max(1, min(-(-batch // images), threads, _MAX_PASSES)))
 
 
 class Chain:
@@ -72,7 +126,7 @@ class Chain:
         Raises:
             InputError: shapes do not fit a node; the message names it.
         """
-        shapes = dict(zip((step.value for step in self.entries), entering, strict=True))
+        shapes = dict(zip((step.inside for step in self.entries), entering, strict=True))
         for node in self.nodes:
             weight = weights[node.weight] if isinstance(node.weight, str) else node.weight.shape
             shapes[node.y] = _output_shape(node, weight, shapes)
@@ -92,7 +146,7 @@ class Chain:
         """
         # Time: all inputs are converted, then nodes run one by one, then outputs are converted.
         end = len(self.nodes)
-        entering = [step.value for step in self.entries]
+        entering = [step.inside for step in self.entries]
         first = dict.fromkeys(entering, -1)
         last = dict.fromkeys(entering, -1)
         for time, node in enumerate(self.nodes):
@@ -100,7 +154,7 @@ class Chain:
             for name in (node.x, node.residual):
                 if name is not None:
                     last[name] = time
-        last.update(dict.fromkeys(self.outputs, end))
+        last.update(dict.fromkeys((step.inside for step in self.exits), end))
         names = list(first)
         buffers = [Buffer(size(name, shapes[name]), first[name], last[name]) for name in names]
         offsets, total = place_buffers(buffers)

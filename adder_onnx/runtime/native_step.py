@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.graph.adder_node import AdderNode
-from adder_onnx.graph.plan import Step
+from adder_onnx.graph.plan import ConversionStep, Step
 from adder_onnx.kernels.cpu import (
     AdderConv,
     Program,
@@ -25,6 +25,7 @@ from adder_onnx.runtime.chain import (
     Image,
     Shape,
     check_filters,
+    plan_passes,
     type_inside,
 )
 from adder_onnx.runtime.lru import LruCache
@@ -36,12 +37,6 @@ _MAX_PROGRAMS = 16
 
 _MAX_ARENAS = 8
 """Arenas that a program keeps for its next runs: as many as have run at the same time, at most."""
-
-_PIXELS_PER_PASS = 128
-"""Where an image has fewer, several go through the chain together: else reading the weights of a
-layer from memory would take longer than using them."""
-
-_MAX_IMAGES_PER_PASS = 8
 
 _logger = logging.getLogger(__name__)
 
@@ -145,18 +140,16 @@ class NativeExecutor:
             if isinstance(node.weight, str):
                 weight = np.ascontiguousarray(weights[node.weight], np.float32)
                 convs[node.y] = _prepare(node, weight, self._isa)
-        types = {step.value: step.type for step in chain.entries}
+        types = {step.inside: step.type_inside for step in chain.entries}
         types |= {node.y: node.type for node in chain.nodes}
-        batch, images = _passes(shapes.values(), self._threads)
+        passes = plan_passes(shapes.values(), self._threads)
         offsets, _ = chain.place(
-            shapes, lambda name, shape: _floats((min(shape[0], images), *shape[1:]), types[name])
+            shapes, lambda name, shape: _floats(passes.image_of_one(shape), types[name])
         )
-        program = Program(batch, images)
+        program = Program(passes.batch, passes.images)
         for i, step in enumerate(chain.entries):
-            name = step.value
-            program.add_nchw_to_nhwc(
-                i, shapes[name], offsets[name], step.type, type_inside(step.type, "cpu")
-            )
+            place = offsets[step.inside]
+            program.add_nchw_to_nhwc(i, shapes[step.inside], place, *_types(step))
         for node in chain.nodes:
             kernel = _weight_shape(node, weights)[2:]
             x, y = shapes[node.x], shapes[node.y]
@@ -170,15 +163,13 @@ class NativeExecutor:
             else:
                 program.add_adder_conv(conv, *geometry, *places)
         for i, step in enumerate(chain.exits):
-            name = step.value
-            program.add_nhwc_to_nchw(
-                offsets[name], shapes[name], i, step.type, type_inside(step.type, "cpu")
-            )
+            place = offsets[step.inside]
+            program.add_nhwc_to_nchw(place, shapes[step.inside], i, *_types(step))
         size = program.arena_size(self._threads)
         _logger.info(
             "chain of %d adder nodes for %s: %d bytes", len(chain.nodes), input_shapes, 4 * size
         )
-        return _Compiled(program, size, [shapes[name] for name in self.outputs])
+        return _Compiled(program, size, [shapes[step.inside] for step in chain.exits])
 
 
 def _prepare(node: AdderNode, weight: NDArray[Any], isa: str) -> AdderConv | QAdderConv:
@@ -215,21 +206,18 @@ def _prepare(node: AdderNode, weight: NDArray[Any], isa: str) -> AdderConv | QAd
     )
 
 
+def _types(step: ConversionStep) -> tuple[str, str, tuple[float, int, int] | None]:
+    """The types outside and inside, and the quantization between them."""
+    q = step.quantization
+    return (
+        step.type,
+        type_inside(step.type_inside, "cpu"),
+        None if q is None else (q.scale, q.zero_point, q.top),
+    )
+
+
 def _weight_shape(node: AdderNode, weights: Mapping[str, NDArray[Any]]) -> Shape:
     return (weights[node.weight] if isinstance(node.weight, str) else node.weight).shape
-
-
-def _passes(shapes: Collection[Image], threads: int) -> tuple[int, int]:
-    """The batch, and how many of its images go through the chain together."""
-    batches = {shape[0] for shape in shapes}
-    batch = max(batches)
-    if len(batches) > 1:
-        return batch, max(batch, 1)
-    fewest = max(1, min(shape[2] * shape[3] for shape in shapes))
-    images = min(_MAX_IMAGES_PER_PASS, -(-_PIXELS_PER_PASS // fewest))
-    # Alike for all threads and rounds.
-    rounds = -(-batch // (threads * images))
-    return batch, max(1, -(-batch // max(1, threads * rounds)))
 
 
 def _floats(shape: Image, type_: str) -> int:

@@ -6,6 +6,10 @@
 
 #include "half.h"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace adder_onnx {
 namespace {
 
@@ -98,32 +102,52 @@ class Quantize {
         high_(static_cast<float>(c.top) - zero_point_) {}
 
   void in(const float* from, uint8_t* to, int64_t count) const {
-    if (count == kSide)
-      quantize(from, to, kSide);
-    else
-      quantize(from, to, count);
+#if defined(__SSE2__)
+    if (count == kSide) return quantize(from, to);
+#endif
+    for (int64_t i = 0; i < count; ++i) {
+      float v = from[i] / scale_;
+      v = v > low_ ? v : low_;  // NaN becomes low
+      v = v < high_ ? v : high_;
+      to[i] = static_cast<uint8_t>(std::nearbyint(v) + zero_point_);
+    }
   }
   void out(const uint8_t* from, float* to, int64_t count) const {
-    if (count == kSide)
-      dequantize(from, to, kSide);
-    else
-      dequantize(from, to, count);
+#if defined(__SSE2__)
+    if (count == kSide) return dequantize(from, to);
+#endif
+    for (int64_t i = 0; i < count; ++i) to[i] = (static_cast<float>(from[i]) - zero_point_) * scale_;
   }
 
  private:
-  // Adding and subtracting 1.5 * 2^23 rounds to even what is far below it. NaN becomes low.
-  inline void quantize(const float* from, uint8_t* to, int64_t count) const {
-    for (int64_t i = 0; i < count; ++i) {
-      float v = from[i] / scale_;
-      v = v > low_ ? v : low_;
-      v = v < high_ ? v : high_;
-      v = v + 0x1.8p23f - 0x1.8p23f;
-      to[i] = static_cast<uint8_t>(static_cast<int32_t>(v + zero_point_));
+#if defined(__SSE2__)
+  void quantize(const float* from, uint8_t* to) const {
+    const __m128 scale = _mm_set1_ps(scale_), low = _mm_set1_ps(low_), high = _mm_set1_ps(high_);
+    const __m128i zero_point = _mm_set1_epi32(static_cast<int32_t>(zero_point_));
+    __m128i whole[4];
+    for (int i = 0; i < 4; ++i) {
+      const __m128 v = _mm_div_ps(_mm_loadu_ps(from + 4 * i), scale);
+      whole[i] = _mm_cvtps_epi32(_mm_min_ps(_mm_max_ps(v, low), high));  // NaN becomes low
+      whole[i] = _mm_add_epi32(whole[i], zero_point);
+    }
+    const __m128i bytes = _mm_packus_epi16(_mm_packs_epi32(whole[0], whole[1]),
+                                           _mm_packs_epi32(whole[2], whole[3]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), bytes);
+  }
+
+  void dequantize(const uint8_t* from, float* to) const {
+    const __m128 scale = _mm_set1_ps(scale_), zero_point = _mm_set1_ps(zero_point_);
+    const __m128i zero = _mm_setzero_si128();
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    const __m128i halves[2] = {_mm_unpacklo_epi8(bytes, zero), _mm_unpackhi_epi8(bytes, zero)};
+    for (int i = 0; i < 4; ++i) {
+      const __m128i whole = i % 2 == 0 ? _mm_unpacklo_epi16(halves[i / 2], zero)
+                                       : _mm_unpackhi_epi16(halves[i / 2], zero);
+      const __m128 v = _mm_sub_ps(_mm_cvtepi32_ps(whole), zero_point);
+      _mm_storeu_ps(to + 4 * i, _mm_mul_ps(v, scale));
     }
   }
-  inline void dequantize(const uint8_t* from, float* to, int64_t count) const {
-    for (int64_t i = 0; i < count; ++i) to[i] = (static_cast<float>(from[i]) - zero_point_) * scale_;
-  }
+#endif
 
   float scale_, zero_point_, low_, high_;
 };

@@ -41,6 +41,7 @@ struct Q8Epilogue {
   float y_reciprocal;  // 0: divide
   int32_t y_zero_point;
   float low, high;  // bounds of v
+  int32_t top;      // 2^bits - 1
 };
 
 // Output pixels that a call computes, of one block of filters.

@@ -71,6 +71,7 @@ Q8Epilogue make_epilogue(const Q8Activation& a) {
   const float low = static_cast<float>(-a.y_zero_point) * a.y_scale;
   e.low = std::max(a.clip_min, low);
   e.high = static_cast<float>(a.top - a.y_zero_point) * a.y_scale;
+  e.top = a.top;
   return e;
 }
 
