@@ -94,7 +94,8 @@ int64_t Program::slots(int threads) const {
 Program::Step Program::make_step(Kind kind, int64_t batch) const {
   if (batch != batch_ && batch_ > pass_)
     throw std::invalid_argument("only a program of one pass may have steps of different batches");
-  Step step{kind};
+  Step step;
+  step.kind = kind;
   step.batch = batch;
   return step;
 }

@@ -55,7 +55,7 @@ class Program {
  private:
   enum class Kind { kNchwToNhwc, kNhwcToNchw, kAdderConv, kQAdderConv };
   struct Step {
-    Kind kind;
+    Kind kind = Kind::kNchwToNhwc;
     int64_t batch = 0;
     int64_t port = 0;  // number of the input or output
     Conversion conversion{};

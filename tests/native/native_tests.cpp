@@ -1,0 +1,328 @@
+// The native kernels alone, at every instruction set that this machine has, for builds with
+// sanitizers: each tensor is an allocation of its own, of exactly its size, so that a read or write
+// beside it is seen; results are compared with plain loops. What is random comes from fixed seeds.
+//
+//   native_tests          exit status 0 where all agree, 1 with a line for each that does not
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "adder_conv.h"
+#include "isa.h"
+#include "layout.h"
+#include "program.h"
+#include "qadder_conv.h"
+#include "thread_pool.h"
+
+using namespace adder_onnx;
+
+namespace {
+
+std::atomic<int> failures{0};
+
+void expect(bool holds, const std::string& what) {
+  if (holds) return;
+  ++failures;
+  std::printf("FAILED: %s\n", what.c_str());
+}
+
+// An allocation that ends with the last element.
+template <typename T>
+using Exact = std::vector<T>;
+
+struct Case {
+  ConvParams a;
+  ConvShape s;
+  bool residual;
+  int threads;
+
+  std::string text() const {
+    char buffer[256];
+    std::snprintf(buffer, sizeof(buffer),
+                  "%ld channels, %ld filters, kernel %ldx%ld, stride %ldx%ld, dilation %ldx%ld, "
+                  "group %ld, %ldx%ldx%ld -> %ldx%ld, pads %ld %ld, residual %d, threads %d",
+                  a.in_channels, a.out_channels, a.kernel_h, a.kernel_w, a.stride_h, a.stride_w,
+                  a.dilation_h, a.dilation_w, a.group, s.batch, s.in_h, s.in_w, s.out_h, s.out_w,
+                  s.pad_top, s.pad_left, residual, threads);
+    return buffer;
+  }
+  int64_t x_size() const { return s.batch * s.in_h * s.in_w * padded_channels(a.in_channels); }
+  int64_t y_size() const { return s.batch * s.out_h * s.out_w * padded_channels(a.out_channels); }
+  int64_t w_size() const { return a.out_channels * a.group_in() * a.kernel_size(); }
+};
+
+// Shapes that meet every remainder: of channels, filters, pixels of a tile, rows of a task.
+std::vector<Case> cases(int count) {
+  std::mt19937 random(7);
+  const auto pick = [&](std::vector<int64_t> from) { return from[random() % from.size()]; };
+  std::vector<Case> found;
+  while (static_cast<int>(found.size()) < count) {
+    Case c{};
+    c.a.group = pick({1, 1, 1, 2, 3, 8});
+    c.a.in_channels = c.a.group * pick({1, 3, 7, 8, 9, 16, 24, 33});
+    c.a.out_channels = c.a.group * pick({1, 4, 5, 8, 9, 16, 17, 31, 40});
+    c.a.kernel_h = pick({1, 1, 2, 3, 5, 7});
+    c.a.kernel_w = pick({1, 1, 2, 3, 5, 7});
+    c.a.stride_h = pick({1, 1, 2, 3});
+    c.a.stride_w = pick({1, 1, 2, 3});
+    c.a.dilation_h = pick({1, 1, 2});
+    c.a.dilation_w = pick({1, 1, 2});
+    c.s.batch = pick({1, 1, 2, 3});
+    c.s.in_h = pick({1, 2, 5, 7, 8, 13, 14});
+    c.s.in_w = pick({1, 3, 7, 8, 12, 13, 25});
+    c.s.pad_top = pick({0, 0, 1, 2, 4});
+    c.s.pad_left = pick({0, 0, 1, 2, 4});
+    const int64_t bottom = pick({0, 0, 1, 3}), right = pick({0, 0, 1, 3});
+    const int64_t high = c.s.in_h + c.s.pad_top + bottom - (c.a.kernel_h - 1) * c.a.dilation_h - 1;
+    const int64_t wide = c.s.in_w + c.s.pad_left + right - (c.a.kernel_w - 1) * c.a.dilation_w - 1;
+    if (high < 0 || wide < 0) continue;
+    c.s.out_h = high / c.a.stride_h + 1;
+    c.s.out_w = wide / c.a.stride_w + 1;
+    c.residual = random() % 2 == 0;
+    c.threads = static_cast<int>(pick({1, 2, 3}));
+    found.push_back(c);
+  }
+  return found;
+}
+
+// Calls tap(x index or -1 in the padding, w index) for every tap of one output.
+template <typename F>
+void for_taps(const Case& c, int64_t n, int64_t m, int64_t oy, int64_t ox, const F& tap) {
+  const int64_t row = padded_channels(c.a.in_channels), group = m / c.a.group_out();
+  for (int64_t channel = 0; channel < c.a.group_in(); ++channel)
+    for (int64_t i = 0; i < c.a.kernel_h; ++i)
+      for (int64_t j = 0; j < c.a.kernel_w; ++j) {
+        const int64_t h = oy * c.a.stride_h + i * c.a.dilation_h - c.s.pad_top;
+        const int64_t w = ox * c.a.stride_w + j * c.a.dilation_w - c.s.pad_left;
+        const bool inside = h >= 0 && h < c.s.in_h && w >= 0 && w < c.s.in_w;
+        const int64_t x = ((n * c.s.in_h + h) * c.s.in_w + w) * row + group * c.a.group_in();
+        tap(inside ? x + channel : -1,
+            ((m * c.a.group_in() + channel) * c.a.kernel_h + i) * c.a.kernel_w + j);
+      }
+}
+
+// Calls f(n, m, oy, ox, index of the output).
+template <typename F>
+void for_outputs(const Case& c, const F& f) {
+  const int64_t row = padded_channels(c.a.out_channels);
+  for (int64_t n = 0; n < c.s.batch; ++n)
+    for (int64_t oy = 0; oy < c.s.out_h; ++oy)
+      for (int64_t ox = 0; ox < c.s.out_w; ++ox)
+        for (int64_t m = 0; m < c.a.out_channels; ++m)
+          f(n, m, oy, ox, ((n * c.s.out_h + oy) * c.s.out_w + ox) * row + m);
+}
+
+template <typename Conv, typename T>
+void run(const Conv& conv, const Case& c, const T* x, const T* z, T* y) {
+  const auto work = conv.share_out(c.s, c.threads);
+  parallel_for(work.tasks, c.threads, [&](int64_t task) { conv.run(work, task, c.s, x, z, y); });
+}
+
+void test_uint8(Isa isa, const Case& c, uint32_t seed) {
+  std::mt19937 random(seed);
+  const int bits = 2 + static_cast<int>(random() % 7), top = (1 << bits) - 1;
+  Exact<uint8_t> x(c.x_size()), w(c.w_size()), z(c.residual ? c.y_size() : 0), y(c.y_size());
+  for (auto* bytes : {&x, &w, &z})
+    for (uint8_t& value : *bytes) value = static_cast<uint8_t>(random() & top);
+  const auto zero_point = static_cast<uint8_t>(random() % (top / 2 + 1));
+  const double taps = static_cast<double>(c.a.group_in() * c.a.kernel_size());
+  Exact<float> factor(c.a.out_channels), bias(c.a.out_channels);
+  for (int64_t m = 0; m < c.a.out_channels; ++m) {
+    factor[m] = static_cast<float>(random() % 1000) / 500 - 1;
+    bias[m] = static_cast<float>(factor[m] * taps * top / 3);
+  }
+  const Q8Activation act = {0.37f, static_cast<int32_t>(random() % (top + 1)),
+                            static_cast<float>(0.5 + std::sqrt(taps)),
+                            static_cast<int32_t>(random() % (top + 1)),
+                            random() % 2 ? 0.0f : -std::numeric_limits<float>::infinity(), top};
+  const QAdderConv conv(c.a, w.data(), zero_point, factor.data(), bias.data(), act, isa);
+  run(conv, c, x.data(), c.residual ? z.data() : nullptr, y.data());
+  int wrong = 0;
+  for_outputs(c, [&](int64_t n, int64_t m, int64_t oy, int64_t ox, int64_t at) {
+    int32_t sum = 0;
+    for_taps(c, n, m, oy, ox, [&](int64_t i, int64_t k) {
+      sum += std::abs(static_cast<int>(i < 0 ? zero_point : x[i]) - static_cast<int>(w[k]));
+    });
+    float v = static_cast<float>(sum) * -factor[m];
+    v = v + bias[m];
+    if (c.residual) v = v + static_cast<float>(z[at] - act.z_zero_point) * act.z_scale;
+    v = std::max(v, act.clip_min);
+    v = std::nearbyint(v / act.y_scale) + static_cast<float>(act.y_zero_point);
+    wrong += y[at] != static_cast<uint8_t>(std::min(std::max(v, 0.0f), static_cast<float>(top)));
+  });
+  expect(wrong == 0, std::string("uint8 ") + isa_name(isa) + ": " + c.text());
+}
+
+void test_float32(Isa isa, const Case& c, uint32_t seed) {
+  std::mt19937 random(seed);
+  const auto value = [&] { return static_cast<float>(random() % 4001) / 1000 - 2; };
+  Exact<float> x(c.x_size()), w(c.w_size()), z(c.residual ? c.y_size() : 0), y(c.y_size());
+  for (auto* floats : {&x, &w, &z})
+    for (float& f : *floats) f = value();
+  Exact<float> scale(c.a.out_channels), bias(c.a.out_channels);
+  for (auto* floats : {&scale, &bias})
+    for (float& f : *floats) f = value();
+  const AdderConv conv(c.a, w.data(), scale.data(), bias.data(), {0.0f, 100.0f}, isa);
+  run(conv, c, x.data(), c.residual ? z.data() : nullptr, y.data());
+  int wrong = 0;
+  for_outputs(c, [&](int64_t n, int64_t m, int64_t oy, int64_t ox, int64_t at) {
+    double sum = 0;
+    for_taps(c, n, m, oy, ox, [&](int64_t i, int64_t k) {
+      sum += std::fabs((i < 0 ? 0.0 : static_cast<double>(x[i])) - static_cast<double>(w[k]));
+    });
+    double v = -sum * scale[m] + bias[m] + (c.residual ? z[at] : 0.0f);
+    v = std::min(std::max(v, 0.0), 100.0);
+    wrong += std::fabs(y[at] - v) > 1e-5 * (1 + sum);
+  });
+  expect(wrong == 0, std::string("float32 ") + isa_name(isa) + ": " + c.text());
+}
+
+// There and back again, for every pair of types.
+void test_conversions() {
+  using T = ElementType;
+  const Conversion kinds[] = {{T::kFloat32, T::kFloat32, 1, 0, 255},
+                              {T::kFloat16, T::kFloat32, 1, 0, 255},
+                              {T::kUint8, T::kUint8, 1, 0, 255},
+                              {T::kFloat32, T::kUint8, 0.5f, 9, 200}};
+  for (const Conversion& kind : kinds)
+    for (int64_t channels : {1, 3, 16, 17, 40})
+      for (int64_t width : {1, 5, 16, 33}) {
+        const ImageShape shape = {2, channels, 3, width};
+        Exact<uint8_t> from(shape.nchw_size() * size_of(kind.outside));
+        Exact<uint8_t> inside(shape.nhwc_size() * size_of(kind.inside)), to(from.size());
+        for (int64_t i = 0; i < shape.nchw_size(); ++i) {
+          const float value = static_cast<float>(i % 100) * 0.5f;
+          if (kind.outside == T::kFloat32) std::memcpy(&from[4 * i], &value, 4);
+          if (kind.outside != T::kFloat32) from[i * size_of(kind.outside)] = i % 100;
+        }
+        for (int64_t task = 0; task < conversion_tasks(shape); ++task)
+          nchw_to_nhwc(shape, kind, from.data(), inside.data(), task);
+        for (int64_t task = 0; task < conversion_tasks(shape); ++task)
+          nhwc_to_nchw(shape, kind, inside.data(), to.data(), task);
+        expect(from == to, "conversion of " + std::to_string(channels) + " channels, width " +
+                               std::to_string(width));
+      }
+}
+
+// A program of two layers, a residual and conversions, in passes and not, from several threads.
+void test_program(Isa isa) {
+  std::mt19937 random(3);
+  const ConvParams a = {20, 20, 3, 3, 1, 1, 1, 1, 1};
+  constexpr int64_t kBatch = 7, kHigh = 5, kWide = 6;
+  Exact<uint8_t> w(20 * 20 * 9), x(kBatch * 20 * kHigh * kWide);
+  for (auto* bytes : {&w, &x})
+    for (uint8_t& value : *bytes) value = static_cast<uint8_t>(random());
+  const Exact<float> factor(20, 0.01f), bias(20, 150.0f);
+  const auto conv = std::make_shared<QAdderConv>(a, w.data(), 3, factor.data(), bias.data(),
+                                                 Q8Activation{0.1f, 4, 0.3f, 5, 0, 255}, isa);
+  const Conversion bytes = {ElementType::kUint8, ElementType::kUint8, 1, 0, 255};
+  const auto make = [&](int64_t pass) {
+    const ImageShape image = {kBatch, 20, kHigh, kWide};
+    const ConvShape shape = {kBatch, kHigh, kWide, kHigh, kWide, 1, 1};
+    const int64_t size = pass * kHigh * kWide * padded_channels(20) / 4;
+    Program program(kBatch, pass);
+    program.add_nchw_to_nhwc(0, bytes, image, 0);
+    program.add_qadder_conv(conv, shape, 0, -1, size);
+    program.add_qadder_conv(conv, shape, size, 0, 2 * size);
+    program.add_nhwc_to_nchw(2 * size, image, 0, bytes);
+    return program;
+  };
+  const auto result = [&](const Program& program, int threads, bool timed) {
+    Exact<float> arena(program.arena_size(threads));
+    Exact<uint8_t> y(x.size());
+    double seconds[4];
+    program.run(arena.data(), {x.data()}, {y.data()}, threads, timed ? seconds : nullptr);
+    return y;
+  };
+  const Exact<uint8_t> expected = result(make(kBatch), 1, false);
+  for (int64_t pass : {1, 2, 7, 9}) {
+    const Program program = make(pass);
+    std::vector<std::thread> callers;
+    for (int threads = 1; threads <= 4; ++threads)
+      callers.emplace_back([&, threads] {
+        for (bool timed : {false, true})
+          expect(result(program, threads, timed) == expected,
+                 std::string("program ") + isa_name(isa) + ", pass of " + std::to_string(pass) +
+                     " images, " + std::to_string(threads) + " threads");
+      });
+    for (std::thread& caller : callers) caller.join();
+  }
+}
+
+// Phases of any size, empty ones among them, follow each other, whoever calls.
+void test_phases() {
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 4; ++caller)
+    callers.emplace_back([caller] {
+      for (int round = 0; round < 200; ++round) {
+        const int64_t counts[] = {0, 1 + round % 5, 0, 7, 1, 0};
+        int64_t made[6] = {};
+        std::vector<int64_t> marks(32);
+        std::atomic<bool> in_order{true};
+        run_phases(counts, 6, 1 + (round + caller) % 4, [&](int64_t phase, int64_t i) {
+          // What the phase before wrote is there.
+          if (phase == 3)
+            for (int64_t k = 0; k < counts[1]; ++k)
+              if (marks[k] != k + 1) in_order = false;
+          if (phase == 1) marks[i] = i + 1;
+          if (phase == 4) made[4] = 1;
+        });
+        expect(in_order && made[4] == 1, "phases in order");
+      }
+    });
+  for (std::thread& caller : callers) caller.join();
+}
+
+#if !defined(__SANITIZE_THREAD__)  // which does not follow threads after a fork
+// A forked child has none of its parent's workers.
+void test_fork() {
+  const pid_t child = fork();
+  if (child == 0) {
+    std::atomic<int> sum{0};
+    parallel_for(100, 3, [&](int64_t i) { sum += static_cast<int>(i); });
+    _exit(sum == 4950 ? 0 : 1);
+  }
+  int status = 1;
+  waitpid(child, &status, 0);
+  expect(status == 0, "after a fork");
+}
+#endif
+
+}  // namespace
+
+int main() {
+  constexpr int kCases = 250;
+  for (const char* name : {"scalar", "avx2", "avx512"}) {
+    bool is_there = false;
+    for (Isa isa : available_isas()) is_there = is_there || std::strcmp(isa_name(isa), name) == 0;
+    if (!is_there) {
+      std::printf("skipped %s: this machine lacks it\n", name);
+      continue;
+    }
+    const Isa isa = isa_from_name(name);
+    uint32_t seed = 0;
+    for (const Case& c : cases(kCases)) {
+      test_uint8(isa, c, ++seed);
+      test_float32(isa, c, ++seed);
+    }
+    test_program(isa);
+    std::printf("%s: %d shapes in uint8 and in float32\n", name, kCases);
+  }
+  test_conversions();
+  test_phases();
+#if !defined(__SANITIZE_THREAD__)
+  test_fork();
+#endif
+  std::printf("%d failures\n", failures.load());
+  return failures == 0 ? 0 : 1;
+}
