@@ -41,7 +41,7 @@ def _build(folder: Path) -> Path:
     command = [
         os.environ.get("CXX", "g++"),
         *["-std=c++17", "-O2", "-march=native", "-ffp-contract=off", "-fno-strict-aliasing"],
-        *["-fPIC", "-shared", "-Wall", "-Wextra", "-Wno-unknown-pragmas"],
+        *["-fPIC", "-shared", "-pthread", "-Wall", "-Wextra", "-Wno-unknown-pragmas"],
         *(f"-I{path}" for path in (_KERNELS / "cuda", _KERNELS / "cpu", _HERE)),
         f'-DKERNEL_TABLE="{table}"',
         str(_HERE / "run.cpp"),

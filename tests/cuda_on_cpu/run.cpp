@@ -7,6 +7,8 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <mutex>
+#include <shared_mutex>
 #include <vector>
 
 #include "cuda_stand_in.h"
@@ -17,6 +19,9 @@ thread_local Index3 threadIdx, blockIdx, gridDim;
 namespace {
 
 std::map<uintptr_t, uintptr_t> arrays;  // first byte, and the one behind the last
+// ctypes lets go of Python's lock: while one thread's kernel looks something up in `arrays`, other
+// threads take and free arrays.
+std::shared_mutex arrays_mutex;
 
 constexpr size_t kStack = 256 << 10;
 
@@ -84,15 +89,24 @@ const Entry kTable[] = {
 
 void check_read(const void* from, size_t size) {
   const uintptr_t first = reinterpret_cast<uintptr_t>(from);
-  auto array = arrays.upper_bound(first);
-  if (array != arrays.begin() && first + size <= (--array)->second) return;
+  {
+    const std::shared_lock<std::shared_mutex> lock(arrays_mutex);
+    auto array = arrays.upper_bound(first);
+    if (array != arrays.begin() && first + size <= (--array)->second) return;
+  }
   std::fprintf(stderr, "block (%u, %u, %u), thread %u reads %zu bytes outside of any array\n",
                blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, size);
   std::abort();
 }
 
-extern "C" void add_array(uintptr_t first, size_t size) { arrays[first] = first + size; }
-extern "C" void remove_array(uintptr_t first) { arrays.erase(first); }
+extern "C" void add_array(uintptr_t first, size_t size) {
+  const std::lock_guard<std::shared_mutex> lock(arrays_mutex);
+  arrays[first] = first + size;
+}
+extern "C" void remove_array(uintptr_t first) {
+  const std::lock_guard<std::shared_mutex> lock(arrays_mutex);
+  arrays.erase(first);
+}
 
 void __syncthreads() {
   const Index3 thread = threadIdx;
