@@ -66,6 +66,14 @@ def _library() -> Any:
     return loaded
 
 
+def _forget(address: int, owner: object) -> None:
+    """Takes an array off the library's list while ``owner`` still keeps its memory.
+
+    Afterwards another thread may get that memory, and put an array of its own on the list.
+    """
+    _library().remove_array(address)
+
+
 class CpuDevice:
     """Implements `adder_onnx.kernels.cuda.device.Device` with NumPy arrays.
 
@@ -198,8 +206,7 @@ class CpuGpu(CpuDevice):
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         memory = np.frombuffer((ctypes.c_char * size).from_address(address), dtype)
         _library().add_array(address, size)
-        weakref.finalize(memory, _library().remove_array, address)
-        weakref.finalize(memory, lambda: owner)  # keeps it until then
+        weakref.finalize(memory, _forget, address, owner)
         return memory.reshape(shape).view(GpuArray)
 
     def copy(self, source: Any, destination: Any) -> None:
