@@ -162,3 +162,23 @@ def test_the_model_given_is_not_changed() -> None:
     before: Any = model.SerializeToString(deterministic=True)
     load_graph(model)
     assert model.SerializeToString(deterministic=True) == before
+
+
+def test_weights_are_checked_and_kept_out_of_the_way() -> None:
+    """Large constants: one that is an input too, one that nobody uses, one of a wrong size."""
+    w = np.ones((20, 20, 3, 3), np.float32)
+    model = make_model(
+        [adder_conv("X", "W", "Y")],
+        {"X": ["N", 20, 5, 5], "W": [20, 20, 3, 3]},
+        {"Y": ["N", 20, 3, 3]},
+        {"W": w, "unused": w},
+    )
+    graph = load_graph(model).graph
+    assert [value.name for value in graph.inputs] == ["X"]
+    assert list(graph.initializers) == ["W"]
+    constant = graph.initializers["W"].const_value
+    assert constant is not None
+    np.testing.assert_array_equal(constant.numpy(), w)
+    model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-4]
+    with pytest.raises(ModelError, match="not valid ONNX"):
+        load_graph(model)

@@ -21,6 +21,7 @@ __all__ = [
     "AdderNode",
     "Epilogue",
     "Integers",
+    "PackedWeight",
     "adder_node",
     "constant",
     "epilogue_of",
@@ -96,6 +97,17 @@ class Integers:
 
 
 @dataclass(frozen=True)
+class PackedWeight:
+    """What a plan keeps of a constant weight that the kernels have a copy of.
+
+    Attributes:
+        shape: (M, C/group, kH, kW).
+    """
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class AdderNode:
     """An adder node as the kernels see it.
 
@@ -106,8 +118,8 @@ class AdderNode:
         y: name of the output, (N, M, oH, oW).
         type: ``float32``, ``float16`` or ``uint8``: that of x, y, the residual and the weight in
             the graph.
-        weight: (M, C/group, kH, kW), float32, or uint8 for an integer node; or the name of a
-            computed value of that shape.
+        weight: (M, C/group, kH, kW), float32, or uint8 for an integer node; its shape, once the
+            kernels have packed it; or the name of a computed value of that shape.
         scale: (M,), float32; for an integer node with the input's scale in it.
         bias: (M,), float32.
         clip_min: lower bound of the output, -inf for none.
@@ -122,7 +134,7 @@ class AdderNode:
     residual: str | None
     y: str
     type: str
-    weight: NDArray[np.float32] | NDArray[np.uint8] | str
+    weight: NDArray[np.float32] | NDArray[np.uint8] | PackedWeight | str
     scale: NDArray[np.float32]
     bias: NDArray[np.float32]
     clip_min: float
@@ -130,6 +142,12 @@ class AdderNode:
     attributes: ConvAttributes
     fused: tuple[str, ...]
     integers: Integers | None = None
+
+    def without_weight(self) -> AdderNode:
+        """The same node, but of a constant weight the shape only."""
+        if isinstance(self.weight, str):
+            return self
+        return replace(self, weight=PackedWeight(self.weight.shape))
 
 
 def constant(value: ir.Value | None) -> NDArray[Any] | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -15,6 +17,9 @@ from adder_onnx.errors import ModelError
 from adder_onnx.ops import DOMAIN, MIN_OPSET, VERSION, function_bodies
 
 __all__ = ["load_graph", "read_model"]
+
+_WEIGHT_BYTES = 4096
+"""Constants above this size are weights: nothing but a kernel looks into them."""
 
 _logger = logging.getLogger(__name__)
 
@@ -63,9 +68,9 @@ def load_graph(model: onnx.ModelProto) -> ir.Model:
     Raises:
         ModelError: the model is invalid; the message is onnx's own first line.
     """
-    _check(model)
-    checked = onnx.ModelProto()
-    checked.CopyFrom(model)
+    weights = {t.name: t for t in model.graph.initializer if t.ByteSize() > _WEIGHT_BYTES}
+    checked = _without(weights, model)
+    _check(checked, weights)
     version = {entry.domain: entry.version for entry in checked.opset_import}.get(DOMAIN)
     if version not in (None, VERSION):
         raise ModelError(
@@ -81,7 +86,51 @@ def load_graph(model: onnx.ModelProto) -> ir.Model:
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
     passes.RemoveUnusedNodesPass()(graph)
     _name_nodes(graph.graph)
-    return _infer_shapes(graph)
+    inferred = _infer_shapes(graph)
+    _put_in(weights, inferred.graph)
+    return inferred
+
+
+def _without(weights: Mapping[str, onnx.TensorProto], model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model where weights are inputs: checks and inference need not their values.
+
+    Each of them copies the model, more than once, which would take several times its size.
+    """
+    copy = onnx.ModelProto()
+    _copy_fields(model, copy, "graph")
+    _copy_fields(model.graph, copy.graph, "initializer")
+    inputs = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if tensor.name not in weights:
+            copy.graph.initializer.append(tensor)
+        elif tensor.name not in inputs:
+            copy.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    return copy
+
+
+def _copy_fields(source: Any, target: Any, but: str) -> None:
+    """Copies all fields of a message that are set, but one."""
+    for field, value in source.ListFields():
+        if field.name == but:
+            continue
+        if hasattr(value, "extend"):
+            getattr(target, field.name).extend(value)
+        elif hasattr(value, "CopyFrom"):
+            getattr(target, field.name).CopyFrom(value)
+        else:
+            setattr(target, field.name, value)
+
+
+def _put_in(weights: Mapping[str, onnx.TensorProto], graph: ir.Graph) -> None:
+    """Turns the inputs that stand for weights into constants; those that nobody uses are gone."""
+    for value in [value for value in graph.inputs if value.name in weights]:
+        graph.inputs.remove(value)
+        if value.uses() or value.is_graph_output():
+            assert value.name is not None
+            value.const_value = ir.serde.deserialize_tensor(weights[value.name])
+            graph.initializers[value.name] = value
 
 
 def _name_nodes(graph: ir.Graph) -> None:
@@ -99,7 +148,7 @@ def _name_nodes(graph: ir.Graph) -> None:
         seen.add(name)
 
 
-def _check(model: onnx.ModelProto) -> None:
+def _check(model: onnx.ModelProto, weights: Mapping[str, onnx.TensorProto]) -> None:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for value in (*copy.graph.input, *copy.graph.output):
@@ -108,6 +157,8 @@ def _check(model: onnx.ModelProto) -> None:
             value.type.tensor_type.shape.SetInParent()
     try:
         onnx.checker.check_model(copy)
+        for tensor in weights.values():
+            onnx.checker.check_tensor(tensor)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"the model is not valid ONNX: {_first_line(error)}") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx
 import onnx_ir as ir
@@ -111,6 +111,18 @@ class Plan:
     inputs: tuple[onnx.ValueInfoProto, ...]
     outputs: tuple[onnx.ValueInfoProto, ...]
     constants: dict[str, onnx.TensorProto] = field(repr=False)
+
+    def without_weights(self) -> Plan:
+        """The same plan, once the kernels have packed the weights."""
+        return replace(
+            self,
+            steps=tuple(
+                replace(step, nodes=tuple(node.without_weight() for node in step.nodes))
+                if isinstance(step, ChainStep)
+                else step
+                for step in self.steps
+            ),
+        )
 
 
 def make_plan(model: ir.Model, *, fuse: bool = True, integers: bool = True) -> Plan:

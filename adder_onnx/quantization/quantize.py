@@ -199,7 +199,7 @@ def _observe(
 ) -> _Seen:
     channels: dict[str, int] = {}
     for node in nodes:
-        assert not isinstance(node.weight, str)
+        assert isinstance(node.weight, np.ndarray)
         channels[node.x] = node.weight.shape[1] * node.attributes.group
         channels[node.y] = node.weight.shape[0]
         if node.residual is not None:

@@ -81,7 +81,7 @@ def _replace(
     histograms: Mapping[str, Histogram],
 ) -> NodeSummary:
     plain = adder_node(node)
-    assert not isinstance(plain.weight, str)
+    assert isinstance(plain.weight, np.ndarray)
     x, y = quantizations[plain.x], quantizations[plain.y]
     weight = np.asarray(plain.weight, np.float32)
     packed = quantize_weights(weight, plain.attributes.group, x, histograms[plain.x])

@@ -114,6 +114,10 @@ class Chain:
         self.inputs = tuple(dict.fromkeys((*images, *self.weights)))
         self.outputs = tuple(step.value for step in self.exits)
 
+    def forget_weights(self) -> None:
+        """Keeps the shapes of constant weights only, which the kernels have packed."""
+        self.nodes = tuple(node.without_weight() for node in self.nodes)
+
     def infer_shapes(
         self, entering: Sequence[Shape], weights: Mapping[str, Shape]
     ) -> dict[str, Image]:

@@ -29,11 +29,17 @@ class CpuRunner:
     device = "cpu"
 
     def __init__(self, plan: Plan, options: Any, threads: int) -> None:
-        self._executors: list[OnnxruntimeExecutor | NativeExecutor] = [
-            OnnxruntimeExecutor(part, options)
+        parts = parts_of(plan.steps)
+        # onnxruntime's first: the memory that it takes while it makes sessions, and gives back, is
+        # then there for the packed weights.
+        sessions = {
+            i: OnnxruntimeExecutor(part, options)
+            for i, part in enumerate(parts)
             if isinstance(part, OnnxruntimeStep)
-            else NativeExecutor(part, threads)
-            for part in parts_of(plan.steps)
+        }
+        self._executors: list[OnnxruntimeExecutor | NativeExecutor] = [
+            sessions[i] if isinstance(part, OnnxruntimeStep) else NativeExecutor(part, threads)
+            for i, part in enumerate(parts)
         ]
         self._release = last_uses(self._executors, {value.name for value in plan.outputs})
         self._constants = constants_of(plan)

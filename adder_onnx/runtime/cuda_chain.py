@@ -71,8 +71,9 @@ class CudaChain:
         self._convs = {
             node.y: _prepare(device, node, node.weight)
             for node in self._chain.nodes
-            if not isinstance(node.weight, str)
+            if isinstance(node.weight, np.ndarray)
         }
+        self._chain.forget_weights()
         self._programs: LruCache[tuple[Shape, ...], _Program] = LruCache(_MAX_PROGRAMS)
 
     def run(self, values: Mapping[str, Any], seconds: list[float] | None = None) -> list[Any]:

@@ -85,8 +85,9 @@ class NativeExecutor:
         self._convs = {
             node.y: _prepare(node, node.weight, self._isa)
             for node in self._chain.nodes
-            if not isinstance(node.weight, str)
+            if isinstance(node.weight, np.ndarray)
         }
+        self._chain.forget_weights()
         self._programs: LruCache[tuple[Shape, ...], _Compiled] = LruCache(_MAX_PROGRAMS)
 
     def run(

@@ -82,8 +82,14 @@ class InferenceSession:
         self._metadata = {entry.key: entry.value for entry in model.metadata_props}
         graph = load_graph(model)
         complete_types(graph)
-        self._plan = make_plan(graph, fuse=fuse, integers=choice.number is None)
-        self._runner = _make_runner(self._plan, choice, options, self._threads)
+        plan = make_plan(graph, fuse=fuse, integers=choice.number is None)
+        # The graph's nodes and values refer to each other: it stays until the garbage collector
+        # comes, and its weights, which may be as large as all else, need not stay with it.
+        for value in graph.graph.initializers.values():
+            value.const_value = None
+        del model
+        self._runner = _make_runner(plan, choice, options, self._threads)
+        self._plan = plan.without_weights()
         self._inputs = [_node_arg(value) for value in self._plan.inputs]
         self._outputs = [_node_arg(value) for value in self._plan.outputs]
 
