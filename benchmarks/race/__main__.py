@@ -3,15 +3,15 @@
     python -m benchmarks.race [--quick] [--network NAME] [--batch-size N,…] [--threads N,…]
                               [--json FILE]
 
-Contenders: the adder network in our runtime; its convolutional twin in onnxruntime and in
-OpenVINO, float32 and int8 (QDQ, per channel, calibrated); the adder network through torch.cdist, as
-the reference implementation runs it; and our file in stock onnxruntime, by its function bodies.
-Each has a process of its own; they take turns, with pauses, since idle workers of the one would
-take the core of the other. Weights are random: no time depends on them.
+Contenders: the adder network in our runtime, quantized and in float32; its convolutional twin in
+onnxruntime and in OpenVINO, float32 and int8 (QDQ, per channel, calibrated); the adder network
+through torch.cdist, as the reference implementation runs it; and our file in stock onnxruntime, by
+its function bodies. Each has a process of its own; they take turns, with pauses, since idle workers
+of the one would take the core of the other. Weights are random: no time depends on them.
 
-The result, medians and spread of all runs, goes to ``benchmarks/results/race-<cpu>.json`` unless
---json says otherwise; ``python -m benchmarks.race.table`` makes the table and the plot in the docs
-from it.
+The result, medians and spread of all runs and the peak memory of each process, goes to
+``benchmarks/results/race-<cpu>.json`` unless --json says otherwise;
+``python -m benchmarks.race.table`` makes the tables and the plot in the docs from it.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Worker:
     def __init__(self, name: str, network: str, batch: int, threads: int) -> None:
         self.name = name
         self.seconds: list[float] = []
+        self.peak_bytes = 0
         arguments = [name, network, str(batch), str(threads), str(FOLDER)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.race.worker", *arguments],
@@ -65,7 +66,9 @@ class Worker:
         assert to is not None
         to.write(f"{seconds}\n")
         to.flush()
-        self.seconds += self._answer()
+        answer = self._answer()
+        self.seconds += answer["seconds"]
+        self.peak_bytes = answer["peak_bytes"]
 
     def stop(self) -> None:
         """Ends the process."""
@@ -110,6 +113,7 @@ def race(network: str, batch: int, threads: int, quick: bool) -> list[dict[str, 
                 "runs": len(worker.seconds),
                 "seconds": {"median": float(median), "p10": float(p10), "p90": float(p90)},
                 "images_per_second": batch / float(median),
+                "peak_bytes": worker.peak_bytes,
             }
         )
     return rows

@@ -18,7 +18,8 @@ from benchmarks.race.contenders import CONTENDERS
 __all__ = ["main", "table"]
 
 COMMAND = "python -m benchmarks.race.table"
-OURS = next(iter(CONTENDERS))
+OURS = tuple(name for name, (kind, _) in CONTENDERS.items() if kind == "ours")
+MEMORY_THREADS = 2
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -39,8 +40,17 @@ def _section(result: dict[str, Any]) -> str:
     for key, rows in _races(result).items():
         network, batch, threads = key
         title = f"{network}, batch {batch}, {threads} thread{'s' * (threads > 1)}"
-        cells = [_cell(rows.get(name), rows[OURS]) for name in CONTENDERS]
+        cells = [_cell(name, rows) for name in CONTENDERS]
         lines.append(f"| {title} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| peak memory in MB | " + " | ".join(CONTENDERS) + " |",
+        "| --- |" + " ---: |" * len(CONTENDERS),
+    ]
+    for (network, batch, threads), rows in _races(result).items():
+        if threads == MEMORY_THREADS:
+            cells = [_memory(name, rows) for name in CONTENDERS]
+            lines.append(f"| {network}, batch {batch} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -52,17 +62,26 @@ def _races(result: dict[str, Any]) -> dict[tuple[str, int, int], dict[str, Any]]
     return races
 
 
-def _cell(row: dict[str, Any] | None, ours: dict[str, Any]) -> str:
-    """The rate, its spread, and for others how ours compares."""
+def _cell(name: str, rows: dict[str, Any]) -> str:
+    """The rate, its spread, and for others how each of ours compares."""
+    row = rows.get(name)
     if row is None:
         return "–"
     seconds = row["seconds"]
     low, high = row["batch"] / seconds["p90"], row["batch"] / seconds["p10"]
     text = f"{_rate(row['images_per_second'])} ({_rate(low)} … {_rate(high)})"
-    if row is ours:
+    if name in OURS:
         return f"**{text}**"
-    ratio = ours["images_per_second"] / row["images_per_second"]
-    return f"{text}<br>ours {ratio:.2f} ×"
+    ratios = [rows[ours]["images_per_second"] / row["images_per_second"] for ours in OURS]
+    return f"{text}<br>ours {' / '.join(f'{ratio:.2f}' for ratio in ratios)} ×"
+
+
+def _memory(name: str, rows: dict[str, Any]) -> str:
+    row = rows.get(name)
+    if row is None or "peak_bytes" not in row:
+        return "–"
+    text = _rate(row["peak_bytes"] / 1e6)
+    return f"**{text}**" if name in OURS else text
 
 
 def _rate(value: float) -> str:

@@ -2,13 +2,17 @@
 
     python -m benchmarks.race.worker CONTENDER NETWORK BATCH THREADS FOLDER
 
-For each line on standard input, a number of seconds, it runs for about that long (once, at least)
-and answers with a line of JSON: the seconds of each run.
+When it is ready, and has run once, it writes a line of JSON. For each line on standard input,
+a number of seconds, it then runs for about that long (once, at least) and answers with another:
+``seconds`` of each run, and ``peak_bytes``, the process's maximum resident size less what was
+resident after its imports.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.race.contenders import CONTENDERS, SIZES
 
 Call = Callable[[], object]
 
@@ -63,9 +69,27 @@ def cdist(network: str, images: Any, threads: int) -> Call:
     return call
 
 
-def make(contender: str, network: str, batch: int, threads: int, folder: Path) -> Call:
-    from benchmarks.race.contenders import CONTENDERS, SIZES
+IMPORTS = {
+    "ours": ("adder_onnx", "onnxruntime"),
+    "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino",),
+    "cdist": ("benchmarks.race.models",),
+}
+"""What each kind of contender needs."""
 
+
+def resident_bytes() -> int:
+    """What of this process is in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def peak_bytes() -> int:
+    """The most that was in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def make(contender: str, network: str, batch: int, threads: int, folder: Path) -> Call:
     size = SIZES[network]
     rng = np.random.default_rng(0)
     images = rng.standard_normal((batch, 3, size, size)).astype(np.float32)
@@ -79,6 +103,9 @@ def make(contender: str, network: str, batch: int, threads: int, folder: Path) -
 
 def main() -> None:
     contender, network, batch, threads, folder = sys.argv[1:]
+    for module in IMPORTS[CONTENDERS[contender][0]]:
+        importlib.import_module(module)
+    before = resident_bytes()
     call = make(contender, network, int(batch), int(threads), Path(folder))
     call()
     print(json.dumps("ready"), flush=True)
@@ -92,7 +119,8 @@ def main() -> None:
             seconds.append(now - start)
             if now >= end:
                 break
-        print(json.dumps(seconds), flush=True)
+        answer = {"seconds": seconds, "peak_bytes": peak_bytes() - before}
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
