@@ -151,6 +151,47 @@ def test_any_shape(isa: str) -> None:
     check()
 
 
+@pytest.mark.parametrize("isa", ALL_ISAS, indirect=True)
+def test_one_filter_for_each_channel(isa: str) -> None:
+    @settings(max_examples=60, deadline=None)
+    @given(
+        channels=st.integers(1, 70),
+        kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+        pads=st.tuples(*[st.integers(0, 3)] * 4),
+        strides=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+        dilations=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+        residual=st.booleans(),
+        bits=st.integers(2, 8),
+        seed=st.integers(0, 2**32 - 1),
+        threads=st.integers(1, 3),
+    )
+    def check(
+        channels: int,
+        kernel: tuple[int, int],
+        pads: tuple[int, int, int, int],
+        strides: tuple[int, int],
+        dilations: tuple[int, int],
+        residual: bool,
+        bits: int,
+        seed: int,
+        threads: int,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        attributes: dict[str, Any] = {
+            "group": channels,
+            "pads": pads,
+            "strides": strides,
+            "dilations": dilations,
+        }
+        layer = make_layer(rng, 2, channels, channels, (8, 9), kernel, **attributes)
+        if residual:
+            layer.z = rng.standard_normal(layer.y_shape).astype(np.float32)
+        quantized = QLayer.like(layer, seed, bits)
+        np.testing.assert_array_equal(quantized.run(isa, threads), quantized.expected())
+
+    check()
+
+
 @pytest.mark.parametrize(
     ("channels", "filters", "size", "kernel", "attributes"),
     [

@@ -12,7 +12,9 @@
 // images too; those of a call are shared out evenly among its tiles.
 //
 // Weights of a block are packed [segment][step][register][lane][8 bytes]; a block has
-// `filters_per_block` filters, or half of them where the rest of a group fits into one register.
+// `filters_per_block` filters, or half of them where the rest of a group fits into one register. Of
+// two registers, one has the filters of even numbers and the other those of odd ones: sums are less
+// than 2^32, and those of both registers by turns are already in order.
 //
 // Epilogue, each step rounded to float32 by itself (no contraction):
 //

@@ -26,7 +26,24 @@ const Q8SadKernel* select_kernel([[maybe_unused]] Isa isa) {
   return &kQ8SadScalar;
 }
 
-// (M, C/group, kH, kW) to [group][block][kernel position][eight of channels][filter][8 bytes]. What
+Q8DepthwiseKernel select_depthwise_kernel([[maybe_unused]] Isa isa) {
+#if defined(ADDER_ONNX_X86)
+  if (isa == Isa::kAvx512) return q8_depthwise_avx512;
+  if (isa == Isa::kAvx2) return q8_depthwise_avx2;
+#endif
+  return q8_depthwise_scalar;
+}
+
+// (M, 1, kH, kW) to [kernel position][padded channels].
+AlignedVector<uint8_t> pack_depthwise_weights(const ConvParams& a, const uint8_t* w) {
+  const int64_t row = padded_channels(a.in_channels), size = a.kernel_size();
+  AlignedVector<uint8_t> packed(size * row);
+  for (int64_t m = 0; m < a.out_channels; ++m)
+    for (int64_t k = 0; k < size; ++k) packed[k * row + m] = w[m * size + k];
+  return packed;
+}
+
+// (M, C/group, kH, kW) to [group][block][kernel position][eight of channels][lane][8 bytes]. What
 // fills up eights has no distance from what fills them up in the input; filters that fill up
 // a register are zero.
 AlignedVector<uint8_t> pack_weights(const ConvParams& a, const uint8_t* w, uint8_t zero_point,
@@ -41,23 +58,33 @@ AlignedVector<uint8_t> pack_weights(const ConvParams& a, const uint8_t* w, uint8
       const int64_t lanes = filters - first > half ? filters_per_block : half;
       for (int64_t k = 0; k < size; ++k)
         for (int64_t c = 0; c < eights(channels) * 8; c += 8)
-          for (int64_t f = first; f < first + lanes; ++f)
+          for (int64_t lane = 0; lane < lanes; ++lane) {
+            // One register has all filters, or two of them have every second one.
+            const int64_t f = first + (lanes > half ? lane % half * 2 + lane / half : lane);
             for (int64_t i = c; i < c + 8; ++i)
               *to++ = f >= filters    ? 0
                       : i >= channels ? zero_point
                                       : w[((g * filters + f) * channels + i) * size + k];
+          }
     }
   packed.resize(to - packed.data());
   return packed;
 }
 
-// M values to [group][block][filter of the block].
+// M values, times a sign, to [group][block][filter of the block].
 std::vector<float> pack_per_filter(const ConvParams& a, const float* values, float sign,
                                    int64_t filters_per_block) {
   const int64_t row = ceil_div(a.group_out(), filters_per_block) * filters_per_block;
   std::vector<float> packed(a.group * row);
   for (int64_t m = 0; m < a.out_channels; ++m)
     packed[m / a.group_out() * row + m % a.group_out()] = sign * values[m];
+  return packed;
+}
+
+// M values, times a sign, to [padded filter].
+std::vector<float> pack_per_channel(const ConvParams& a, const float* values, float sign) {
+  std::vector<float> packed(padded_channels(a.out_channels));
+  for (int64_t m = 0; m < a.out_channels; ++m) packed[m] = sign * values[m];
   return packed;
 }
 
@@ -100,11 +127,20 @@ QAdderConv::QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t
       zero_point_(zero_point),
       epilogue_(make_epilogue(activation)),
       kernel_(select_kernel(isa)),
+      depthwise_kernel_(select_depthwise_kernel(isa)),
       block_bytes_(kernel_->filters_per_block * params.kernel_size() * eights(params.group_in()) *
-                   8),
-      weights_(pack_weights(params, weights, zero_point, kernel_->filters_per_block)),
-      factor_(pack_per_filter(params, factor, -1.0f, kernel_->filters_per_block)),
-      bias_(pack_per_filter(params, bias, 1.0f, kernel_->filters_per_block)) {}
+                   8) {
+  if (is_depthwise()) {
+    weights_ = pack_depthwise_weights(params, weights);
+    factor_ = pack_per_channel(params, factor, -1.0f);
+    bias_ = pack_per_channel(params, bias, 1.0f);
+    padding_.assign(padded_channels(params.in_channels), zero_point);
+  } else {
+    weights_ = pack_weights(params, weights, zero_point, kernel_->filters_per_block);
+    factor_ = pack_per_filter(params, factor, -1.0f, kernel_->filters_per_block);
+    bias_ = pack_per_filter(params, bias, 1.0f, kernel_->filters_per_block);
+  }
+}
 
 int64_t QAdderConv::blocks_per_group() const {
   return ceil_div(params_.group_out(), kernel_->filters_per_block);
@@ -114,7 +150,7 @@ QAdderConv::Work QAdderConv::share_out(const ConvShape& shape, int threads) cons
   const int64_t rows = shape.batch * shape.out_h, pixels = rows * shape.out_w;
   if (pixels == 0) return {0, 0, 0, 1};
   Work work{};
-  work.blocks = params_.group * blocks_per_group();
+  work.blocks = is_depthwise() ? 1 : params_.group * blocks_per_group();
   work.shares = 1;
   const int64_t row_bytes =
       Q8Source::bytes_per_row(params_, shape) + shape.out_w * padded_channels(params_.out_channels);
@@ -135,6 +171,7 @@ void QAdderConv::run(const Work& work, int64_t task, const ConvShape& shape, con
                      const uint8_t* z, uint8_t* y) const {
   const int64_t first = task / work.shares * work.rows, share = task % work.shares;
   const int64_t last = std::min(first + work.rows, shape.batch * shape.out_h);
+  if (is_depthwise()) return run_depthwise(shape, x, z, y, first, last);
   const int64_t per_block = kernel_->filters_per_block;
   const int64_t group_bytes = weights_.size() / params_.group;
   Q8Source source(params_, shape, x, zero_point_);
@@ -159,6 +196,15 @@ void QAdderConv::run(const Work& work, int64_t task, const ConvShape& shape, con
                                std::min(per_block, params_.group_out() - block * per_block)};
     kernel_->run(pixels, filters, epilogue_);
   }
+}
+
+void QAdderConv::run_depthwise(const ConvShape& shape, const uint8_t* x, const uint8_t* z,
+                               uint8_t* y, int64_t first, int64_t last) const {
+  static thread_local std::vector<const uint8_t*> table;
+  table.resize(params_.kernel_size());
+  const Q8DepthwiseArgs args = {&params_,        &shape,         x,           padding_.data(), z, y,
+                                weights_.data(), factor_.data(), bias_.data()};
+  depthwise_kernel_(args, epilogue_, first, last, table.data());
 }
 
 double q8_inner_loop_rate(Isa isa, int threads, double seconds) {

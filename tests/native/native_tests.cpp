@@ -71,6 +71,7 @@ std::vector<Case> cases(int count) {
     c.a.group = pick({1, 1, 1, 2, 3, 8});
     c.a.in_channels = c.a.group * pick({1, 3, 7, 8, 9, 16, 24, 33});
     c.a.out_channels = c.a.group * pick({1, 4, 5, 8, 9, 16, 17, 31, 40});
+    if (random() % 6 == 0) c.a.in_channels = c.a.out_channels = c.a.group = pick({3, 16, 20, 35});
     c.a.kernel_h = pick({1, 1, 2, 3, 5, 7});
     c.a.kernel_w = pick({1, 1, 2, 3, 5, 7});
     c.a.stride_h = pick({1, 1, 2, 3});

@@ -1,0 +1,39 @@
+// uint8 adder convolution with one filter for each channel: channels side by side in a register, as
+// they lie, and for each output pixel one step per kernel position. The epilogue is that of q8_sad.h.
+//
+//   weights       [kernel position][padded_channels(C)]
+//   factor, bias  padded_channels(C) values
+#pragma once
+
+#include "params.h"
+#include "q8_sad.h"
+
+namespace adder_onnx {
+
+struct Q8DepthwiseArgs {
+  const ConvParams* params;
+  const ConvShape* shape;
+  const uint8_t* x;
+  const uint8_t* padding;  // padded_channels(C) times the zero point
+  const uint8_t* z;        // residual, laid out as y, or null
+  uint8_t* y;
+  const uint8_t* weights;
+  const float* factor;
+  const float* bias;
+};
+
+// Computes the output rows [first, last), numbered through the images. `table` has room for
+// kernel_size pointers.
+using Q8DepthwiseKernel = void (*)(const Q8DepthwiseArgs& args, const Q8Epilogue& epilogue,
+                                   int64_t first, int64_t last, const uint8_t** table);
+
+void q8_depthwise_scalar(const Q8DepthwiseArgs&, const Q8Epilogue&, int64_t, int64_t,
+                         const uint8_t**);
+#if defined(ADDER_ONNX_X86)
+void q8_depthwise_avx2(const Q8DepthwiseArgs&, const Q8Epilogue&, int64_t, int64_t,
+                       const uint8_t**);
+void q8_depthwise_avx512(const Q8DepthwiseArgs&, const Q8Epilogue&, int64_t, int64_t,
+                         const uint8_t**);
+#endif
+
+}  // namespace adder_onnx
