@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kMaxTaskBytes = 48 * 1024;
 // Threads end together where there are several tasks for each, and a task has enough pixels for
 // a few full tiles.
-constexpr int64_t kTasksPerThread = 4;
+constexpr int64_t kTasksPerThread = 2;
 constexpr int64_t kMinPixelsPerTask = 48;
 
 const Q8SadKernel* select_kernel([[maybe_unused]] Isa isa) {
