@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import adder_onnx
-from adder_onnx.graph.plan import ConversionStep, OnnxruntimeStep
+from adder_onnx.graph.adder_node import PackedWeight
+from adder_onnx.graph.plan import ChainStep, ConversionStep, OnnxruntimeStep
 from adder_onnx.ops import DOMAIN, VERSION, function_bodies
 from tests.models import node
 
@@ -238,3 +239,23 @@ def test_weights_are_dequantized_where_they_are_used() -> None:
     first, last = (s for s in session.plan.steps if isinstance(s, OnnxruntimeStep))
     assert (first.nodes, last.nodes) == (("n_R",), ("n_kf", "n_Y"))
     assert (first.outputs, last.inputs) == (("R",), ("D",))
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.3, np.inf])
+def test_scales_that_the_kernels_cannot_divide_by(scale: float) -> None:
+    """Such a node runs by its body, as in onnxruntime."""
+    proto = model([RELU, QUANTIZE, ADDER], {"a": BYTE})
+    for tensor in proto.graph.initializer:
+        if tensor.name == "s2":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(scale), "s2"))
+    session = adder_onnx.InferenceSession(proto.SerializeToString())
+    assert not any(isinstance(step, ChainStep) for step in session.plan.steps)
+    assert session.run(None, {"X": np.ones((1, 4, 6, 5), np.float32)})[0].shape == (1, 4, 6, 5)
+
+
+def test_a_sessions_plan_keeps_shapes_of_weights_only() -> None:
+    session = adder_onnx.InferenceSession(
+        model([RELU, QUANTIZE, ADDER], {"a": BYTE}).SerializeToString()
+    )
+    (chain,) = (step for step in session.plan.steps if isinstance(step, ChainStep))
+    assert chain.nodes[0].weight == PackedWeight((4, 4, 3, 3))

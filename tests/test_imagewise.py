@@ -73,6 +73,12 @@ NO: dict[str, list[onnx.NodeProto]] = {
         node("QuantizeLinear", ["X", "each", "zeros"], "A", axis=0),
         node("DequantizeLinear", ["A", "each", "zeros"], "Y", axis=0),
     ],
+    "quantized by image, counted from the end": [
+        node("QuantizeLinear", ["X", "each", "zeros"], "Y", axis=-4),
+    ],
+    "an axis that may be the batch": [
+        node("QuantizeLinear", ["X", "each", "zeros"], "Y", axis=-2),
+    ],
     "a constant comes out": [node("Relu", ["c"], "Y")],
     "several outputs": [helper.make_node("MaxPool", ["X"], ["Y", "I"], "n", kernel_shape=[2, 2])],
     "another domain": [helper.make_node("Relu", ["X"], ["Y"], "n", domain="custom")],

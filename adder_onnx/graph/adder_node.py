@@ -37,6 +37,7 @@ _EPILOGUE = "adder_onnx.epilogue"
 _INTEGER = "adder_onnx.integer"
 _Z = 6
 """The number of the residual among the inputs of QLinearAdderConv."""
+_Y_SCALE = 9
 
 _TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
@@ -161,7 +162,8 @@ def mark_adder_nodes(graph: ir.Graph, *, integers: bool = True) -> list[ir.Node]
     """Turns every node of ours that our kernels can execute into an adder node of the plan.
 
     These are the float32 and float16 AdderConv in the main graph whose number of filters is known,
-    and the QLinearAdderConv there whose parameters are constant.
+    and the QLinearAdderConv there whose parameters are constant and whose output has a positive,
+    finite scale.
 
     Args:
         graph: the main graph.
@@ -193,13 +195,20 @@ def mark_adder_nodes(graph: ir.Graph, *, integers: bool = True) -> list[ir.Node]
 
 
 def _has_constant_parameters(node: ir.Node) -> bool:
-    """Whether all inputs but X and Z are constants, and Z is not one unless it adds nothing."""
+    """Whether all inputs but X and Z are constants, and Z is not one unless it adds nothing.
+
+    The output's scale must be positive and finite, too: the kernels divide by it.
+    """
     values = [constant(value) for value in node.inputs]
     z, z_zero_point = values[_Z], values[_Z + 2]
     if z is not None and (z.ndim or z.item() or z_zero_point is None or z_zero_point.item()):
         return False
-    others = (value for i, value in enumerate(values) if i != _Z)
-    return values[0] is None and all(value is not None for value in list(others)[1:])
+    others = [value for i, value in enumerate(values) if i not in (0, _Z)]
+    if values[0] is not None or any(value is None for value in others):
+        return False
+    y_scale = values[_Y_SCALE]
+    assert y_scale is not None
+    return 0 < float(y_scale.item()) < math.inf
 
 
 def is_adder_node(node: ir.Node) -> bool:

@@ -142,7 +142,8 @@ def make_plan(model: ir.Model, *, fuse: bool = True, integers: bool = True) -> P
             "node %r is executed by onnxruntime through its function body, which is slow: our "
             "kernels take %s",
             node.name,
-            "QLinearAdderConv with constant parameters, outside control flow, on the CPU"
+            "QLinearAdderConv with constant parameters, outside control flow, on the CPU, whose "
+            "output has a positive, finite scale"
             if node.op_type == "QLinearAdderConv"
             else "float32 and float16 inputs, outside control flow, and a known number of filters",
         )

@@ -47,7 +47,7 @@ def is_imagewise(model: onnx.ModelProto) -> bool:
 
 def _mixes_images(node: onnx.NodeProto) -> bool:
     for attribute in node.attribute:
-        if attribute.name == "axis" and attribute.i in (0, -4):
+        if attribute.name == "axis" and attribute.i != 1:  # it may count from the end
             return True
         if attribute.name == "training_mode" and attribute.i:
             return True
