@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.grad import conv2d_weight
+
+from adder_onnx.kernels.cpu import (
+    AdderConv,
+    Program,
+    input_gradient,
+    padded_channels,
+    select_isa,
+)
 
 __all__ = ["ETA", "AdderConv2d", "adder_conv2d"]
 
@@ -14,13 +26,17 @@ ETA = 0.2
 _MAX_COLUMN_BYTES = 1 << 28
 """Bound on the size of the image-to-column matrix that is made at a time."""
 
+_MAX_ARENA_BYTES = 1 << 22
+"""Bound on the size of the native kernels' copies of images, unless one image is larger."""
+
 
 class AdderConv2d(nn.Module):
     """A two-dimensional adder convolution (Chen et al., CVPR 2020).
 
     The output is the negated L1 distance between patches of the input and the filters; padding is
-    with zeros. Arguments are those of ``torch.nn.Conv2d``, except that ``bias`` is off by default;
-    parameters are called as in the paper's reference implementation.
+    with zeros. On a CPU float32 is computed by the native kernels, forwards (in exact arithmetic)
+    and backwards; anything else by PyTorch. Arguments are those of ``torch.nn.Conv2d``, except that
+    ``bias`` is off by default; parameters are called as in the paper's reference implementation.
 
     Attributes:
         adder: the filters, (out_channels, in_channels / groups, kernel height, kernel width).
@@ -169,6 +185,48 @@ def _columns(
     return columns.transpose(1, 2).contiguous()
 
 
+def _is_native(x: Tensor, weight: Tensor) -> bool:
+    return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, weight))
+
+
+def _native_forward(
+    x: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    size: tuple[int, int],
+) -> Tensor:
+    filters, threads = weight.shape[0], torch.get_num_threads()
+    conv = AdderConv(
+        weight.detach().contiguous().numpy(),
+        np.ones(filters, np.float32),
+        np.zeros(filters, np.float32),
+        -math.inf,
+        math.inf,
+        _pair(stride),
+        _pair(dilation),
+        groups,
+        select_isa(),
+        "exact",
+    )
+    in_size = (x.shape[2], x.shape[3])
+    x_floats = in_size[0] * in_size[1] * padded_channels(x.shape[1])
+    y_floats = size[0] * size[1] * padded_channels(filters)
+    images = max(1, _MAX_ARENA_BYTES // (x.element_size() * max(1, x_floats + y_floats) * threads))
+    batch = x.shape[0]
+    program = Program(batch, images)
+    program.add_nchw_to_nhwc(0, (batch, x.shape[1], *in_size), 0, "float32", "float32")
+    y_at = min(images, batch) * x_floats
+    program.add_adder_conv(conv, batch, in_size, size, _pair(padding), 0, -1, y_at)
+    program.add_nhwc_to_nchw(y_at, (batch, filters, *size), 0, "float32", "float32")
+    y = torch.empty((batch, filters, *size))
+    arena = np.empty(program.arena_size(threads), np.float32)
+    program.run(arena, [x.detach().contiguous().numpy()], [y.numpy()], threads)
+    return y
+
+
 @torch.library.custom_op("adder_onnx::adder_conv2d", mutates_args=())
 def _adder_conv2d(
     x: Tensor,
@@ -180,6 +238,8 @@ def _adder_conv2d(
 ) -> Tensor:
     _check(x, weight, groups)
     height, width = _output_size(x, weight, stride, padding, dilation)
+    if _is_native(x, weight):
+        return _native_forward(x, weight, stride, padding, dilation, groups, (height, width))
     filters = weight.flatten(1)
     parts = []
     for part in _batch_chunks(x, height * width, filters.shape[1]):
@@ -203,6 +263,37 @@ def _(
     _check(x, weight, groups)
     height, width = _output_size(x, weight, stride, padding, dilation)
     return x.new_empty((x.shape[0], weight.shape[0], height, width))
+
+
+@torch.library.custom_op("adder_onnx::adder_conv2d_input_gradient", mutates_args=())
+def _input_gradient(
+    x: Tensor,
+    weight: Tensor,
+    grad_y: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Tensor:
+    grad_x = torch.empty(x.shape)
+    input_gradient(
+        x.detach().contiguous().numpy(),
+        weight.detach().contiguous().numpy(),
+        grad_y.detach().contiguous().numpy(),
+        grad_x.numpy(),
+        _pair(stride),
+        _pair(padding),
+        _pair(dilation),
+        groups,
+        select_isa(),
+        torch.get_num_threads(),
+    )
+    return grad_x
+
+
+@_input_gradient.register_fake
+def _(x: Tensor, *_: object) -> Tensor:
+    return x.new_empty(x.shape)
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -229,6 +320,17 @@ def _gradients(
     needs_x: bool,
 ) -> tuple[Tensor | None, Tensor]:
     """The paper's gradients, without ever holding positions x filters x taps values."""
+    grad_x: Tensor | None
+    if _is_native(x, weight):
+        grad_x = None
+        if needs_x:
+            grad_x = _input_gradient(x, weight, grad_y, stride, padding, dilation, groups)
+        # Sum over positions p of X[p,k] * grad[o,p]: a convolution's gradient.
+        grad_weight: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
+            x, list(weight.shape), grad_y, _pair(stride), _pair(padding), _pair(dilation), groups
+        )
+        grad_weight = grad_weight - weight * grad_y.sum((0, 2, 3)).view(-1, 1, 1, 1)
+        return grad_x, _rescaled(grad_weight)
     filters = weight.flatten(1)
     positions, taps = grad_y.shape[2] * grad_y.shape[3], filters.shape[1]
     grad_filters = torch.zeros_like(filters)
@@ -259,9 +361,14 @@ def _gradients(
                     stride=tuple(stride),
                 )
         first = last
-    norm = grad_filters.norm().clamp_min(1e-12)
-    scaled = grad_filters * (ETA * grad_filters.numel() ** 0.5 / norm)
-    return grad_x, scaled.view_as(weight)
+    return grad_x, _rescaled(grad_filters).view_as(weight)
+
+
+def _rescaled(gradient: Tensor) -> Tensor:
+    """Equation 13."""
+    norm = gradient.norm().clamp_min(1e-12)
+    rescaled: Tensor = gradient * (ETA * gradient.numel() ** 0.5 / norm)
+    return rescaled
 
 
 _adder_conv2d.register_autograd(_backward, setup_context=_setup_context)

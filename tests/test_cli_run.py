@@ -226,6 +226,7 @@ def test_json(model: Path, cifar: Path, tmp_path: Path, capfd: pytest.CaptureFix
         ["--batch-size", "1"],
         ["--batch-size", "7", "--workers", "3"],
         ["--batch-size", "19", "--threads", "2"],
+        ["--arithmetic", "exact"],
         ["--batch-size", "1000", "--workers", "1"],
         ["--format", "cifar10", "--split", "test", "--device", "cpu"],
     ],

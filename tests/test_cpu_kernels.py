@@ -25,6 +25,8 @@ from adder_onnx.ops import ConvAttributes
 from tests.layers import Layer, layers, make_layer
 
 ALL_ISAS = ("scalar", "avx2", "avx512")
+# In fast arithmetic an error may be of each maximum, twice, and of the sum of x.
+ROUNDINGS = {"exact": 64, "fast": 3 * 64}
 
 
 @pytest.fixture(params=ALL_ISAS)
@@ -35,7 +37,13 @@ def isa(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def run(layer: Layer, isa: str, threads: int) -> NDArray[np.float32]:
+@pytest.fixture(params=("exact", "fast"))
+def arithmetic(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def run(layer: Layer, isa: str, threads: int, arithmetic: str = "fast") -> NDArray[np.float32]:
     conv = AdderConv(
         layer.w,
         layer.scale,
@@ -45,6 +53,7 @@ def run(layer: Layer, isa: str, threads: int) -> NDArray[np.float32]:
         layer.a.dilations,
         layer.a.group,
         isa,
+        arithmetic,
     )
     batch = layer.x.shape[0]
     program = Program(batch, max(batch, 1))
@@ -80,18 +89,18 @@ def nhwc_size(shape: tuple[int, ...]) -> int:
     return n * h * w * padded_channels(c)
 
 
-def assert_close(y: NDArray[Any], layer: Layer) -> None:
+def assert_close(y: NDArray[Any], layer: Layer, arithmetic: str) -> None:
     error = np.abs(y - layer.expected())
     assert y.shape == error.shape
-    assert (error <= layer.tolerance()).all(), error.max()
+    assert (error <= layer.tolerance(ROUNDINGS[arithmetic])).all(), error.max()
 
 
 @pytest.mark.parametrize("isa", ALL_ISAS, indirect=True)
-def test_any_shape(isa: str) -> None:
+def test_any_shape(isa: str, arithmetic: str) -> None:
     @settings(max_examples=150, deadline=None)
     @given(layer=layers(), threads=st.integers(1, 4))
     def check(layer: Layer, threads: int) -> None:
-        assert_close(run(layer, isa, threads), layer)
+        assert_close(run(layer, isa, threads, arithmetic), layer, arithmetic)
 
     check()
 
@@ -109,6 +118,7 @@ def test_any_shape(isa: str) -> None:
 )
 def test_shapes_of_real_networks(
     isa: str,
+    arithmetic: str,
     channels: int,
     filters: int,
     size: tuple[int, int],
@@ -116,53 +126,90 @@ def test_shapes_of_real_networks(
     attributes: dict[str, Any],
 ) -> None:
     layer = make_layer(np.random.default_rng(0), 2, channels, filters, size, kernel, **attributes)
-    assert_close(run(layer, isa, 2), layer)
+    assert_close(run(layer, isa, 2, arithmetic), layer, arithmetic)
 
 
-def test_results_do_not_depend_on_threads_or_batch(isa: str) -> None:
+def test_results_do_not_depend_on_threads_or_batch(isa: str, arithmetic: str) -> None:
     layer = make_layer(np.random.default_rng(1), 5, 33, 40, (13, 9), (3, 3), pads=(1, 1, 1, 1))
-    y = run(layer, isa, 1)
+    layer.x[2, 5, 6, 4] = np.inf  # some pixels in exact arithmetic, among others that are not
+    y = run(layer, isa, 1, arithmetic)
     for threads in (2, 3, 7):
-        np.testing.assert_array_equal(run(layer, isa, threads), y)
+        np.testing.assert_array_equal(run(layer, isa, threads, arithmetic), y)
     for n in range(5):
         one = Layer(layer.x[n : n + 1], layer.w, layer.a, layer.scale, layer.bias)
-        np.testing.assert_array_equal(run(one, isa, 2), y[n : n + 1])
+        np.testing.assert_array_equal(run(one, isa, 2, arithmetic), y[n : n + 1])
 
 
-def test_results_do_not_depend_on_the_instruction_set() -> None:
+def test_results_do_not_depend_on_the_instruction_set(arithmetic: str) -> None:
     layer = make_layer(np.random.default_rng(2), 2, 70, 50, (8, 8), (3, 3), pads=(1, 1, 1, 1))
-    first, *others = [run(layer, name, 1) for name in available_isas()]
+    first, *others = [run(layer, name, 1, arithmetic) for name in available_isas()]
     for other in others:
         np.testing.assert_array_equal(other, first)
 
 
-def test_sums_of_thousands_of_taps_stay_precise(isa: str) -> None:
+def test_sums_of_thousands_of_taps_stay_precise(isa: str, arithmetic: str) -> None:
     """A single float32 accumulator would be off by about 1e-5 of the sum here."""
     rng = np.random.default_rng(3)
     w = rng.uniform(0.5, 1.5, (16, 512, 3, 3)).astype(np.float32)
     x = np.zeros((1, 512, 3, 3), np.float32)
     layer = Layer(x, w, ConvAttributes(), np.ones(16, np.float32), np.zeros(16, np.float32))
-    error = np.abs(run(layer, isa, 1) / layer.expected() - 1)
+    error = np.abs(run(layer, isa, 1, arithmetic) / layer.expected() - 1)
     assert error.max() < 1e-6
 
 
-def test_padding_costs_the_weight(isa: str) -> None:
+def test_padding_costs_the_weight(isa: str, arithmetic: str) -> None:
     w = np.full((1, 1, 3, 3), 2, np.float32)
     x = np.full((1, 1, 1, 1), 5, np.float32)
     one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
     layer = Layer(x, w, ConvAttributes(pads=(1, 1, 1, 1)), one, zero)
-    assert run(layer, isa, 1).item() == -(8 * 2 + 3)
+    assert run(layer, isa, 1, arithmetic).item() == -(8 * 2 + 3)
 
 
-def test_nan_and_infinity_pass_through(isa: str) -> None:
+def test_nan_and_infinity_pass_through(isa: str, arithmetic: str) -> None:
     x = np.array([np.nan, np.inf, 1], np.float32).reshape(1, 1, 1, 3)
     w = np.ones((20, 1, 1, 1), np.float32)
     ones, zeros = np.ones(20, np.float32), np.zeros(20, np.float32)
     for clip in ((-np.inf, np.inf), (0.0, 6.0)):
-        y = run(Layer(x, w, ConvAttributes(), ones, zeros, clip=clip), isa, 1)
+        y = run(Layer(x, w, ConvAttributes(), ones, zeros, clip=clip), isa, 1, arithmetic)
         assert np.isnan(y[..., 0]).all()
         assert (y[..., 1] == clip[0]).all()
         assert (y[..., 2] == 0).all()
+
+
+@pytest.mark.parametrize("size", [1e-42, 1.0, 1e6, 1e30])
+def test_pixels_that_are_nearly_the_filter(isa: str, arithmetic: str, size: float) -> None:
+    """The cancellation of the fast form: its error is one of the pixel, not of the distance."""
+    rng = np.random.default_rng(5)
+    w = (rng.uniform(0.5, 1, (20, 32, 3, 3)) * size).astype(np.float32)
+    x = np.nextafter(w[3:4], np.float32(np.inf))
+    ones, zeros = np.ones(20, np.float32), np.zeros(20, np.float32)
+    layer = Layer(x, w, ConvAttributes(), ones, zeros)
+    y = run(layer, isa, 1, arithmetic)
+    # Below the normal numbers, the result itself has the roundings of the smallest one.
+    error = np.abs(y - layer.expected())
+    assert (error <= layer.tolerance(ROUNDINGS[arithmetic]) + 1e-45).all()
+    if arithmetic == "exact":
+        assert error[0, 3] <= 1e-5 * -layer.expected()[0, 3]
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 2.0**101, -(2.0**127)])
+def test_extreme_weights_are_summed_in_exact_arithmetic(isa: str, value: float) -> None:
+    rng = np.random.default_rng(6)
+    w = rng.standard_normal((5, 4, 1, 1)).astype(np.float32)
+    w[2, 1] = value
+    x = rng.standard_normal((1, 4, 2, 2)).astype(np.float32)
+    layer = Layer(x, w, ConvAttributes(), np.ones(5, np.float32), np.zeros(5, np.float32))
+    conv = AdderConv(w, layer.scale, layer.bias, -np.inf, np.inf, (1, 1), (1, 1), 1, isa, "fast")
+    assert conv.arithmetic == "exact"
+    np.testing.assert_array_equal(run(layer, isa, 1, "fast"), run(layer, isa, 1, "exact"))
+    np.testing.assert_allclose(run(layer, isa, 1, "fast"), layer.expected(), rtol=1e-6)
+
+
+def test_unknown_arithmetic() -> None:
+    ones = np.ones(1, np.float32)
+    w = np.ones((1, 1, 1, 1), np.float32)
+    with pytest.raises(ValueError, match="arithmetic 'slow' is not exact or fast"):
+        AdderConv(w, ones, ones, 0.0, 1.0, (1, 1), (1, 1), 1, "scalar", "slow")
 
 
 @pytest.mark.parametrize("channels", [1, 3, 15, 16, 17, 64, 100])

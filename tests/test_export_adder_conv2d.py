@@ -16,6 +16,7 @@ from torch.autograd import backward
 from torch.nn import functional
 
 from adder_onnx.export import AdderConv2d, adder_conv2d
+from adder_onnx.kernels.cpu import available_isas
 
 # The package's attribute of this name is the function.
 MODULE = importlib.import_module("adder_onnx.export.adder_conv2d")
@@ -260,21 +261,64 @@ def test_layer_refuses_groups_that_do_not_divide(channels: int, filters: int, gr
         AdderConv2d(channels, filters, 3, groups=groups)
 
 
-def check_gradients(g: Geometry, batch: int) -> None:
-    x, w = (t.requires_grad_() for t in tensors(g, batch=batch))
+def check_gradients(
+    g: Geometry, batch: int, dtype: torch.dtype = torch.float64, tolerance: float = 1e-11
+) -> None:
+    x, w = (t.requires_grad_() for t in tensors(g, dtype, batch))
     y = adder_conv2d(x, w, *g.arguments)
     grad_y = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=y.dtype)
     backward(y, grad_y)
-    expected = paper_gradients(x.detach().numpy(), w.detach().numpy(), grad_y.numpy(), g)
+    expected = paper_gradients(*(t.detach().double().numpy() for t in (x, w, grad_y)), g)
     assert x.grad is not None
     assert w.grad is not None
-    np.testing.assert_allclose(x.grad.numpy(), expected[0], rtol=1e-11, atol=1e-12)
-    np.testing.assert_allclose(w.grad.numpy(), expected[1], rtol=1e-11, atol=1e-12)
+    assert x.grad.dtype == w.grad.dtype == dtype
+    np.testing.assert_allclose(x.grad.numpy(), expected[0], rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(w.grad.numpy(), expected[1], rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("g", SOME, ids=str)
 def test_gradients_are_the_papers(g: Geometry) -> None:
     check_gradients(g, batch=2)
+
+
+@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("g", ALL, ids=str)
+def test_native_gradients_are_the_papers(
+    g: Geometry, isa: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MODULE, "select_isa", lambda: isa)
+    check_gradients(g, 2, torch.float32, 1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 16, 17, 40])
+def test_native_gradient_of_any_width(channels: int) -> None:
+    """Wider than a vector and a tile, against PyTorch's own gradients in double precision."""
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(9, channels, 5, 29, generator=generator)
+    w = torch.randn(33, channels, 3, 3, generator=generator)
+    for stride in (1, 2, 3):
+        found = []
+        for dtype in (torch.float32, torch.float64):
+            xd, wd = (t.to(dtype, copy=True).requires_grad_() for t in (x, w))
+            y = adder_conv2d(xd, wd, stride, 1)
+            backward(y, torch.cos(torch.arange(y.numel(), dtype=dtype)).view_as(y))
+            found.append((y.detach().double(), xd.grad, wd.grad))
+        for native, double in zip(*found, strict=True):
+            assert native is not None
+            torch.testing.assert_close(native.double(), double, rtol=1e-4, atol=1e-4)
+
+
+def test_native_gradients_do_not_depend_on_threads() -> None:
+    x, w = tensors(SOME[0], torch.float32, batch=7)
+    threads = torch.get_num_threads()
+    found = []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        xg = x.clone().requires_grad_()
+        backward(adder_conv2d(xg, w, 1, 1).square().sum())
+        found.append(xg.grad)
+    torch.set_num_threads(threads)
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
 
 
 def test_gradients_of_chunks(two_images_at_a_time: list[int]) -> None:

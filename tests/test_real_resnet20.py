@@ -22,15 +22,18 @@ TOLERANCE = 1e-3
 
 
 @pytest.mark.parametrize("fuse", [True, False])
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("threads", "arithmetic"), [(1, "fast"), (2, "fast"), (2, "exact")])
 def test_logits(
     resnet20: Path,
     images: NDArray[np.float32],
     truth: NDArray[np.float64],
     fuse: bool,
     threads: int,
+    arithmetic: str,
 ) -> None:
-    session = adder_onnx.InferenceSession(resnet20, fuse=fuse, threads=threads)
+    session = adder_onnx.InferenceSession(
+        resnet20, fuse=fuse, threads=threads, arithmetic=arithmetic
+    )
     (logits,) = session.run(None, {"input": images})
     assert np.abs(logits - truth).max() < TOLERANCE
     (alone,) = session.run(None, {"input": images[7:8]})

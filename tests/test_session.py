@@ -57,6 +57,24 @@ def test_path_threads_and_fusing_do_not_matter(tmp_path: Path) -> None:
             np.testing.assert_allclose(s.run(["Y"], {"X": x})[0], expected, rtol=1e-5, atol=1e-4)
 
 
+def test_arithmetics_are_close_and_not_the_same() -> None:
+    x = image(2, 3, 7, 7)
+    (expected,) = oracle(network(), {"X": x})
+    found = {}
+    for arithmetic in ("fast", "exact"):
+        s = adder_onnx.InferenceSession(network().SerializeToString(), arithmetic=arithmetic)
+        found[arithmetic] = s.run(None, {"X": x})[0]
+        np.testing.assert_allclose(found[arithmetic], expected, rtol=1e-5, atol=1e-4)
+    assert (found["fast"] != found["exact"]).any()
+    s = adder_onnx.InferenceSession(network().SerializeToString())
+    np.testing.assert_array_equal(s.run(None, {"X": x})[0], found["fast"])
+
+
+def test_unknown_arithmetic_is_an_error() -> None:
+    with pytest.raises(InputError, match="arithmetic 'precise' is unknown; choose one of fast, ex"):
+        adder_onnx.InferenceSession(network().SerializeToString(), arithmetic="precise")
+
+
 def test_inputs_and_outputs_are_described_as_onnxruntime_does(
     session: adder_onnx.InferenceSession,
 ) -> None:

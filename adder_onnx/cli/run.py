@@ -23,6 +23,7 @@ from adder_onnx.evaluation import FORMATS, SPLITS, Accuracy, Dataset, evaluate, 
 from adder_onnx.evaluation.classifier import Classifier
 from adder_onnx.evaluation.environment import cpu_name, file_sha256, gpu_name, versions
 from adder_onnx.evaluation.predictions import Answer, Predictions, check_output
+from adder_onnx.kernels.cpu import ARITHMETICS
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.threads import available_cores
 
@@ -88,6 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--threads", metavar="N", type=positive, help="for inference (all available cores)"
     )
     parser.add_argument(
+        "--arithmetic",
+        choices=ARITHMETICS,
+        default="fast",
+        help="of float32 sums on a CPU: fast, or exact, which is slower (fast)",
+    )
+    parser.add_argument(
         "--workers", metavar="N", type=positive, help="that decode images (all available cores)"
     )
     parser.add_argument(
@@ -121,7 +128,12 @@ class _Outcome:
 
 def _run(options: argparse.Namespace) -> None:
     _check_options(options)
-    session = InferenceSession(options.model, device=options.device, threads=options.threads)
+    session = InferenceSession(
+        options.model,
+        device=options.device,
+        threads=options.threads,
+        arithmetic=options.arithmetic,
+    )
     model = Classifier(session)
     dataset = _dataset(options, model)
     labels = model.metadata.labels

@@ -24,11 +24,12 @@ class CpuRunner:
         plan: what to execute.
         options: ``onnxruntime.SessionOptions``.
         threads: that the kernels may use.
+        arithmetic: of float32 kernels, ``fast`` or ``exact``.
     """
 
     device = "cpu"
 
-    def __init__(self, plan: Plan, options: Any, threads: int) -> None:
+    def __init__(self, plan: Plan, options: Any, threads: int, arithmetic: str) -> None:
         parts = parts_of(plan.steps)
         # onnxruntime's first: the memory that it takes while it makes sessions, and gives back, is
         # then there for the packed weights.
@@ -38,7 +39,9 @@ class CpuRunner:
             if isinstance(part, OnnxruntimeStep)
         }
         self._executors: list[OnnxruntimeExecutor | NativeExecutor] = [
-            sessions[i] if isinstance(part, OnnxruntimeStep) else NativeExecutor(part, threads)
+            sessions[i]
+            if isinstance(part, OnnxruntimeStep)
+            else NativeExecutor(part, threads, arithmetic)
             for i, part in enumerate(parts)
         ]
         self._release = last_uses(self._executors, {value.name for value in plan.outputs})

@@ -77,13 +77,14 @@ class NativeExecutor:
     computed, they are packed, and the program is made, anew in each run.
     """
 
-    def __init__(self, steps: Sequence[Step], threads: int) -> None:
+    def __init__(self, steps: Sequence[Step], threads: int, arithmetic: str) -> None:
         self._threads = threads
+        self._arithmetic = arithmetic
         self._chain = Chain(steps)
         self.inputs, self.outputs = self._chain.inputs, self._chain.outputs
         self._isa = select_isa()
         self._convs = {
-            node.y: _prepare(node, node.weight, self._isa)
+            node.y: _prepare(node, node.weight, self._isa, arithmetic)
             for node in self._chain.nodes
             if isinstance(node.weight, np.ndarray)
         }
@@ -140,7 +141,7 @@ class NativeExecutor:
         for node in chain.nodes:
             if isinstance(node.weight, str):
                 weight = np.ascontiguousarray(weights[node.weight], np.float32)
-                convs[node.y] = _prepare(node, weight, self._isa)
+                convs[node.y] = _prepare(node, weight, self._isa, self._arithmetic)
         types = {step.inside: step.type_inside for step in chain.entries}
         types |= {node.y: node.type for node in chain.nodes}
         passes = plan_passes(shapes.values(), self._threads)
@@ -173,7 +174,9 @@ class NativeExecutor:
         return _Compiled(program, size, [shapes[step.inside] for step in chain.exits])
 
 
-def _prepare(node: AdderNode, weight: NDArray[Any], isa: str) -> AdderConv | QAdderConv:
+def _prepare(
+    node: AdderNode, weight: NDArray[Any], isa: str, arithmetic: str
+) -> AdderConv | QAdderConv:
     check_filters(node, weight.shape)
     a = node.attributes
     if node.integers is not None:
@@ -204,6 +207,7 @@ def _prepare(node: AdderNode, weight: NDArray[Any], isa: str) -> AdderConv | QAd
         a.dilations,
         a.group,
         isa,
+        arithmetic,
     )
 
 

@@ -12,6 +12,7 @@ import onnx
 from adder_onnx.errors import InputError
 from adder_onnx.graph.loading import load_graph, read_model
 from adder_onnx.graph.plan import Plan, make_plan
+from adder_onnx.kernels.cpu import ARITHMETICS
 from adder_onnx.runtime.arrays import kind_of
 from adder_onnx.runtime.chain import ChainMemory
 from adder_onnx.runtime.cpu_runner import CpuRunner
@@ -53,11 +54,15 @@ class InferenceSession:
             cores that this process may use.
         fuse: whether batch normalisation, residual additions and activations are fused into the
             adder nodes before them.
+        arithmetic: how the CPU kernels sum float32 and float16 distances: ``fast``, by maxima, or
+            ``exact``, by the differences themselves; docs/precision.md has the bounds. Integer
+            nodes and a GPU always are exact.
         session_options: ``onnxruntime.SessionOptions`` for the standard nodes.
         providers: accepted as onnxruntime does, with options for the CUDAExecutionProvider; decides
             the device where given.
 
     Raises:
+        InputError: an argument is not one of its choices.
         ModelError: the model cannot be read or executed.
         DeviceError: the device does not exist or cannot be used, or its memory does not suffice.
         MissingDependencyError: no onnxruntime is installed, or what a GPU needs is not.
@@ -70,9 +75,14 @@ class InferenceSession:
         device: str = "cpu",
         threads: int | None = None,
         fuse: bool = True,
+        arithmetic: str = "fast",
         session_options: Any = None,
         providers: Sequence[object] | None = None,
     ) -> None:
+        if arithmetic not in ARITHMETICS:
+            raise InputError(
+                f"arithmetic {arithmetic!r} is unknown; choose one of {', '.join(ARITHMETICS)}"
+            )
         choice = resolve_device(device, providers)
         if threads is None and session_options is not None:
             threads = session_options.intra_op_num_threads or None
@@ -88,7 +98,7 @@ class InferenceSession:
         for value in graph.graph.initializers.values():
             value.const_value = None
         del model
-        self._runner = _make_runner(plan, choice, options, self._threads)
+        self._runner = _make_runner(plan, choice, options, self._threads, arithmetic)
         self._plan = plan.without_weights()
         self._inputs = [_node_arg(value) for value in self._plan.inputs]
         self._outputs = [_node_arg(value) for value in self._plan.outputs]
@@ -219,10 +229,10 @@ class InferenceSession:
 
 
 def _make_runner(
-    plan: Plan, choice: DeviceChoice, options: Any, threads: int
+    plan: Plan, choice: DeviceChoice, options: Any, threads: int, arithmetic: str
 ) -> CpuRunner | CudaRunner:
     if choice.number is None:
-        return CpuRunner(plan, options, threads)
+        return CpuRunner(plan, options, threads, arithmetic)
     given = None
     if has_cuda_provider():
         load_libraries()

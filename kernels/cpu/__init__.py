@@ -12,19 +12,24 @@ from adder_onnx.kernels.cpu._native import (
     QAdderConv,
     available_isas,
     inner_loop_rate,
+    input_gradient,
     padded_channels,
 )
 
 __all__ = [
+    "ARITHMETICS",
     "ISA_VARIABLE",
     "AdderConv",
     "Program",
     "QAdderConv",
     "available_isas",
     "inner_loop_rate",
+    "input_gradient",
     "padded_channels",
     "select_isa",
 ]
+
+ARITHMETICS = ("fast", "exact")
 
 ISA_VARIABLE = "ADDER_ONNX_CPU_ISA"
 

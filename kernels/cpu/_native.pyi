@@ -14,8 +14,13 @@ class AdderConv:
     """An adder convolution with packed weights and its epilogue.
 
     y = min(max(scale[m] * sum + bias[m] + residual, clip_min), clip_max), where sum is the
-    operator's (negative) output.
+    operator's (negative) output. ``arithmetic`` is ``fast`` or ``exact``; docs/precision.md says
+    what each computes. Weights that are not finite, or larger than 2**100, are always ``exact``.
     """
+
+    @property
+    def arithmetic(self) -> str:
+        """The form that is used, after a look at the weights."""
 
     def __init__(
         self,
@@ -28,6 +33,7 @@ class AdderConv:
         dilations: tuple[int, int],
         group: int,
         isa: str,
+        arithmetic: str = "fast",
     ) -> None: ...
 
 class QAdderConv:
@@ -129,10 +135,34 @@ class Program:
     ) -> list[float]:
         """Runs as `run` does; returns the seconds of each step, in the order of adding."""
 
-def inner_loop_rate(type: str, isa: str, threads: int, seconds: float) -> float:
+def inner_loop_rate(
+    type: str, isa: str, threads: int, seconds: float, arithmetic: str = "fast"
+) -> float:
     """Taps per second of the bare inner loop, on so many threads at once: the kernels' bound.
 
-    ``type`` is ``float32`` or ``uint8``.
+    ``type`` is ``float32``, in one of its two arithmetics, or ``uint8``.
+    """
+
+def input_gradient(
+    x: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    grad_y: NDArray[np.float32],
+    grad_x: NDArray[np.float32],
+    strides: tuple[int, int],
+    pad_begin: tuple[int, int],
+    dilations: tuple[int, int],
+    group: int,
+    isa: str,
+    threads: int,
+) -> None:
+    """Writes the gradient of an adder convolution with respect to its input to ``grad_x``.
+
+    It is the sum over filters and kernel positions of HardTanh(w - x) * grad_y (Chen et al., CVPR
+    2020, equation 7). ``x`` and ``grad_x`` are (N, C, H, W), ``weights`` (M, C/group, kH, kW),
+    ``grad_y`` (N, M, oH, oW). The result does not depend on ``threads``.
+
+    Raises:
+        ValueError: shapes do not fit together.
     """
 
 def available_isas() -> list[str]: ...

@@ -1,94 +1,193 @@
 #include "adder_conv.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "inner_loop_rate.h"
+#include "input_rows.h"
 
 namespace adder_onnx {
 namespace {
 
-// A task is small enough that threads end together, and large enough that a block's weights, read
-// once per task, are used often.
-constexpr int64_t kTasksPerThread = 4;
-constexpr int64_t kMaxTilesPerTask = 64;
+// A partial sum, and one of weights, stays far from the largest float.
+constexpr float kMaxWeight = 0x1p100f;
 
-const F32DirectKernel* select_kernel([[maybe_unused]] Isa isa) {
+const F32Kernel* select_kernels([[maybe_unused]] Isa isa) {
 #if defined(ADDER_ONNX_X86)
-  if (isa == Isa::kAvx512) return &kF32DirectAvx512;
-  if (isa == Isa::kAvx2) return &kF32DirectAvx2;
+  if (isa == Isa::kAvx512) return kF32Avx512;
+  if (isa == Isa::kAvx2) return kF32Avx2;
 #endif
-  return &kF32DirectScalar;
+  return kF32Scalar;
 }
 
-// (M, C/group, kH, kW) to [group][block][kernel position][channel][filter of the block]; the
-// filters that fill up a group's last block are zero.
-AlignedVector<float> pack_weights(const ConvParams& a, int64_t filters_per_block, const float* w) {
-  const int64_t blocks = ceil_div(a.group_out(), filters_per_block);
-  const int64_t taps = a.kernel_size() * a.group_in();
-  AlignedVector<float> packed(a.group * blocks * taps * filters_per_block);
-  for (int64_t m = 0; m < a.out_channels; ++m) {
-    const int64_t g = m / a.group_out(), filter = m % a.group_out();
-    const int64_t block = g * blocks + filter / filters_per_block;
-    float* to = packed.data() + block * taps * filters_per_block + filter % filters_per_block;
-    for (int64_t c = 0; c < a.group_in(); ++c)
-      for (int64_t k = 0; k < a.kernel_size(); ++k)
-        to[(k * a.group_in() + c) * filters_per_block] =
-            w[(m * a.group_in() + c) * a.kernel_size() + k];
-  }
+Form select_form(const ConvParams& a, const float* weights, Form wanted) {
+  const int64_t count = a.out_channels * a.group_in() * a.kernel_size();
+  const bool all = std::all_of(weights, weights + count,
+                               [](float w) { return std::fabs(w) <= kMaxWeight; });
+  return all ? wanted : Form::kDirect;
+}
+
+// (M, C/group, kH, kW) to [group][block][kernel position][channel][filter of the block]; filters that
+// fill up a register are zero.
+AlignedVector<float> pack_weights(const ConvParams& a, const float* w, int64_t filters_per_block) {
+  const int64_t half = std::max<int64_t>(filters_per_block / 2, 1);
+  const int64_t channels = a.group_in(), filters = a.group_out(), size = a.kernel_size();
+  AlignedVector<float> packed(a.group * ceil_div(filters, half) * half * size * channels);
+  float* to = packed.data();
+  for (int64_t g = 0; g < a.group; ++g)
+    for (int64_t first = 0; first < filters; first += filters_per_block) {
+      const int64_t lanes = filters - first > half ? filters_per_block : half;
+      for (int64_t k = 0; k < size; ++k)
+        for (int64_t c = 0; c < channels; ++c)
+          for (int64_t f = first; f < first + lanes; ++f)
+            *to++ = f < filters ? w[((g * filters + f) * channels + c) * size + k] : 0.0f;
+    }
+  packed.resize(to - packed.data());
   return packed;
 }
 
-// M values to [group][block][filter of the block].
-std::vector<float> pack_per_filter(const ConvParams& a, int64_t filters_per_block,
-                                   const float* values) {
-  const int64_t blocks = ceil_div(a.group_out(), filters_per_block);
-  std::vector<float> packed(a.group * blocks * filters_per_block);
+// Values of filters to [group][block][filter of the block].
+template <typename T, typename F>
+std::vector<T> pack_per_filter(const ConvParams& a, int64_t filters_per_block, const F& value) {
+  const int64_t row = ceil_div(a.group_out(), filters_per_block) * filters_per_block;
+  std::vector<T> packed(a.group * row);
   for (int64_t m = 0; m < a.out_channels; ++m)
-    packed[m / a.group_out() * blocks * filters_per_block + m % a.group_out()] = values[m];
+    packed[m / a.group_out() * row + m % a.group_out()] = value(m);
   return packed;
+}
+
+// The sum of so many values that lie side by side, in sixteen interleaved parts of at most
+// kPartialTaps values each before they are widened.
+double sum_of(const float* values, int64_t count) {
+  constexpr int64_t kParts = 16;
+  typedef float Part __attribute__((vector_size(16), aligned(4), may_alias));
+  double sum = 0;
+  int64_t i = 0;
+  while (count - i >= kParts) {
+    const int64_t last = i + std::min((count - i) / kParts, kPartialTaps) * kParts;
+    Part parts[4] = {};
+    for (; i < last; i += kParts)
+      for (int64_t k = 0; k < 4; ++k)
+        parts[k] += *reinterpret_cast<const Part*>(values + i + 4 * k);
+    for (int64_t k = 0; k < 4; ++k) {
+      const auto& v = parts[k];
+      sum += (static_cast<double>(v[0]) + static_cast<double>(v[1])) +
+             (static_cast<double>(v[2]) + static_cast<double>(v[3]));
+    }
+  }
+  for (; i < count; ++i) sum += static_cast<double>(values[i]);
+  return sum;
+}
+
+// The sum of each pixel's taps.
+void sum_pixels(const F32Pixels& pixels, double* sums) {
+  for (int64_t p = 0; p < pixels.count; ++p) {
+    sums[p] = 0;
+    for (int64_t s = 0; s < pixels.segment_count; ++s)
+      sums[p] += sum_of(pixels.x[p] + pixels.offset + pixels.segments[s], pixels.steps);
+  }
+}
+
+F32Pixels from_pixel(const F32Pixels& all, int64_t first, int64_t count) {
+  F32Pixels some = all;
+  some.x += first;
+  some.count = count;
+  some.sums += first;
+  if (some.z != nullptr) some.z += first * all.row;
+  some.y += first * all.row;
+  return some;
 }
 
 }  // namespace
 
 AdderConv::AdderConv(const ConvParams& params, const float* weights, const float* scale,
-                     const float* bias, Clip clip, Isa isa)
+                     const float* bias, Clip clip, Form form, Isa isa)
     : params_(params),
       clip_(clip),
-      kernel_(select_kernel(isa)),
-      weights_(pack_weights(params, kernel_->filters_per_block, weights)),
-      scale_(pack_per_filter(params, kernel_->filters_per_block, scale)),
-      bias_(pack_per_filter(params, kernel_->filters_per_block, bias)),
-      zeros_(padded_channels(params.in_channels)) {}
-
-int64_t AdderConv::tiles(const ConvShape& shape) const {
-  return ceil_div(shape.batch * shape.out_h * shape.out_w, kernel_->pixels_per_tile);
+      form_(select_form(params, weights, form)),
+      kernels_(select_kernels(isa)),
+      weights_(pack_weights(params, weights, kernels_->filters_per_block)) {
+  const int64_t filters = kernels_->filters_per_block;
+  const int64_t taps = params.group_in() * params.kernel_size();
+  sums_ = pack_per_filter<double>(params, filters, [&](int64_t m) {
+    double sum = 0;
+    for (int64_t i = 0; i < taps; ++i) sum += static_cast<double>(weights[m * taps + i]);
+    return sum;
+  });
+  scale_ = pack_per_filter<float>(params, filters, [&](int64_t m) { return scale[m]; });
+  bias_ = pack_per_filter<float>(params, filters, [&](int64_t m) { return bias[m]; });
 }
 
-AdderConv::Work AdderConv::share_out(const ConvShape& shape, int threads) const {
-  const int64_t all = tiles(shape);
-  const int64_t each =
-      std::clamp<int64_t>(ceil_div(all, kTasksPerThread * threads), 1, kMaxTilesPerTask);
-  return {ceil_div(all, each), each};
+int64_t AdderConv::blocks_per_group() const {
+  return ceil_div(params_.group_out(), kernels_->filters_per_block);
+}
+
+Work AdderConv::share_out(const ConvShape& shape, int threads) const {
+  const int64_t floats = InputRows<float>::elements_per_row(params_, shape) +
+                         shape.out_w * padded_channels(params_.out_channels);
+  return share_out_rows(shape, params_.group * blocks_per_group(),
+                        floats * static_cast<int64_t>(sizeof(float)), threads);
 }
 
 void AdderConv::run(const Work& work, int64_t task, const ConvShape& shape, const float* x,
                     const float* z, float* y) const {
-  const F32DirectArgs args = {&params_,        &shape,        x,            zeros_.data(), z, y,
-                              weights_.data(), scale_.data(), bias_.data(), clip_};
-  static thread_local std::vector<const float*> table;
-  const int64_t first = task * work.tiles, last = std::min(first + work.tiles, tiles(shape));
-  table.resize((last - first) * params_.kernel_size() * kernel_->pixels_per_tile);
-  kernel_->run(args, first, last, table.data());
+  static thread_local std::vector<double> sums;
+  const int64_t first = task / work.shares * work.rows, share = task % work.shares;
+  const int64_t last = std::min(first + work.rows, shape.batch * shape.out_h);
+  const int64_t per_block = kernels_->filters_per_block;
+  const int64_t taps = params_.kernel_size() * params_.group_in();
+  const int64_t group_size = static_cast<int64_t>(weights_.size()) / params_.group;
+  InputRows<float> source(params_, shape, x, 0.0f);
+  F32Pixels pixels{};
+  pixels.count = (last - first) * shape.out_w;
+  pixels.segments = source.segments().data();
+  pixels.segment_count = static_cast<int64_t>(source.segments().size());
+  pixels.steps = source.steps();
+  pixels.row = padded_channels(params_.out_channels);
+  int64_t summed_group = -1;
+  for (int64_t b = share * work.blocks / work.shares; b < (share + 1) * work.blocks / work.shares;
+       ++b) {
+    const int64_t group = b / blocks_per_group(), block = b % blocks_per_group();
+    source.select(group, first, last);
+    pixels.x = source.pixels();
+    pixels.offset = source.offset();
+    if (form_ == Form::kMax && group != summed_group) {
+      sums.resize(pixels.count);
+      sum_pixels(pixels, sums.data());
+      summed_group = group;
+    }
+    pixels.sums = sums.data();
+    const int64_t at = first * shape.out_w * pixels.row + group * params_.group_out() +
+                       block * per_block;
+    pixels.z = z == nullptr ? nullptr : z + at;
+    pixels.y = y + at;
+    const F32Filters filters = {weights_.data() + group * group_size + block * per_block * taps,
+                                sums_.data() + b * per_block,
+                                scale_.data() + b * per_block,
+                                bias_.data() + b * per_block,
+                                std::min(per_block, params_.group_out() - block * per_block),
+                                clip_};
+    if (form_ == Form::kDirect) {
+      kernel(Form::kDirect).run(pixels, filters);
+      continue;
+    }
+    for (int64_t begin = 0, end; begin < pixels.count; begin = end) {
+      const bool is_finite = std::isfinite(sums[begin]);
+      for (end = begin + 1; end < pixels.count && std::isfinite(sums[end]) == is_finite;) ++end;
+      kernel(is_finite ? Form::kMax : Form::kDirect)
+          .run(from_pixel(pixels, begin, end - begin), filters);
+    }
+  }
 }
 
-double f32_inner_loop_rate(Isa isa, int threads, double seconds) {
-  constexpr int64_t kChannels = 64;  // 16 KiB of weights and less of pixels
-  const F32DirectKernel& kernel = *select_kernel(isa);
-  const AlignedVector<float> x(kernel.pixels_per_tile * kChannels, 1.0f);
-  const AlignedVector<float> weights(kernel.filters_per_block * kChannels, 0.5f);
-  const int64_t taps = kernel.pixels_per_tile * kernel.filters_per_block * kChannels;
+double f32_inner_loop_rate(Form form, Isa isa, int threads, double seconds) {
+  constexpr int64_t kSteps = 64;  // 8 KiB of weights and less of pixels
+  const F32Kernel& kernel = select_kernels(isa)[static_cast<int>(form)];
+  const AlignedVector<float> x(kernel.pixels_per_tile * kSteps, 1.0f);
+  const AlignedVector<float> weights(kernel.filters_per_block * kSteps, 0.5f);
+  const int64_t taps = kernel.pixels_per_tile * kernel.filters_per_block * kSteps;
   return inner_loop_rate(threads, seconds, static_cast<double>(taps), [&](int64_t times) {
-    return static_cast<double>(kernel.inner_loop(x.data(), weights.data(), kChannels, times));
+    return static_cast<double>(kernel.inner_loop(x.data(), weights.data(), kSteps, times));
   });
 }
 

@@ -5,42 +5,44 @@
 #include <vector>
 
 #include "aligned.h"
-#include "f32_direct.h"
+#include "f32_sums.h"
 #include "isa.h"
+#include "work.h"
 
 namespace adder_onnx {
 
 class AdderConv {
  public:
-  // weights: (M, C/group, kH, kW) in C order; scale, bias: M values.
+  // weights: (M, C/group, kH, kW) in C order; scale, bias: M values. The form is direct, whichever is
+  // asked for, where a weight is not finite or so large that sums in max form could overflow.
   AdderConv(const ConvParams& params, const float* weights, const float* scale, const float* bias,
-            Clip clip, Isa isa);
+            Clip clip, Form form, Isa isa);
 
   const ConvParams& params() const { return params_; }
+  Form form() const { return form_; }
 
-  // How a call is shared out among threads, as tasks that may run in any order and at once.
-  struct Work {
-    int64_t tasks;
-    int64_t tiles;  // of a task
-  };
   Work share_out(const ConvShape& shape, int threads) const;
 
-  // x: (batch, in_h, in_w, padded C); y and z (or null): (batch, out_h, out_w, padded M).
+  // x: (batch, in_h, in_w, padded C); y and z (or null): (batch, out_h, out_w, padded M). Output
+  // pixels with a tap that is not finite are computed in direct form.
   void run(const Work& work, int64_t task, const ConvShape& shape, const float* x, const float* z,
            float* y) const;
 
  private:
-  int64_t tiles(const ConvShape& shape) const;
+  int64_t blocks_per_group() const;
+  const F32Kernel& kernel(Form form) const { return kernels_[static_cast<int>(form)]; }
 
   ConvParams params_;
   Clip clip_;
-  const F32DirectKernel* kernel_;
-  AlignedVector<float> weights_;
-  std::vector<float> scale_, bias_, zeros_;
+  Form form_;
+  const F32Kernel* kernels_;
+  AlignedVector<float> weights_;  // [group][block], a last block of half the filters with half of it
+  std::vector<double> sums_;      // [group][block][filter], as scale and bias
+  std::vector<float> scale_, bias_;
 };
 
 // Taps per second of the bare inner loop, its operands in the first-level cache, on so many threads
 // at once: the bound on what AdderConv can reach. Takes about `seconds`; the best of ten parts.
-double f32_inner_loop_rate(Isa isa, int threads, double seconds);
+double f32_inner_loop_rate(Form form, Isa isa, int threads, double seconds);
 
 }  // namespace adder_onnx

@@ -13,6 +13,7 @@
 #include <tuple>
 
 #include "adder_conv.h"
+#include "input_gradient.h"
 #include "isa.h"
 #include "program.h"
 #include "qadder_conv.h"
@@ -55,13 +56,20 @@ ConvParams make_params(const Array& weights, const Vector& scale, const Vector& 
   return p;
 }
 
+Form to_form(const std::string& arithmetic) {
+  if (arithmetic == "exact") return Form::kDirect;
+  if (arithmetic == "fast") return Form::kMax;
+  throw std::invalid_argument("arithmetic '" + arithmetic + "' is not exact or fast");
+}
+
 std::shared_ptr<AdderConv> make_adder_conv(const Weights& weights, const Vector& scale,
                                            const Vector& bias, float clip_min, float clip_max,
                                            Pair strides, Pair dilations, int64_t group,
-                                           const std::string& isa) {
+                                           const std::string& isa, const std::string& arithmetic) {
   const ConvParams p = make_params(weights, scale, bias, strides, dilations, group);
   return std::make_shared<AdderConv>(p, weights.data(), scale.data(), bias.data(),
-                                     Clip{clip_min, clip_max}, isa_from_name(isa));
+                                     Clip{clip_min, clip_max}, to_form(arithmetic),
+                                     isa_from_name(isa));
 }
 
 using Bytes4 = nb::ndarray<const uint8_t, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
@@ -170,10 +178,50 @@ void add_conv(Program& self, std::shared_ptr<Conv> conv, int64_t batch, Pair in_
   (self.*add)(std::move(conv), s, x, z, y);
 }
 
+using Floats4 = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+
+void run_input_gradient(const Weights& x, const Weights& weights, const Weights& grad_y,
+                        const Floats4& grad_x, Pair strides, Pair pad_begin, Pair dilations,
+                        int64_t group, const std::string& isa, int threads) {
+  ConvParams p{};
+  p.in_channels = static_cast<int64_t>(x.shape(1));
+  p.out_channels = static_cast<int64_t>(weights.shape(0));
+  p.kernel_h = static_cast<int64_t>(weights.shape(2));
+  p.kernel_w = static_cast<int64_t>(weights.shape(3));
+  std::tie(p.stride_h, p.stride_w) = strides;
+  std::tie(p.dilation_h, p.dilation_w) = dilations;
+  p.group = group;
+  ConvShape s{};
+  s.batch = static_cast<int64_t>(x.shape(0));
+  s.in_h = static_cast<int64_t>(x.shape(2));
+  s.in_w = static_cast<int64_t>(x.shape(3));
+  s.out_h = static_cast<int64_t>(grad_y.shape(2));
+  s.out_w = static_cast<int64_t>(grad_y.shape(3));
+  std::tie(s.pad_top, s.pad_left) = pad_begin;
+  if (threads < 1) throw std::invalid_argument("threads must be at least 1");
+  if (p.stride_h < 1 || p.stride_w < 1 || p.dilation_h < 1 || p.dilation_w < 1 || s.pad_top < 0 ||
+      s.pad_left < 0)
+    throw std::invalid_argument("strides, dilations and pads of an adder convolution are not valid");
+  if (group < 1 || p.out_channels % group != 0 || p.in_channels % group != 0 ||
+      static_cast<int64_t>(weights.shape(1)) != p.group_in() ||
+      grad_y.shape(0) != x.shape(0) || grad_y.shape(1) != weights.shape(0))
+    throw std::invalid_argument("input, filters and gradient do not fit together");
+  for (size_t i = 0; i < 4; ++i)
+    if (grad_x.shape(i) != x.shape(i))
+      throw std::invalid_argument("the gradient of the input has not the input's shape");
+  const Isa level = isa_from_name(isa);
+  nb::gil_scoped_release release;
+  input_gradient(p, s, x.data(), weights.data(), grad_y.data(), grad_x.data(), level, threads);
+}
+
 NB_MODULE(_native, m) {
   nb::class_<AdderConv>(m, "AdderConv")
       .def(nb::new_(&make_adder_conv), "weights"_a.noconvert(), "scale"_a.noconvert(),
-           "bias"_a.noconvert(), "clip_min"_a, "clip_max"_a, "strides"_a, "dilations"_a, "group"_a, "isa"_a);
+           "bias"_a.noconvert(), "clip_min"_a, "clip_max"_a, "strides"_a, "dilations"_a, "group"_a, "isa"_a,
+           "arithmetic"_a = "fast")
+      .def_prop_ro("arithmetic", [](const AdderConv& self) {
+        return self.form() == Form::kMax ? "fast" : "exact";
+      });
   nb::class_<QAdderConv>(m, "QAdderConv")
       .def(nb::new_(&make_qadder_conv), "weights"_a.noconvert(), "zero_point"_a,
            "factor"_a.noconvert(), "bias"_a.noconvert(), "z_scale"_a, "z_zero_point"_a, "y_scale"_a,
@@ -218,15 +266,20 @@ NB_MODULE(_native, m) {
   });
   m.def(
       "inner_loop_rate",
-      [](const std::string& type, const std::string& isa, int threads, double seconds) {
+      [](const std::string& type, const std::string& isa, int threads, double seconds,
+         const std::string& arithmetic) {
         if (threads < 1) throw std::invalid_argument("threads must be at least 1");
         const ElementType element = to_element_type(type);
         const Isa level = isa_from_name(isa);
+        const Form form = to_form(arithmetic);
         nb::gil_scoped_release release;
         return element == ElementType::kUint8 ? q8_inner_loop_rate(level, threads, seconds)
-                                              : f32_inner_loop_rate(level, threads, seconds);
+                                              : f32_inner_loop_rate(form, level, threads, seconds);
       },
-      "type"_a, "isa"_a, "threads"_a, "seconds"_a);
+      "type"_a, "isa"_a, "threads"_a, "seconds"_a, "arithmetic"_a = "fast");
+  m.def("input_gradient", &run_input_gradient, "x"_a.noconvert(), "weights"_a.noconvert(),
+        "grad_y"_a.noconvert(), "grad_x"_a.noconvert(), "strides"_a, "pad_begin"_a,
+        "dilations"_a, "group"_a, "isa"_a, "threads"_a);
   m.def("padded_channels", &padded_channels, "channels"_a);
 }
 

@@ -187,7 +187,7 @@ class Program::Tasks {
         work_ = step.conv->share_out(shape_, threads);
         break;
       case Kind::kQAdderConv:
-        qwork_ = step.qconv->share_out(shape_, threads);
+        work_ = step.qconv->share_out(shape_, threads);
         break;
       default: break;
     }
@@ -195,8 +195,8 @@ class Program::Tasks {
 
   int64_t count() const {
     switch (step_.kind) {
-      case Kind::kAdderConv: return work_.tasks;
-      case Kind::kQAdderConv: return qwork_.tasks;
+      case Kind::kAdderConv:
+      case Kind::kQAdderConv: return work_.tasks;
       default: return conversion_tasks(image_);
     }
   }
@@ -217,7 +217,7 @@ class Program::Tasks {
         s.conv->run(work_, task, shape_, pass_.at(s.x), pass_.at(s.z), pass_.at(s.y));
         break;
       case Kind::kQAdderConv:
-        s.qconv->run(qwork_, task, shape_, bytes(pass_.at(s.x)), bytes(pass_.at(s.z)),
+        s.qconv->run(work_, task, shape_, bytes(pass_.at(s.x)), bytes(pass_.at(s.z)),
                      bytes(pass_.at(s.y)));
         break;
     }
@@ -228,8 +228,7 @@ class Program::Tasks {
   const Pass& pass_;
   ConvShape shape_;
   ImageShape image_;
-  AdderConv::Work work_{};
-  QAdderConv::Work qwork_{};
+  Work work_{};
 };
 
 void Program::run_wide(const Pass& pass, int threads, double* seconds) const {

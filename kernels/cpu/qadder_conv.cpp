@@ -5,17 +5,10 @@
 #include <limits>
 
 #include "inner_loop_rate.h"
-#include "q8_source.h"
+#include "input_rows.h"
 
 namespace adder_onnx {
 namespace {
-
-// What a task reads and writes stays in the cache while all filters pass by.
-constexpr int64_t kMaxTaskBytes = 48 * 1024;
-// Threads end together where there are several tasks for each, and a task has enough pixels for
-// a few full tiles.
-constexpr int64_t kTasksPerThread = 2;
-constexpr int64_t kMinPixelsPerTask = 48;
 
 const Q8SadKernel* select_kernel([[maybe_unused]] Isa isa) {
 #if defined(ADDER_ONNX_X86)
@@ -145,25 +138,12 @@ int64_t QAdderConv::blocks_per_group() const {
   return ceil_div(params_.group_out(), kernel_->filters_per_block);
 }
 
-QAdderConv::Work QAdderConv::share_out(const ConvShape& shape, int threads) const {
-  const int64_t rows = shape.batch * shape.out_h, pixels = rows * shape.out_w;
-  if (pixels == 0) return {0, 0, 0, 1};
-  Work work{};
-  work.blocks = is_depthwise() ? 1 : params_.group * blocks_per_group();
-  work.shares = 1;
-  const int64_t row_bytes =
-      Q8Source::bytes_per_row(params_, shape) + shape.out_w * padded_channels(params_.out_channels);
-  int64_t parts = std::min(rows, std::min(ceil_div(rows * row_bytes, kMaxTaskBytes),
-                                          ceil_div(pixels, kMinPixelsPerTask)));
-  if (threads > 1) {
-    const int64_t wanted = kTasksPerThread * threads;
-    parts = std::max(parts, std::min(wanted, ceil_div(pixels, kMinPixelsPerTask)));
-    parts = std::min(parts, rows);
-    work.shares = std::min(work.blocks, ceil_div(wanted, parts));
-  }
-  work.rows = ceil_div(rows, parts);
-  work.tasks = ceil_div(rows, work.rows) * work.shares;
-  return work;
+Work QAdderConv::share_out(const ConvShape& shape, int threads) const {
+  const int64_t blocks = is_depthwise() ? 1 : params_.group * blocks_per_group();
+  return share_out_rows(shape, blocks,
+                        InputRows<uint8_t>::elements_per_row(params_, shape) +
+                            shape.out_w * padded_channels(params_.out_channels),
+                        threads);
 }
 
 void QAdderConv::run(const Work& work, int64_t task, const ConvShape& shape, const uint8_t* x,
@@ -173,7 +153,7 @@ void QAdderConv::run(const Work& work, int64_t task, const ConvShape& shape, con
   if (is_depthwise()) return run_depthwise(shape, x, z, y, first, last);
   const int64_t per_block = kernel_->filters_per_block;
   const int64_t group_bytes = weights_.size() / params_.group;
-  Q8Source source(params_, shape, x, zero_point_);
+  InputRows<uint8_t> source(params_, shape, x, zero_point_);
   Q8Pixels pixels{};
   pixels.count = (last - first) * shape.out_w;
   pixels.segments = source.segments().data();

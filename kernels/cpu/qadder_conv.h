@@ -8,6 +8,7 @@
 #include "params.h"
 #include "q8_depthwise.h"
 #include "q8_sad.h"
+#include "work.h"
 
 namespace adder_onnx {
 
@@ -29,13 +30,6 @@ class QAdderConv {
 
   const ConvParams& params() const { return params_; }
 
-  // How a call is shared out among threads, as tasks that may run in any order and at once.
-  struct Work {
-    int64_t tasks;
-    int64_t rows;    // output rows of a task, numbered through the images
-    int64_t blocks;  // of filters
-    int64_t shares;  // of the filters: so many tasks have the same rows
-  };
   Work share_out(const ConvShape& shape, int threads) const;
 
   // x: (batch, in_h, in_w, padded C); y and z (or null): (batch, out_h, out_w, padded M).

@@ -1,0 +1,146 @@
+"""One training step of ResNet-20 by `AdderConv2d` and by the reference's formulation in PyTorch.
+
+    python -m benchmarks.training [--batch-size N] [--threads N] [--repeat N]
+
+The reference formulation unfolds the input to a matrix, takes ``torch.cdist`` of it and the
+filters, and for the gradients holds the differences of every position, filter and tap at a time.
+Both take turns, each in a process of its own; a step is forward, backward and an update by SGD on
+random images. Printed are the median time of each and the most memory that its steps took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adder_onnx.evaluation.environment import cpu_name
+from adder_onnx.export import AdderConv2d
+from benchmarks.race.models import adder_network
+from benchmarks.race.worker import peak_bytes, resident_bytes
+
+CONTENDERS = ("AdderConv2d", "reference")
+
+
+class _Distances(torch.autograd.Function):
+    """-sum |x - w| of columns (taps, positions) and filters (M, taps); the paper's gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, filters: Tensor, columns: Tensor) -> Tensor:
+        ctx.save_for_backward(filters, columns)
+        return -torch.cdist(filters, columns.t().contiguous(), p=1.0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        filters, columns = ctx.saved_tensors
+        differences = columns.unsqueeze(0) - filters.unsqueeze(2)
+        grad_filters = (differences * grad.unsqueeze(1)).sum(2)
+        norm = grad_filters.norm().clamp_min(1e-12)
+        grad_filters = grad_filters * (0.2 * grad_filters.numel() ** 0.5 / norm)
+        return grad_filters, ((-differences).clamp(-1, 1) * grad.unsqueeze(1)).sum(0)
+
+
+class _Reference(nn.Module):
+    def __init__(self, layer: AdderConv2d) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        size = layer.kernel_size[0]
+        columns = functional.unfold(x, size, padding=layer.padding[0], stride=layer.stride[0])
+        side = (x.shape[2] + 2 * layer.padding[0] - size) // layer.stride[0] + 1
+        columns = columns.permute(1, 2, 0).reshape(columns.shape[1], -1)
+        y: Tensor = _Distances.apply(layer.adder.flatten(1), columns)
+        return y.view(-1, side, side, x.shape[0]).permute(3, 0, 1, 2).contiguous()
+
+
+def make_step(contender: str, batch: int) -> Callable[[], None]:
+    torch.manual_seed(0)
+    network = adder_network("resnet20").train()
+    if contender == "reference":
+        for path, module in list(network.named_modules()):
+            if isinstance(module, AdderConv2d):
+                parent, _, child = path.rpartition(".")
+                setattr(network.get_submodule(parent), child, _Reference(module))
+    optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
+    x, labels = torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        functional.cross_entropy(network(x), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def work(contender: str, batch: int, threads: int) -> None:
+    """A process that makes a step for each line it reads, and writes its time and peak memory."""
+    torch.set_num_threads(threads)
+    before = resident_bytes()
+    step = make_step(contender, batch)
+    step()
+    print(json.dumps("ready"), flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        step()
+        seconds = time.perf_counter() - start
+        print(json.dumps([seconds, peak_bytes() - before]), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--work", choices=CONTENDERS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work is not None:
+        work(options.work, options.batch_size, options.threads)
+        return
+    workers = {}
+    sizes = ["--batch-size", str(options.batch_size), "--threads", str(options.threads)]
+    for name in CONTENDERS:
+        command = [sys.executable, "-m", "benchmarks.training", "--work", name, *sizes]
+        workers[name] = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        _answer(workers[name])
+    times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    peaks = dict.fromkeys(CONTENDERS, 0)
+    for _ in range(options.repeat):
+        for name, worker in workers.items():
+            assert worker.stdin is not None
+            worker.stdin.write("step\n")
+            worker.stdin.flush()
+            seconds, peaks[name] = _answer(worker)
+            times[name].append(seconds)
+    for worker in workers.values():
+        worker.communicate()
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    print(f"{cpu_name()}, {options.threads} threads, ResNet-20, batch {options.batch_size}")
+    for name in CONTENDERS:
+        print(f"  {name:12} {medians[name]:8.3f} s a step, {peaks[name] / 1e6:7.0f} MB")
+    ours, theirs = CONTENDERS
+    print(
+        f"  {medians[theirs] / medians[ours]:.1f} x as fast, in "
+        f"{peaks[ours] / peaks[theirs]:.3f} x the memory"
+    )
+
+
+def _answer(worker: subprocess.Popen[str]) -> Any:
+    assert worker.stdout is not None
+    return json.loads(worker.stdout.readline())
+
+
+if __name__ == "__main__":
+    main()

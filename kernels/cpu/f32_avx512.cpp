@@ -1,0 +1,11 @@
+// The float32 kernels for avx512.
+#define ADDER_F32_KERNEL kF32Avx512
+#define ADDER_GRADIENT_KERNEL f32_gradient_avx512
+
+#include "f32_gradient.h"
+#include "f32_sums.h"
+
+#include "f32_lanes.inc"
+
+#include "f32_gradient_kernel.inc"
+#include "f32_sums_kernel.inc"

@@ -1,0 +1,11 @@
+// The float32 kernels for scalar.
+#define ADDER_F32_KERNEL kF32Scalar
+#define ADDER_GRADIENT_KERNEL f32_gradient_scalar
+
+#include "f32_gradient.h"
+#include "f32_sums.h"
+
+#include "f32_lanes.inc"
+
+#include "f32_gradient_kernel.inc"
+#include "f32_sums_kernel.inc"

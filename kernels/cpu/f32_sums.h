@@ -1,0 +1,72 @@
+// float32 adder convolution: sums of |x - w| over the taps of output pixels, in one of two forms.
+//
+//   direct   sum += |x - w|
+//   max      sum += max(x, w), and in the end  2 * sum - (sum of x) - (sum of w)
+//
+// |x - w| = 2 max(x, w) - x - w. The sum of w is a constant of a filter, that of x is shared by all
+// filters of a pixel, and what is left of a tap is one maximum and one addition. The addition is
+// made as fma(max, 1, sum), which is the same number, and which processors start in other units than
+// the maximum: a tap costs little more than the multiply-add of a convolution.
+//
+// Taps are read as q8_sad.h has it: `segments` runs of `steps` floats each, from the address of a
+// pixel's first tap on. A tile is up to kMaxPixels pixels by the registers of one block of filters,
+// a lane per filter, all sums in registers. Weights of a block are packed
+// [segment][step][register][lane]; a block has `filters_per_block` filters, or half of them where
+// the rest of a group fits into one register.
+//
+// Accuracy. Sums run over at most kPartialTaps taps in one float32 accumulator, which is then added
+// to a total in double, and scale and bias are applied to that. Batch normalisation subtracts a mean
+// that is often a thousand times the deviation from it, so a total in float32 would lose three
+// digits that the network needs. docs/precision.md derives the bounds. Taps are added in the same
+// order by every instruction set, for any tile: results are the same to the bit.
+#pragma once
+
+#include "params.h"
+
+namespace adder_onnx {
+
+enum class Form { kDirect, kMax };
+
+constexpr int64_t kPartialTaps = 64;
+
+// Output pixels that a call computes, of one block of filters.
+struct F32Pixels {
+  const float* const* x;  // addresses of first taps, without `offset`
+  int64_t count;
+  int64_t offset;           // in floats, to the group's channels
+  const int64_t* segments;  // offsets in floats from a first tap
+  int64_t segment_count;
+  int64_t steps;       // in a segment
+  const double* sums;  // max form: the sum of each pixel's taps
+  const float* z;      // residual of the first pixel and filter, laid out as y, or null
+  float* y;            // output of the first pixel and filter
+  int64_t row;         // floats from one output pixel to the next
+};
+
+struct F32Filters {
+  const float* weights;
+  const double* sums;  // max form: of weights; these are of filters_per_block filters each,
+  const float* scale;  // also where there are fewer
+  const float* bias;
+  int64_t count;  // filters that there are; at most half a block is packed as half a block
+  Clip clip;
+};
+
+// One instruction set's kernel, in one form.
+struct F32Kernel {
+  int64_t filters_per_block;
+  void (*run)(const F32Pixels& pixels, const F32Filters& filters);
+  // The bare inner loop of one full tile, `times` times over: from `x`, `steps` floats for each
+  // pixel, and as many packed weights. Returns a sum, so that it is not idle.
+  float (*inner_loop)(const float* x, const float* weights, int64_t steps, int64_t times);
+  int64_t pixels_per_tile;
+};
+
+// By form.
+extern const F32Kernel kF32Scalar[2];
+#if defined(ADDER_ONNX_X86)
+extern const F32Kernel kF32Avx2[2];
+extern const F32Kernel kF32Avx512[2];
+#endif
+
+}  // namespace adder_onnx
