@@ -47,52 +47,20 @@ AlignedVector<float> pack_weights(const ConvParams& a, const float* w, int64_t f
 }
 
 // Values of filters to [group][block][filter of the block].
-template <typename T, typename F>
-std::vector<T> pack_per_filter(const ConvParams& a, int64_t filters_per_block, const F& value) {
+template <typename F>
+std::vector<double> pack_per_filter(const ConvParams& a, int64_t filters_per_block, const F& value) {
   const int64_t row = ceil_div(a.group_out(), filters_per_block) * filters_per_block;
-  std::vector<T> packed(a.group * row);
+  std::vector<double> packed(a.group * row);
   for (int64_t m = 0; m < a.out_channels; ++m)
     packed[m / a.group_out() * row + m % a.group_out()] = value(m);
   return packed;
-}
-
-// The sum of so many values that lie side by side, in sixteen interleaved parts of at most
-// kPartialTaps values each before they are widened.
-double sum_of(const float* values, int64_t count) {
-  constexpr int64_t kParts = 16;
-  typedef float Part __attribute__((vector_size(16), aligned(4), may_alias));
-  double sum = 0;
-  int64_t i = 0;
-  while (count - i >= kParts) {
-    const int64_t last = i + std::min((count - i) / kParts, kPartialTaps) * kParts;
-    Part parts[4] = {};
-    for (; i < last; i += kParts)
-      for (int64_t k = 0; k < 4; ++k)
-        parts[k] += *reinterpret_cast<const Part*>(values + i + 4 * k);
-    for (int64_t k = 0; k < 4; ++k) {
-      const auto& v = parts[k];
-      sum += (static_cast<double>(v[0]) + static_cast<double>(v[1])) +
-             (static_cast<double>(v[2]) + static_cast<double>(v[3]));
-    }
-  }
-  for (; i < count; ++i) sum += static_cast<double>(values[i]);
-  return sum;
-}
-
-// The sum of each pixel's taps.
-void sum_pixels(const F32Pixels& pixels, double* sums) {
-  for (int64_t p = 0; p < pixels.count; ++p) {
-    sums[p] = 0;
-    for (int64_t s = 0; s < pixels.segment_count; ++s)
-      sums[p] += sum_of(pixels.x[p] + pixels.offset + pixels.segments[s], pixels.steps);
-  }
 }
 
 F32Pixels from_pixel(const F32Pixels& all, int64_t first, int64_t count) {
   F32Pixels some = all;
   some.x += first;
   some.count = count;
-  some.sums += first;
+  if (some.sums != nullptr) some.sums += first;
   if (some.z != nullptr) some.z += first * all.row;
   some.y += first * all.row;
   return some;
@@ -109,13 +77,17 @@ AdderConv::AdderConv(const ConvParams& params, const float* weights, const float
       weights_(pack_weights(params, weights, kernels_->filters_per_block)) {
   const int64_t filters = kernels_->filters_per_block;
   const int64_t taps = params.group_in() * params.kernel_size();
-  sums_ = pack_per_filter<double>(params, filters, [&](int64_t m) {
+  const auto wide = [&](const float* values) {
+    return pack_per_filter(params, filters, [&](int64_t m) { return double{values[m]}; });
+  };
+  scale_[0] = wide(scale);
+  bias_[0] = wide(bias);
+  scale_[1] = pack_per_filter(params, filters, [&](int64_t m) { return 2.0 * double{scale[m]}; });
+  bias_[1] = pack_per_filter(params, filters, [&](int64_t m) {
     double sum = 0;
-    for (int64_t i = 0; i < taps; ++i) sum += static_cast<double>(weights[m * taps + i]);
-    return sum;
+    for (int64_t i = 0; i < taps; ++i) sum += double{weights[m * taps + i]};
+    return double{bias[m]} + double{scale[m]} * sum;
   });
-  scale_ = pack_per_filter<float>(params, filters, [&](int64_t m) { return scale[m]; });
-  bias_ = pack_per_filter<float>(params, filters, [&](int64_t m) { return bias[m]; });
 }
 
 int64_t AdderConv::blocks_per_group() const {
@@ -153,29 +125,29 @@ void AdderConv::run(const Work& work, int64_t task, const ConvShape& shape, cons
     pixels.offset = source.offset();
     if (form_ == Form::kMax && group != summed_group) {
       sums.resize(pixels.count);
-      sum_pixels(pixels, sums.data());
+      kernel(Form::kMax).sum_pixels(pixels, sums.data());
       summed_group = group;
     }
-    pixels.sums = sums.data();
+    pixels.sums = form_ == Form::kMax ? sums.data() : nullptr;
     const int64_t at = first * shape.out_w * pixels.row + group * params_.group_out() +
                        block * per_block;
     pixels.z = z == nullptr ? nullptr : z + at;
     pixels.y = y + at;
-    const F32Filters filters = {weights_.data() + group * group_size + block * per_block * taps,
-                                sums_.data() + b * per_block,
-                                scale_.data() + b * per_block,
-                                bias_.data() + b * per_block,
-                                std::min(per_block, params_.group_out() - block * per_block),
-                                clip_};
+    const auto run_form = [&](Form form, int64_t begin, int64_t end) {
+      const int i = static_cast<int>(form);
+      kernel(form).run(from_pixel(pixels, begin, end - begin),
+                       {weights_.data() + group * group_size + block * per_block * taps,
+                        scale_[i].data() + b * per_block, bias_[i].data() + b * per_block,
+                        std::min(per_block, params_.group_out() - block * per_block), clip_});
+    };
     if (form_ == Form::kDirect) {
-      kernel(Form::kDirect).run(pixels, filters);
+      run_form(Form::kDirect, 0, pixels.count);
       continue;
     }
     for (int64_t begin = 0, end; begin < pixels.count; begin = end) {
       const bool is_finite = std::isfinite(sums[begin]);
       for (end = begin + 1; end < pixels.count && std::isfinite(sums[end]) == is_finite;) ++end;
-      kernel(is_finite ? Form::kMax : Form::kDirect)
-          .run(from_pixel(pixels, begin, end - begin), filters);
+      run_form(is_finite ? Form::kMax : Form::kDirect, begin, end);
     }
   }
 }

@@ -37,8 +37,8 @@ class AdderConv {
   Form form_;
   const F32Kernel* kernels_;
   AlignedVector<float> weights_;  // [group][block], a last block of half the filters with half of it
-  std::vector<double> sums_;      // [group][block][filter], as scale and bias
-  std::vector<float> scale_, bias_;
+  // [group][block][filter], for each form
+  std::vector<double> scale_[2], bias_[2];
 };
 
 // Taps per second of the bare inner loop, its operands in the first-level cache, on so many threads

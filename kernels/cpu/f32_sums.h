@@ -15,8 +15,8 @@
 // the rest of a group fits into one register.
 //
 // Accuracy. Sums run over at most kPartialTaps taps in one float32 accumulator, which is then added
-// to a total in double, and scale and bias are applied to that. Batch normalisation subtracts a mean
-// that is often a thousand times the deviation from it, so a total in float32 would lose three
+// to a total, in double in direct form; scale and bias are applied in double. Batch normalisation subtracts a mean
+// that is often a thousand times the deviation from it, so one long sum in float32 would lose three
 // digits that the network needs. docs/precision.md derives the bounds. Taps are added in the same
 // order by every instruction set, for any tile: results are the same to the bit.
 #pragma once
@@ -45,9 +45,10 @@ struct F32Pixels {
 
 struct F32Filters {
   const float* weights;
-  const double* sums;  // max form: of weights; these are of filters_per_block filters each,
-  const float* scale;  // also where there are fewer
-  const float* bias;
+  // In double, of filters_per_block filters, also where there are fewer. In max form scale is twice
+  // that of the layer, and bias has the sum of weights in it: y = bias - scale * (sum - sums / 2).
+  const double* scale;
+  const double* bias;
   int64_t count;  // filters that there are; at most half a block is packed as half a block
   Clip clip;
 };
@@ -56,6 +57,8 @@ struct F32Filters {
 struct F32Kernel {
   int64_t filters_per_block;
   void (*run)(const F32Pixels& pixels, const F32Filters& filters);
+  // The sum of each pixel's taps, for `sums` of the pixels.
+  void (*sum_pixels)(const F32Pixels& pixels, double* sums);
   // The bare inner loop of one full tile, `times` times over: from `x`, `steps` floats for each
   // pixel, and as many packed weights. Returns a sum, so that it is not idle.
   float (*inner_loop)(const float* x, const float* weights, int64_t steps, int64_t times);
