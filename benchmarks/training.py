@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from adder_onnx.evaluation.environment import cpu_name
 from adder_onnx.export import AdderConv2d
-from benchmarks.race.models import adder_network
+from benchmarks.networks import adder_network
 from benchmarks.race.worker import peak_bytes, resident_bytes
 
 CONTENDERS = ("AdderConv2d", "reference")
@@ -40,7 +40,7 @@ class _Distances(torch.autograd.Function):
         return -torch.cdist(filters, columns.t().contiguous(), p=1.0)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         filters, columns = ctx.saved_tensors
         differences = columns.unsqueeze(0) - filters.unsqueeze(2)
         grad_filters = (differences * grad.unsqueeze(1)).sum(2)
@@ -60,18 +60,23 @@ class _Reference(nn.Module):
         columns = functional.unfold(x, size, padding=layer.padding[0], stride=layer.stride[0])
         side = (x.shape[2] + 2 * layer.padding[0] - size) // layer.stride[0] + 1
         columns = columns.permute(1, 2, 0).reshape(columns.shape[1], -1)
-        y: Tensor = _Distances.apply(layer.adder.flatten(1), columns)
+        y: Tensor = _Distances.apply(layer.adder.flatten(1), columns)  # type: ignore[no-untyped-call]
         return y.view(-1, side, side, x.shape[0]).permute(3, 0, 1, 2).contiguous()
 
 
-def make_step(contender: str, batch: int) -> Callable[[], None]:
-    torch.manual_seed(0)
-    network = adder_network("resnet20").train()
+def make_network(contender: str) -> nn.Module:
+    """The same for both, but for how its adder layers compute."""
+    network: nn.Module = adder_network("resnet20").train()
     if contender == "reference":
         for path, module in list(network.named_modules()):
             if isinstance(module, AdderConv2d):
                 parent, _, child = path.rpartition(".")
                 setattr(network.get_submodule(parent), child, _Reference(module))
+    return network
+
+
+def make_step(contender: str, batch: int) -> Callable[[], None]:
+    network = make_network(contender)
     optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
     x, labels = torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
 

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from adder_onnx.export.adder_conv2d import without_native_kernels
+
 __all__ = ["DEFAULT_RTOL", "MAX_RTOL", "Verification", "verify"]
 
 DEFAULT_RTOL = 1e-4
@@ -38,12 +40,14 @@ class Verification:
         """The largest difference that passes.
 
         It is ``rtol`` times the largest logit. Without ``rtol`` it is `DEFAULT_RTOL` times that, or
-        twice PyTorch's own error where that is more: a deep network with random weights magnifies
-        the rounding of any float32 arithmetic. It is never more than `MAX_RTOL` times that.
+        four times PyTorch's own error where that is more: a deep network with random weights
+        magnifies the rounding of any float32 arithmetic, and the bound on that of fast arithmetic
+        (docs/precision.md) is 2.5 times that of exact sums. It is never more than `MAX_RTOL` times the
+        largest logit.
         """
         if rtol is not None:
             return rtol * self.scale
-        own = 2 * self.pytorch_float32 if np.isfinite(self.pytorch_float32) else 0.0
+        own = 4 * self.pytorch_float32 if np.isfinite(self.pytorch_float32) else 0.0
         return min(max(DEFAULT_RTOL * self.scale, own), MAX_RTOL * self.scale)
 
     def passes(self, rtol: float | None = None) -> bool:
@@ -65,7 +69,7 @@ def verify(
         runners: functions from an input (2, C, H, W) to logits (2, classes).
     """
     images = np.random.default_rng(0).standard_normal((_IMAGES, *input_shape)).astype(np.float32)
-    with torch.no_grad():
+    with torch.no_grad(), without_native_kernels():
         truth = copy.deepcopy(model).double()(torch.from_numpy(images).double()).numpy()
         float32 = model(torch.from_numpy(images)).numpy()
     return Verification(

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.nn import functional
 
+from benchmarks import training
 from benchmarks.cuda import table
 from benchmarks.cuda.__main__ import file_name
 from benchmarks.cuda.layers import best_layouts, layer_row
@@ -122,3 +125,16 @@ def test_the_docs_are_up_to_date() -> None:
 
 def test_names_of_results() -> None:
     assert file_name("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3.json"
+
+
+def test_both_ways_of_training_have_the_same_gradients() -> None:
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = []
+    for contender in training.CONTENDERS:
+        network = training.make_network(contender)
+        functional.cross_entropy(network(x), torch.tensor([3, 7, 1, 3])).backward()
+        found.append([p.grad for p in network.parameters()])
+    for ours, theirs in zip(*found, strict=True):
+        assert ours is not None
+        assert theirs is not None
+        assert (ours - theirs).norm() <= 1e-2 * theirs.norm() + 1e-6

@@ -308,6 +308,16 @@ def test_native_gradient_of_any_width(channels: int) -> None:
             torch.testing.assert_close(native.double(), double, rtol=1e-4, atol=1e-4)
 
 
+def test_pytorch_computes_where_native_kernels_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(MODULE, "_native_forward", lambda *_: calls.append(None))
+    x, w = tensors(SOME[0], torch.float32)
+    with MODULE.without_native_kernels():
+        y = adder_conv2d(x, w)
+    assert not calls
+    np.testing.assert_allclose(y.numpy(), definition(x.numpy(), w.numpy(), Geometry()), rtol=1e-5)
+
+
 def test_native_gradients_do_not_depend_on_threads() -> None:
     x, w = tensors(SOME[0], torch.float32, batch=7)
     threads = torch.get_num_threads()

@@ -14,6 +14,7 @@ from torch import nn
 
 import adder_onnx
 from adder_onnx.cli import export
+from adder_onnx.export.adder_conv2d import without_native_kernels
 from adder_onnx.export.resnet import ResNet, ResNetConfig
 from adder_onnx.graph.plan import ChainStep, OnnxruntimeStep
 
@@ -54,11 +55,11 @@ def test_agrees_with_pytorch_at_batch_1_and_8(
     network: ResNet, exported: Path, images: NDArray[np.float32]
 ) -> None:
     """A random network of 52 layers magnifies rounding: PyTorch's own is the yardstick."""
-    with torch.no_grad():
+    with torch.no_grad(), without_native_kernels():
         float32 = network(torch.from_numpy(images[:2])).numpy()
         truth = network.double()(torch.from_numpy(images[:2]).double()).numpy()
         network.float()
-    allowed = 2 * np.abs(float32 - truth).max()
+    allowed = 4 * np.abs(float32 - truth).max()
     assert allowed < 0.05 * np.abs(truth).max()
     session = adder_onnx.InferenceSession(exported)
     (eight,) = session.run(None, {"input": images})

@@ -14,11 +14,12 @@
 // [segment][step][register][lane]; a block has `filters_per_block` filters, or half of them where
 // the rest of a group fits into one register.
 //
-// Accuracy. Sums run over at most kPartialTaps taps in one float32 accumulator, which is then added
-// to a total, in double in direct form; scale and bias are applied in double. Batch normalisation subtracts a mean
-// that is often a thousand times the deviation from it, so one long sum in float32 would lose three
-// digits that the network needs. docs/precision.md derives the bounds. Taps are added in the same
-// order by every instruction set, for any tile: results are the same to the bit.
+// Accuracy. At most kPartialTaps taps are added up in one float32 accumulator, then kBlockTaps in
+// another, and these blocks in double; scale and bias are applied to that. An addition's rounding is as
+// large as the sum it is made to: short sums keep it small. Batch normalisation subtracts a mean that
+// is often a thousand times the deviation from it, so one long sum in float32 would lose three digits
+// that the network needs. docs/precision.md derives the bounds. Taps are added in the same order by
+// every instruction set, for any tile: results are the same to the bit.
 #pragma once
 
 #include "params.h"
@@ -27,7 +28,7 @@ namespace adder_onnx {
 
 enum class Form { kDirect, kMax };
 
-constexpr int64_t kPartialTaps = 64;
+constexpr int64_t kPartialTaps = 24, kBlockTaps = 192;
 
 // Output pixels that a call computes, of one block of filters.
 struct F32Pixels {
