@@ -42,8 +42,8 @@ class Verification:
         It is ``rtol`` times the largest logit. Without ``rtol`` it is `DEFAULT_RTOL` times that, or
         four times PyTorch's own error where that is more: a deep network with random weights
         magnifies the rounding of any float32 arithmetic, and the bound on that of fast arithmetic
-        (docs/precision.md) is 2.5 times that of exact sums. It is never more than `MAX_RTOL` times the
-        largest logit.
+        (docs/precision.md) is 2.5 times that of exact sums. It is never more than `MAX_RTOL`
+        times the largest logit.
         """
         if rtol is not None:
             return rtol * self.scale
