@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "adder_conv.h"
+#include "input_gradient.h"
 #include "isa.h"
 #include "layout.h"
 #include "program.h"
@@ -190,6 +191,42 @@ void test_float32(Isa isa, Form form, const Case& c, uint32_t seed) {
   expect(wrong == 0, std::string(form == Form::kMax ? "fast " : "exact ") + isa_name(isa) + ": " + c.text());
 }
 
+// The gradient with respect to the input, in (N, C, H, W), against its definition.
+void test_gradient(Isa isa, const Case& c, uint32_t seed) {
+  std::mt19937 random(seed);
+  const auto value = [&] { return static_cast<float>(random() % 4001) / 1000 - 2; };
+  const ConvParams& a = c.a;
+  const ConvShape& s = c.s;
+  Exact<float> x(s.batch * a.in_channels * s.in_h * s.in_w), w(c.w_size());
+  Exact<float> grad_y(s.batch * a.out_channels * s.out_h * s.out_w);
+  for (auto* floats : {&x, &w, &grad_y})
+    for (float& f : *floats) f = value();
+  Exact<float> grad_x(x.size(), std::numeric_limits<float>::quiet_NaN());
+  input_gradient(a, s, x.data(), w.data(), grad_y.data(), grad_x.data(), isa, c.threads);
+  std::vector<double> expected(x.size()), size(x.size());
+  for (int64_t n = 0; n < s.batch; ++n)
+    for (int64_t m = 0; m < a.out_channels; ++m)
+      for (int64_t oy = 0; oy < s.out_h; ++oy)
+        for (int64_t ox = 0; ox < s.out_w; ++ox)
+          for (int64_t k = 0; k < a.group_in() * a.kernel_size(); ++k) {
+            const int64_t channel = m / a.group_out() * a.group_in() + k / a.kernel_size();
+            const int64_t position = k % a.kernel_size();
+            const int64_t h = oy * a.stride_h + position / a.kernel_w * a.dilation_h - s.pad_top;
+            const int64_t v = ox * a.stride_w + position % a.kernel_w * a.dilation_w - s.pad_left;
+            if (h < 0 || h >= s.in_h || v < 0 || v >= s.in_w) continue;
+            const int64_t at = ((n * a.in_channels + channel) * s.in_h + h) * s.in_w + v;
+            const double difference = static_cast<double>(w[m * a.group_in() * a.kernel_size() + k]) -
+                                      static_cast<double>(x[at]);
+            const double g = grad_y[((n * a.out_channels + m) * s.out_h + oy) * s.out_w + ox];
+            expected[at] += std::min(1.0, std::max(-1.0, difference)) * g;
+            size[at] += std::fabs(g);
+          }
+  int wrong = 0;
+  for (size_t i = 0; i < x.size(); ++i)
+    wrong += !(std::fabs(grad_x[i] - expected[i]) <= 1e-5 * (1 + size[i]));
+  expect(wrong == 0, std::string("gradient ") + isa_name(isa) + ": " + c.text());
+}
+
 // There and back again, for every pair of types.
 void test_conversions() {
   using T = ElementType;
@@ -317,6 +354,7 @@ int main() {
     for (const Case& c : cases(kCases)) {
       test_uint8(isa, c, ++seed);
       for (Form form : {Form::kDirect, Form::kMax}) test_float32(isa, form, c, ++seed);
+      test_gradient(isa, c, ++seed);
     }
     test_program(isa);
     std::printf("%s: %d shapes in uint8 and in float32\n", name, kCases);
