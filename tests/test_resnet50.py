@@ -59,14 +59,17 @@ def test_agrees_with_pytorch_at_batch_1_and_8(
         float32 = network(torch.from_numpy(images[:2])).numpy()
         truth = network.double()(torch.from_numpy(images[:2]).double()).numpy()
         network.float()
-    allowed = 4 * np.abs(float32 - truth).max()
+    allowed = 2 * np.abs(float32 - truth).max()
     assert allowed < 0.05 * np.abs(truth).max()
-    session = adder_onnx.InferenceSession(exported)
+    session = adder_onnx.InferenceSession(exported, arithmetic="exact")
     (eight,) = session.run(None, {"input": images})
     (one,) = session.run(None, {"input": images[:1]})
     assert eight.shape == (8, 1000)
     assert np.abs(eight[:2] - truth).max() < allowed
     assert np.abs(one - truth[:1]).max() < allowed
+    # The bound on the rounding of fast sums is 2.5 times that of exact ones, docs/precision.md.
+    (fast,) = adder_onnx.InferenceSession(exported).run(None, {"input": images[:2]})
+    assert np.abs(fast - truth).max() < 2.5 * allowed
     (middle,) = [s for s in session.plan.steps if isinstance(s, ChainStep)]
     assert len(middle.nodes) == 52
     assert sum(isinstance(s, OnnxruntimeStep) for s in session.plan.steps) == 2
