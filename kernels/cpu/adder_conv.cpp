@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "inner_loop_rate.h"
 #include "input_rows.h"
@@ -66,6 +67,53 @@ F32Pixels from_pixel(const F32Pixels& all, int64_t first, int64_t count) {
   return some;
 }
 
+// The taps of a pixel, cut into runs.
+void find_runs(const InputRows<float>& source, std::vector<F32Run>& runs) {
+  runs.clear();
+  for (int64_t at : source.segments())
+    for (int64_t i = 0; i < source.steps(); i += kPartialTaps)
+      runs.push_back({at + i, at + std::min(i + kPartialTaps, source.steps())});
+}
+
+// The sums of taps of the pixels of whole output rows. Neighbours share input pixels, whose channels
+// are summed once.
+void sum_taps(const ConvParams& a, const InputRows<float>& source, int64_t out_w,
+              const F32Kernel& kernel, const F32Pixels& pixels, double* sums) {
+  const int64_t pitch = source.pitch(), channels = a.group_in();
+  if (a.kernel_size() == 1) {
+    for (int64_t row = 0; row < pixels.count; row += out_w)
+      kernel.sum_channels(pixels.x[row] + pixels.offset, a.stride_w * pitch, out_w, channels,
+                          sums + row);
+    return;
+  }
+  constexpr int64_t kStep = 8;  // pixels
+  static thread_local std::vector<double> input_sums;
+  const float* first = pixels.x[0];
+  const int64_t last_tap = (a.kernel_h - 1) * a.dilation_h * source.width() +
+                           (a.kernel_w - 1) * a.dilation_w;
+  const int64_t inputs = (pixels.x[pixels.count - 1] - first) / pitch + last_tap + 1;
+  input_sums.resize(inputs + kStep * a.stride_w);
+  kernel.sum_channels(first + pixels.offset, pitch, inputs, channels, input_sums.data());
+  const auto add_up = [&](auto stride) {
+    for (int64_t row = 0; row < pixels.count; row += out_w) {
+      const double* from = input_sums.data() + (pixels.x[row] - first) / pitch;
+      for (int64_t q = 0; q < out_w; q += kStep, from += kStep * stride) {
+        double some[kStep] = {};
+        for (int64_t i = 0; i < a.kernel_h; ++i)
+          for (int64_t j = 0; j < a.kernel_w; ++j) {
+            const double* tap = from + i * a.dilation_h * source.width() + j * a.dilation_w;
+            for (int64_t p = 0; p < kStep; ++p) some[p] += tap[p * stride];
+          }
+        std::copy_n(some, std::min(kStep, out_w - q), sums + row + q);
+      }
+    }
+  };
+  if (a.stride_w == 1)
+    add_up(std::integral_constant<int64_t, 1>{});
+  else
+    add_up(a.stride_w);
+}
+
 }  // namespace
 
 AdderConv::AdderConv(const ConvParams& params, const float* weights, const float* scale,
@@ -104,6 +152,7 @@ Work AdderConv::share_out(const ConvShape& shape, int threads) const {
 void AdderConv::run(const Work& work, int64_t task, const ConvShape& shape, const float* x,
                     const float* z, float* y) const {
   static thread_local std::vector<double> sums;
+  static thread_local std::vector<F32Run> runs;
   const int64_t first = task / work.shares * work.rows, share = task % work.shares;
   const int64_t last = std::min(first + work.rows, shape.batch * shape.out_h);
   const int64_t per_block = kernels_->filters_per_block;
@@ -112,9 +161,9 @@ void AdderConv::run(const Work& work, int64_t task, const ConvShape& shape, cons
   InputRows<float> source(params_, shape, x, 0.0f);
   F32Pixels pixels{};
   pixels.count = (last - first) * shape.out_w;
-  pixels.segments = source.segments().data();
-  pixels.segment_count = static_cast<int64_t>(source.segments().size());
-  pixels.steps = source.steps();
+  find_runs(source, runs);
+  pixels.runs = runs.data();
+  pixels.run_count = static_cast<int64_t>(runs.size());
   pixels.row = padded_channels(params_.out_channels);
   int64_t summed_group = -1;
   for (int64_t b = share * work.blocks / work.shares; b < (share + 1) * work.blocks / work.shares;
@@ -125,7 +174,7 @@ void AdderConv::run(const Work& work, int64_t task, const ConvShape& shape, cons
     pixels.offset = source.offset();
     if (form_ == Form::kMax && group != summed_group) {
       sums.resize(pixels.count);
-      kernel(Form::kMax).sum_pixels(pixels, sums.data());
+      sum_taps(params_, source, shape.out_w, kernel(Form::kMax), pixels, sums.data());
       summed_group = group;
     }
     pixels.sums = form_ == Form::kMax ? sums.data() : nullptr;

@@ -2,6 +2,8 @@
 #define ADDER_F32_KERNEL kF32Avx2
 #define ADDER_GRADIENT_KERNEL f32_gradient_avx2
 
+#include <utility>
+
 #include "f32_gradient.h"
 #include "f32_sums.h"
 

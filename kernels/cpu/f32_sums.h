@@ -8,18 +8,18 @@
 // made as fma(max, 1, sum), which is the same number, and which processors start in other units than
 // the maximum: a tap costs little more than the multiply-add of a convolution.
 //
-// Taps are read as q8_sad.h has it: `segments` runs of `steps` floats each, from the address of a
-// pixel's first tap on. A tile is up to kMaxPixels pixels by the registers of one block of filters,
-// a lane per filter, all sums in registers. Weights of a block are packed
-// [segment][step][register][lane]; a block has `filters_per_block` filters, or half of them where
-// the rest of a group fits into one register.
+// Taps are read in runs, floats side by side, so far from a pixel's first tap as `runs` has it. A tile
+// is some pixels by the registers of one block of filters, a lane per filter, all sums in registers.
+// Weights of a block are packed [tap][register][lane], taps in the order of the runs; a block has
+// `filters_per_block` filters, or half of them where the rest of a group fits into one register.
 //
-// Accuracy. At most kPartialTaps taps are added up in one float32 accumulator, then kBlockTaps in
-// another, and these blocks in double; scale and bias are applied to that. An addition's rounding is as
-// large as the sum it is made to: short sums keep it small. Batch normalisation subtracts a mean that
-// is often a thousand times the deviation from it, so one long sum in float32 would lose three digits
-// that the network needs. docs/precision.md derives the bounds. Taps are added in the same order by
-// every instruction set, for any tile: results are the same to the bit.
+// Accuracy. A run of at most kPartialTaps taps is added up in one float32 accumulator, kBlockRuns of
+// these partial sums in another, and these blocks in double; scale and bias are applied to that. An
+// addition's rounding is as large as the sum it is made to: short sums keep it small. Batch
+// normalisation subtracts a mean that is often a thousand times the deviation from it, so one long
+// sum in float32 would lose three digits that the network needs. docs/precision.md derives the
+// bounds. Taps are added in the same order by every instruction set, for any tile: results are the
+// same to the bit.
 #pragma once
 
 #include "params.h"
@@ -28,16 +28,21 @@ namespace adder_onnx {
 
 enum class Form { kDirect, kMax };
 
-constexpr int64_t kPartialTaps = 24, kBlockTaps = 192;
+constexpr int64_t kPartialTaps = 24, kBlockRuns = 8;
+constexpr int64_t kLaneTaps = 16;  // of a pixel's channels, in each of sixteen lanes
+
+// Taps from `begin` up to `end`, in floats from a first tap; one at least, and at most kPartialTaps.
+struct F32Run {
+  int64_t begin, end;
+};
 
 // Output pixels that a call computes, of one block of filters.
 struct F32Pixels {
   const float* const* x;  // addresses of first taps, without `offset`
   int64_t count;
   int64_t offset;           // in floats, to the group's channels
-  const int64_t* segments;  // offsets in floats from a first tap
-  int64_t segment_count;
-  int64_t steps;       // in a segment
+  const F32Run* runs;       // one at least
+  int64_t run_count;
   const double* sums;  // max form: the sum of each pixel's taps
   const float* z;      // residual of the first pixel and filter, laid out as y, or null
   float* y;            // output of the first pixel and filter
@@ -58,8 +63,9 @@ struct F32Filters {
 struct F32Kernel {
   int64_t filters_per_block;
   void (*run)(const F32Pixels& pixels, const F32Filters& filters);
-  // The sum of each pixel's taps, for `sums` of the pixels.
-  void (*sum_pixels)(const F32Pixels& pixels, double* sums);
+  // The sum of the channels of each of `count` pixels, `pitch` floats apart.
+  void (*sum_channels)(const float* x, int64_t pitch, int64_t count, int64_t channels,
+                       double* sums);
   // The bare inner loop of one full tile, `times` times over: from `x`, `steps` floats for each
   // pixel, and as many packed weights. Returns a sum, so that it is not idle.
   float (*inner_loop)(const float* x, const float* weights, int64_t steps, int64_t times);

@@ -37,6 +37,9 @@ class InputRows {
   int64_t offset() const { return offset_; }
   const std::vector<int64_t>& segments() const { return *segments_; }
   int64_t steps() const { return steps_; }
+  // Where they are read: elements of an input pixel, and pixels of an input row.
+  int64_t pitch() const { return pitch_; }
+  int64_t width() const { return width_; }
 
  private:
   template <typename F>
