@@ -113,6 +113,7 @@ def test_any_shape(isa: str, arithmetic: str) -> None:
         (512, 64, (7, 7), (3, 3), {"pads": (1, 1, 1, 1)}),
         (16, 16, (32, 32), (3, 3), {"pads": (1, 1, 1, 1)}),
         (32, 32, (9, 9), (3, 3), {"group": 32}),
+        (100, 100, (14, 14), (7, 7), {"group": 100, "pads": (3, 3, 3, 3)}),
         (4, 8, (30, 30), (11, 11), {"strides": (4, 4), "pads": (5, 5, 5, 5)}),
     ],
 )
@@ -140,8 +141,13 @@ def test_results_do_not_depend_on_threads_or_batch(isa: str, arithmetic: str) ->
         np.testing.assert_array_equal(run(one, isa, 2, arithmetic), y[n : n + 1])
 
 
-def test_results_do_not_depend_on_the_instruction_set(arithmetic: str) -> None:
-    layer = make_layer(np.random.default_rng(2), 2, 70, 50, (8, 8), (3, 3), pads=(1, 1, 1, 1))
+@pytest.mark.parametrize(("filters", "group"), [(50, 1), (70, 70), (140, 70)])
+def test_results_do_not_depend_on_the_instruction_set(
+    arithmetic: str, filters: int, group: int
+) -> None:
+    layer = make_layer(
+        np.random.default_rng(2), 2, 70, filters, (8, 8), (5, 5), pads=(2, 2, 2, 2), group=group
+    )
     first, *others = [run(layer, name, 1, arithmetic) for name in available_isas()]
     for other in others:
         np.testing.assert_array_equal(other, first)
@@ -203,6 +209,13 @@ def test_extreme_weights_are_summed_in_exact_arithmetic(isa: str, value: float) 
     assert conv.arithmetic == "exact"
     np.testing.assert_array_equal(run(layer, isa, 1, "fast"), run(layer, isa, 1, "exact"))
     np.testing.assert_allclose(run(layer, isa, 1, "fast"), layer.expected(), rtol=1e-6)
+
+
+def test_one_filter_for_each_channel_is_summed_in_exact_arithmetic(isa: str) -> None:
+    layer = make_layer(np.random.default_rng(8), 2, 35, 35, (6, 6), (3, 3), group=35)
+    conv = AdderConv(layer.w, layer.scale, layer.bias, 0.0, 1.0, (1, 1), (1, 1), 35, isa, "fast")
+    assert conv.arithmetic == "exact"
+    np.testing.assert_array_equal(run(layer, isa, 1, "fast"), run(layer, isa, 2, "exact"))
 
 
 def test_unknown_arithmetic() -> None:

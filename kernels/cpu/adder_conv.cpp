@@ -21,6 +21,14 @@ const F32Kernel* select_kernels([[maybe_unused]] Isa isa) {
   return kF32Scalar;
 }
 
+F32DepthwiseKernel select_depthwise_kernel([[maybe_unused]] Isa isa) {
+#if defined(ADDER_ONNX_X86)
+  if (isa == Isa::kAvx512) return f32_depthwise_avx512;
+  if (isa == Isa::kAvx2) return f32_depthwise_avx2;
+#endif
+  return f32_depthwise_scalar;
+}
+
 Form select_form(const ConvParams& a, const float* weights, Form wanted) {
   const int64_t count = a.out_channels * a.group_in() * a.kernel_size();
   const bool all = std::all_of(weights, weights + count,
@@ -44,6 +52,15 @@ AlignedVector<float> pack_weights(const ConvParams& a, const float* w, int64_t f
             *to++ = f < filters ? w[((g * filters + f) * channels + c) * size + k] : 0.0f;
     }
   packed.resize(to - packed.data());
+  return packed;
+}
+
+// (M, 1, kH, kW) to [kernel position][padded channels].
+AlignedVector<float> pack_depthwise_weights(const ConvParams& a, const float* w) {
+  const int64_t row = padded_channels(a.in_channels), size = a.kernel_size();
+  AlignedVector<float> packed(size * row);
+  for (int64_t m = 0; m < a.out_channels; ++m)
+    for (int64_t k = 0; k < size; ++k) packed[k * row + m] = w[m * size + k];
   return packed;
 }
 
@@ -122,7 +139,18 @@ AdderConv::AdderConv(const ConvParams& params, const float* weights, const float
       clip_(clip),
       form_(select_form(params, weights, form)),
       kernels_(select_kernels(isa)),
-      weights_(pack_weights(params, weights, kernels_->filters_per_block)) {
+      depthwise_kernel_(select_depthwise_kernel(isa)) {
+  if (is_depthwise()) {
+    form_ = Form::kDirect;
+    weights_ = pack_depthwise_weights(params, weights);
+    padding_.assign(padded_channels(params.in_channels), 0.0f);
+    scale_[0].assign(scale, scale + params.out_channels);
+    bias_[0].assign(bias, bias + params.out_channels);
+    scale_[0].resize(padding_.size());
+    bias_[0].resize(padding_.size());
+    return;
+  }
+  weights_ = pack_weights(params, weights, kernels_->filters_per_block);
   const int64_t filters = kernels_->filters_per_block;
   const int64_t taps = params.group_in() * params.kernel_size();
   const auto wide = [&](const float* values) {
@@ -145,7 +173,7 @@ int64_t AdderConv::blocks_per_group() const {
 Work AdderConv::share_out(const ConvShape& shape, int threads) const {
   const int64_t floats = InputRows<float>::elements_per_row(params_, shape) +
                          shape.out_w * padded_channels(params_.out_channels);
-  return share_out_rows(shape, params_.group * blocks_per_group(),
+  return share_out_rows(shape, is_depthwise() ? 1 : params_.group * blocks_per_group(),
                         floats * static_cast<int64_t>(sizeof(float)), threads);
 }
 
@@ -155,6 +183,7 @@ void AdderConv::run(const Work& work, int64_t task, const ConvShape& shape, cons
   static thread_local std::vector<F32Run> runs;
   const int64_t first = task / work.shares * work.rows, share = task % work.shares;
   const int64_t last = std::min(first + work.rows, shape.batch * shape.out_h);
+  if (is_depthwise()) return run_depthwise(shape, x, z, y, first, last);
   const int64_t per_block = kernels_->filters_per_block;
   const int64_t taps = params_.kernel_size() * params_.group_in();
   const int64_t group_size = static_cast<int64_t>(weights_.size()) / params_.group;
@@ -199,6 +228,15 @@ void AdderConv::run(const Work& work, int64_t task, const ConvShape& shape, cons
       run_form(is_finite ? Form::kMax : Form::kDirect, begin, end);
     }
   }
+}
+
+void AdderConv::run_depthwise(const ConvShape& shape, const float* x, const float* z, float* y,
+                              int64_t first, int64_t last) const {
+  static thread_local std::vector<const float*> taps;
+  taps.resize(params_.kernel_size());
+  const F32DepthwiseArgs args = {&params_,          &shape,           x,     padding_.data(), z, y,
+                                 weights_.data(), scale_[0].data(), bias_[0].data(), clip_};
+  depthwise_kernel_(args, first, last, taps.data());
 }
 
 double f32_inner_loop_rate(Form form, Isa isa, int threads, double seconds) {

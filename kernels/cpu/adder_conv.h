@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "aligned.h"
+#include "f32_depthwise.h"
 #include "f32_sums.h"
 #include "isa.h"
 #include "work.h"
@@ -14,7 +15,8 @@ namespace adder_onnx {
 class AdderConv {
  public:
   // weights: (M, C/group, kH, kW) in C order; scale, bias: M values. The form is direct, whichever is
-  // asked for, where a weight is not finite or so large that sums in max form could overflow.
+  // asked for, where a weight is not finite or so large that sums in max form could overflow, and
+  // where each channel has one filter.
   AdderConv(const ConvParams& params, const float* weights, const float* scale, const float* bias,
             Clip clip, Form form, Isa isa);
 
@@ -29,16 +31,21 @@ class AdderConv {
            float* y) const;
 
  private:
+  bool is_depthwise() const { return params_.group_in() == 1 && params_.group_out() == 1; }
   int64_t blocks_per_group() const;
+  void run_depthwise(const ConvShape& shape, const float* x, const float* z, float* y,
+                     int64_t first, int64_t last) const;
   const F32Kernel& kernel(Form form) const { return kernels_[static_cast<int>(form)]; }
 
   ConvParams params_;
   Clip clip_;
   Form form_;
   const F32Kernel* kernels_;
+  F32DepthwiseKernel depthwise_kernel_;
+  // Depthwise as f32_depthwise.h has it, otherwise
   AlignedVector<float> weights_;  // [group][block], a last block of half the filters with half of it
-  // [group][block][filter], for each form
-  std::vector<double> scale_[2], bias_[2];
+  std::vector<double> scale_[2], bias_[2];  // [group][block][filter], for each form
+  std::vector<float> padding_;              // depthwise: a pixel of padding
 };
 
 // Taps per second of the bare inner loop, its operands in the first-level cache, on so many threads

@@ -7,5 +7,6 @@
 
 #include "q8_lanes.inc"
 
+#include "depthwise_taps.inc"
 #include "q8_depthwise_kernel.inc"
 #include "q8_sad_kernel.inc"

@@ -22,10 +22,10 @@ struct Q8DepthwiseArgs {
   const float* bias;
 };
 
-// Computes the output rows [first, last), numbered through the images. `table` has room for
+// Computes the output rows [first, last), numbered through the images. `taps` has room for
 // kernel_size pointers.
 using Q8DepthwiseKernel = void (*)(const Q8DepthwiseArgs& args, const Q8Epilogue& epilogue,
-                                   int64_t first, int64_t last, const uint8_t** table);
+                                   int64_t first, int64_t last, const uint8_t** taps);
 
 void q8_depthwise_scalar(const Q8DepthwiseArgs&, const Q8Epilogue&, int64_t, int64_t,
                          const uint8_t**);
