@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from adder_onnx.cli import bench, inspect
-from tests.models import make_model, network, node
+from adder_onnx.quantization import quantize
+from tests.models import image, make_model, network, node
 
 
 @pytest.fixture
@@ -122,6 +123,26 @@ def test_bench(fixed: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     capsys.readouterr()
     assert bench.main([str(fixed)]) == 2
     assert "takes batches of 4 only, and --batch-size asks for 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arithmetic", ["fast", "exact"])
+def test_bench_arithmetic(
+    model: Path, arithmetic: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    result = tmp_path / "bench.json"
+    options = ["--device", "cpu", "--seconds", "0.01", "--json", str(result), *DIMS]
+    assert bench.main([str(model), *options, "--arithmetic", arithmetic]) == 0
+    assert json.loads(result.read_text())["results"][0]["arithmetic"] == arithmetic
+    capsys.readouterr()
+
+
+def test_bench_of_integers_is_exact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, result = tmp_path / "integers.onnx", tmp_path / "bench.json"
+    feeds = [{"X": image(2, 3, 8, 6)}]
+    onnx.save(quantize(network(), feeds).model, model)
+    assert bench.main([str(model), "--seconds", "0.01", "--json", str(result), *DIMS]) == 0
+    assert json.loads(result.read_text())["results"][0]["arithmetic"] == "exact"
+    capsys.readouterr()
 
 
 def test_bench_takes_dimensions(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

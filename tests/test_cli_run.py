@@ -190,6 +190,7 @@ def test_json(model: Path, cifar: Path, tmp_path: Path, capfd: pytest.CaptureFix
         "gpu": None,
         "threads": 1,
         "precision": "float32",
+        "arithmetic": "fast",
         "versions": {
             "adder_onnx": adder_onnx.__version__,
             "onnxruntime": onnxruntime.__version__,

@@ -64,6 +64,7 @@ def test_arithmetics_are_close_and_not_the_same() -> None:
     for arithmetic in ("fast", "exact"):
         s = adder_onnx.InferenceSession(network().SerializeToString(), arithmetic=arithmetic)
         found[arithmetic] = s.run(None, {"X": x})[0]
+        assert s.arithmetic == arithmetic
         np.testing.assert_allclose(found[arithmetic], expected, rtol=1e-5, atol=1e-4)
     assert (found["fast"] != found["exact"]).any()
     s = adder_onnx.InferenceSession(network().SerializeToString())

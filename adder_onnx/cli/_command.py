@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from adder_onnx import __version__
 from adder_onnx.errors import AdderError
 from adder_onnx.files import check_writable, write_atomically
+from adder_onnx.kernels.cpu import ARITHMETICS
 
 __all__ = [
     "add_dim_option",
@@ -69,6 +70,16 @@ def add_dim_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="a number for another symbolic dimension of the inputs; may be repeated",
+    )
+
+
+def add_arithmetic_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --arithmetic: ``options.arithmetic`` is one of ARITHMETICS."""
+    parser.add_argument(
+        "--arithmetic",
+        choices=ARITHMETICS,
+        default="fast",
+        help="of float sums on a CPU: fast, or exact, which is slower (fast)",
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from adder_onnx.cli._command import (
+    add_arithmetic_option,
     add_dim_option,
     comma_separated,
     make_parser,
@@ -72,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=("auto",),
         help="cpu, cuda, cuda:N or auto (auto)",
     )
+    add_arithmetic_option(parser)
     parser.add_argument(
         "--seconds", metavar="S", type=_seconds, default=_SECONDS, help=f"for each ({_SECONDS:g})"
     )
@@ -92,6 +94,7 @@ class _Result:
     model: Path
     device: str
     threads: int
+    arithmetic: str
     batch_size: int
     latency: Latency
     report: Report
@@ -107,6 +110,7 @@ class _Result:
             "model": str(self.model),
             "device": self.device,
             "threads": self.threads,
+            "arithmetic": self.arithmetic,
             "batch_size": self.batch_size,
             "runs": latency.runs,
             "median_ms": latency.median_ms,
@@ -129,7 +133,13 @@ def _run(options: argparse.Namespace) -> None:
     with progress_bar("measurements", len(runs)) as advance:
         for model, device, count, batch_size in runs:
             report = _report(model, device.kind, batch_size, count, dict(options.dim))
-            results.append(_measure(model, report, device.name, count, batch_size, options.seconds))
+            session = InferenceSession(
+                report.model.SerializeToString(),
+                device=device.name,
+                threads=count,
+                arithmetic=options.arithmetic,
+            )
+            results.append(_measure(model, report, session, batch_size, options.seconds))
             advance(1)
     if options.json:
         write_json(options.json, _as_json(results))
@@ -151,13 +161,13 @@ def _report(
 
 
 def _measure(
-    model: Path, report: Report, device: str, threads: int, batch_size: int, seconds: float
+    model: Path, report: Report, session: InferenceSession, batch_size: int, seconds: float
 ) -> _Result:
-    session = InferenceSession(report.model.SerializeToString(), device=device, threads=threads)
     feed: dict[str, Any] = random_feed(session.get_inputs())
     latency = measure_latency(session, _on_device(feed, session.device), seconds)
     found = profile(session, report, feed, _PROFILED_RUNS)
-    return _Result(model, session.device, threads, batch_size, latency, report, found)
+    how = (session.device, session.threads, session.arithmetic)
+    return _Result(model, *how, batch_size, latency, report, found)
 
 
 def _on_device(feed: dict[str, np.ndarray[Any, Any]], device: str) -> dict[str, Any]:
@@ -171,7 +181,7 @@ def _on_device(feed: dict[str, np.ndarray[Any, Any]], device: str) -> dict[str, 
 
 
 def _as_json(results: Sequence[_Result]) -> dict[str, Any]:
-    devices = [device for device in dict.fromkeys(r.device for r in results) if device != "cpu"]
+    devices = [name for name in dict.fromkeys(r.device for r in results) if name != "cpu"]
     return {
         "schema": 1,
         "cpu": cpu_name(),

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from adder_onnx.cli._command import (
+    add_arithmetic_option,
     add_dim_option,
     make_parser,
     positive,
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--threads", metavar="N", type=positive, help="that a run may use (all cores)"
     )
+    add_arithmetic_option(parser)
     parser.add_argument("--sort", choices=SORT_KEYS, default="order", help="of the nodes (order)")
     parser.add_argument(
         "--op", metavar="OP", action="append", default=[], help="show nodes of this operator only"
@@ -119,7 +121,10 @@ def _check_ops(ops: Sequence[str], report: Report) -> None:
 
 def _profile(options: argparse.Namespace, report: Report, device: str) -> Profile:
     session = InferenceSession(
-        report.model.SerializeToString(), device=device, threads=options.threads
+        report.model.SerializeToString(),
+        device=device,
+        threads=options.threads,
+        arithmetic=options.arithmetic,
     )
     feed = random_feed(session.get_inputs())
     with progress_bar("runs", options.runs) as advance:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adder_onnx.cli._command import (
+    add_arithmetic_option,
     make_parser,
     non_negative,
     positive,
@@ -23,7 +24,6 @@ from adder_onnx.evaluation import FORMATS, SPLITS, Accuracy, Dataset, evaluate, 
 from adder_onnx.evaluation.classifier import Classifier
 from adder_onnx.evaluation.environment import cpu_name, file_sha256, gpu_name, versions
 from adder_onnx.evaluation.predictions import Answer, Predictions, check_output
-from adder_onnx.kernels.cpu import ARITHMETICS
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.threads import available_cores
 
@@ -88,12 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--threads", metavar="N", type=positive, help="for inference (all available cores)"
     )
-    parser.add_argument(
-        "--arithmetic",
-        choices=ARITHMETICS,
-        default="fast",
-        help="of float32 sums on a CPU: fast, or exact, which is slower (fast)",
-    )
+    add_arithmetic_option(parser)
     parser.add_argument(
         "--workers", metavar="N", type=positive, help="that decode images (all available cores)"
     )
@@ -160,6 +155,7 @@ def _run(options: argparse.Namespace) -> None:
         "gpu": gpu_name(session.device),
         "threads": session.threads,
         "precision": model.precision,
+        "arithmetic": session.arithmetic,
         "versions": versions(session.device),
         "images": accuracy.images,
         "skipped": accuracy.skipped,

@@ -137,7 +137,7 @@ def profile(
         times.seconds - sum(span.seconds for span in steps)
         for times, (steps, _) in zip(timed, located, strict=True)
     ]
-    bound = bound_of(session.device, session.threads, _types(session))
+    bound = bound_of(session.device, session.threads, _types(session), session.arithmetic)
     return Profile(
         runs,
         session.device,
@@ -152,13 +152,18 @@ def profile(
     )
 
 
-def bound_of(device: str, threads: int, types: Sequence[str]) -> dict[str, float]:
+def bound_of(
+    device: str, threads: int, types: Sequence[str], arithmetic: str = "fast"
+) -> dict[str, float]:
     """Taps per second of the bare inner loop, by type of the tensors inside chains."""
     if device != "cpu":
         from adder_onnx.kernels.cuda.bound import measure
 
         return {type_: measure(type_) for type_ in types}
-    return {type_: inner_loop_rate(type_, select_isa(), threads, _BOUND_SECONDS) for type_ in types}
+    return {
+        type_: inner_loop_rate(type_, select_isa(), threads, _BOUND_SECONDS, arithmetic)
+        for type_ in types
+    }
 
 
 def _types(session: InferenceSession) -> list[str]:

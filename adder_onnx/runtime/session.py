@@ -11,7 +11,7 @@ import onnx
 
 from adder_onnx.errors import InputError
 from adder_onnx.graph.loading import load_graph, read_model
-from adder_onnx.graph.plan import Plan, make_plan
+from adder_onnx.graph.plan import ChainStep, Plan, make_plan
 from adder_onnx.kernels.cpu import ARITHMETICS
 from adder_onnx.runtime.arrays import kind_of
 from adder_onnx.runtime.chain import ChainMemory
@@ -100,6 +100,7 @@ class InferenceSession:
         del model
         self._runner = _make_runner(plan, choice, options, self._threads, arithmetic)
         self._plan = plan.without_weights()
+        self._arithmetic = arithmetic if self.device == "cpu" and _has_floats(plan) else "exact"
         self._inputs = [_node_arg(value) for value in self._plan.inputs]
         self._outputs = [_node_arg(value) for value in self._plan.outputs]
 
@@ -117,6 +118,11 @@ class InferenceSession:
     def threads(self) -> int:
         """How many threads a run may use."""
         return self._threads
+
+    @property
+    def arithmetic(self) -> str:
+        """How float distances are summed, ``fast`` or ``exact``, which integers and a GPU are."""
+        return self._arithmetic
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -226,6 +232,12 @@ class InferenceSession:
                 f"input {expected.name!r} has shape {list(array.shape)}; expected {expected.shape}"
             )
         return array
+
+
+def _has_floats(plan: Plan) -> bool:
+    """Whether a chain has an adder node of a floating-point type."""
+    chains = [step for step in plan.steps if isinstance(step, ChainStep)]
+    return any(node.type != "uint8" for chain in chains for node in chain.nodes)
 
 
 def _make_runner(
