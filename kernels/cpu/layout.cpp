@@ -14,7 +14,7 @@ namespace adder_onnx {
 namespace {
 
 constexpr int64_t kStripe = 64;  // pixels of one task and of one cache-resident transposition
-constexpr int64_t kSide = 16;    // of a tile of bytes that is transposed in registers
+constexpr int64_t kSide = 16;    // of a tile that is transposed in registers
 
 static_assert(kSide == kChannelAlignment && kStripe % kSide == 0);
 
@@ -30,41 +30,8 @@ Stripe stripe_of(const ImageShape& s, int64_t task) {
   return {task / stripes, first, std::min(first + kStripe, s.height * s.width)};
 }
 
-inline void convert(float from, float& to) { to = from; }
-inline void convert(float from, Half& to) { from_float(from, to); }
-inline void convert(Half from, float& to) { to = to_float(from); }
-
-template <typename From>
-void pack(const ImageShape& s, const Stripe& stripe, const void* nchw, void* nhwc) {
-  const int64_t pixels = s.height * s.width, row = padded_channels(s.channels);
-  const From* from = static_cast<const From*>(nchw) + stripe.image * s.channels * pixels;
-  float* to = static_cast<float*>(nhwc) + stripe.image * pixels * row;
-  for (int64_t c = 0; c < s.channels; c += kChannelAlignment) {
-    const int64_t stop = std::min(c + kChannelAlignment, s.channels);
-    for (int64_t p = stripe.first; p < stripe.last; ++p) {
-      for (int64_t i = c; i < stop; ++i) convert(from[i * pixels + p], to[p * row + i]);
-      for (int64_t i = stop; i < c + kChannelAlignment; ++i) to[p * row + i] = 0;
-    }
-  }
-}
-
-template <typename To>
-void unpack(const ImageShape& s, const Stripe& stripe, const void* nhwc, void* nchw) {
-  const int64_t pixels = s.height * s.width, row = padded_channels(s.channels);
-  const float* from = static_cast<const float*>(nhwc) + stripe.image * pixels * row;
-  To* to = static_cast<To*>(nchw) + stripe.image * s.channels * pixels;
-  for (int64_t c = 0; c < s.channels; ++c)
-    for (int64_t p = stripe.first; p < stripe.last; ++p)
-      convert(from[p * row + c], to[c * pixels + p]);
-}
-
 typedef uint8_t ByteRegister __attribute__((vector_size(16)));
-
-#if defined(__clang__)
-#define ADDER_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define ADDER_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, ByteRegister{__VA_ARGS__})
-#endif
+typedef float FloatRegister __attribute__((vector_size(16)));
 
 // Rows become columns: four rounds, each of which interleaves row i with row i + 8.
 inline void transpose(uint8_t tile[kSide][kSide]) {
@@ -72,27 +39,69 @@ inline void transpose(uint8_t tile[kSide][kSide]) {
   for (int i = 0; i < kSide; ++i) std::memcpy(&a[i], tile[i], kSide);
   for (int round = 0; round < 4; ++round) {
     for (int i = 0; i < kSide / 2; ++i) {
-      b[2 * i] = ADDER_SHUFFLE(a[i], a[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7,
-                               23);
-      b[2 * i + 1] = ADDER_SHUFFLE(a[i], a[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29,
-                                   14, 30, 15, 31);
+      b[2 * i] = __builtin_shufflevector(a[i], a[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21,
+                                         6, 22, 7, 23);
+      b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28,
+                                             13, 29, 14, 30, 15, 31);
     }
     std::memcpy(a, b, sizeof(a));
   }
   for (int i = 0; i < kSide; ++i) std::memcpy(tile[i], &a[i], kSide);
 }
 
-// Sixteen values, or the first `count` of them.
-struct CopyBytes {
-  using Outside = uint8_t;
-  void in(const uint8_t* from, uint8_t* to, int64_t count) const {
-    std::memcpy(to, from, count == kSide ? kSide : count);
+// Rows become columns, in squares of four by four.
+inline void transpose(float tile[kSide][kSide]) {
+  const auto square = [&](int row, int column) {
+    FloatRegister a[4], b[4];
+    for (int i = 0; i < 4; ++i) std::memcpy(&a[i], &tile[row + i][column], sizeof(a[i]));
+    for (int i = 0; i < 2; ++i) {
+      b[2 * i] = __builtin_shufflevector(a[i], a[i + 2], 0, 4, 1, 5);
+      b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + 2], 2, 6, 3, 7);
+    }
+    for (int i = 0; i < 2; ++i) {
+      a[2 * i] = __builtin_shufflevector(b[i], b[i + 2], 0, 4, 1, 5);
+      a[2 * i + 1] = __builtin_shufflevector(b[i], b[i + 2], 2, 6, 3, 7);
+    }
+    struct Square {
+      FloatRegister rows[4];
+    };
+    return Square{{a[0], a[1], a[2], a[3]}};
+  };
+  for (int row = 0; row < kSide; row += 4)
+    for (int column = row; column < kSide; column += 4) {
+      const auto above = square(row, column), below = square(column, row);
+      for (int i = 0; i < 4; ++i) {
+        std::memcpy(&tile[column + i][row], &above.rows[i], sizeof(FloatRegister));
+        std::memcpy(&tile[row + i][column], &below.rows[i], sizeof(FloatRegister));
+      }
+    }
+}
+
+// Each converts sixteen values, or the first `count` of them.
+template <typename T>
+struct Copy {
+  using Inside = T;
+  using Outside = T;
+  void in(const T* from, T* to, int64_t count) const {
+    std::memcpy(to, from, (count == kSide ? kSide : count) * sizeof(T));
   }
-  void out(const uint8_t* from, uint8_t* to, int64_t count) const { in(from, to, count); }
+  void out(const T* from, T* to, int64_t count) const { in(from, to, count); }
+};
+
+struct Halves {
+  using Inside = float;
+  using Outside = Half;
+  void in(const Half* from, float* to, int64_t count) const {
+    for (int64_t i = 0; i < count; ++i) to[i] = to_float(from[i]);
+  }
+  void out(const float* from, Half* to, int64_t count) const {
+    for (int64_t i = 0; i < count; ++i) from_float(from[i], to[i]);
+  }
 };
 
 class Quantize {
  public:
+  using Inside = uint8_t;
   using Outside = float;
 
   explicit Quantize(const Conversion& c)
@@ -152,14 +161,17 @@ class Quantize {
   float scale_, zero_point_, low_, high_;
 };
 
+// A tile is read along its channels' pixels, and written along its pixels' channels: what lies side by
+// side is used while it is in the cache, however far apart channels are.
 template <typename How>
-void pack_bytes(const ImageShape& s, const Stripe& stripe, const How& how, const void* nchw,
-                void* nhwc) {
+void pack(const ImageShape& s, const Stripe& stripe, const How& how, const void* nchw,
+          void* nhwc) {
+  using Inside = typename How::Inside;
   const int64_t pixels = s.height * s.width, row = padded_channels(s.channels);
   const auto* from = static_cast<const typename How::Outside*>(nchw) +
                      stripe.image * s.channels * pixels;
-  uint8_t* to = static_cast<uint8_t*>(nhwc) + stripe.image * pixels * row;
-  uint8_t tile[kSide][kSide] = {};
+  Inside* to = static_cast<Inside*>(nhwc) + stripe.image * pixels * row;
+  Inside tile[kSide][kSide] = {};
   for (int64_t p = stripe.first; p < stripe.last; p += kSide)
     for (int64_t c = 0; c < row; c += kSide) {
       const int64_t count = std::min(kSide, stripe.last - p);
@@ -167,33 +179,46 @@ void pack_bytes(const ImageShape& s, const Stripe& stripe, const How& how, const
         if (c + i < s.channels)
           how.in(from + (c + i) * pixels + p, tile[i], count);
         else
-          std::memset(tile[i], 0, kSide);
+          std::memset(tile[i], 0, sizeof(tile[i]));
       }
       transpose(tile);
-      for (int64_t i = 0; i < count; ++i) std::memcpy(to + (p + i) * row + c, tile[i], kSide);
+      for (int64_t i = 0; i < count; ++i)
+        std::memcpy(to + (p + i) * row + c, tile[i], sizeof(tile[i]));
     }
 }
 
 template <typename How>
-void unpack_bytes(const ImageShape& s, const Stripe& stripe, const How& how, const void* nhwc,
-                  void* nchw) {
+void unpack(const ImageShape& s, const Stripe& stripe, const How& how, const void* nhwc,
+            void* nchw) {
+  using Inside = typename How::Inside;
   const int64_t pixels = s.height * s.width, row = padded_channels(s.channels);
-  const uint8_t* from = static_cast<const uint8_t*>(nhwc) + stripe.image * pixels * row;
+  const Inside* from = static_cast<const Inside*>(nhwc) + stripe.image * pixels * row;
   auto* to = static_cast<typename How::Outside*>(nchw) + stripe.image * s.channels * pixels;
-  uint8_t tile[kSide][kSide] = {};
+  Inside tile[kSide][kSide] = {};
   for (int64_t p = stripe.first; p < stripe.last; p += kSide)
     for (int64_t c = 0; c < s.channels; c += kSide) {
       const int64_t count = std::min(kSide, stripe.last - p);
       for (int64_t i = 0; i < kSide; ++i) {
         if (i < count)
-          std::memcpy(tile[i], from + (p + i) * row + c, kSide);
+          std::memcpy(tile[i], from + (p + i) * row + c, sizeof(tile[i]));
         else
-          std::memset(tile[i], 0, kSide);
+          std::memset(tile[i], 0, sizeof(tile[i]));
       }
       transpose(tile);
       for (int64_t i = 0; i < std::min(kSide, s.channels - c); ++i)
         how.out(tile[i], to + (c + i) * pixels + p, count);
     }
+}
+
+// Calls f with how values are converted.
+template <typename F>
+void choose(const Conversion& c, const F& f) {
+  if (c.inside == ElementType::kFloat32) {
+    if (c.outside == ElementType::kFloat16) return f(Halves{});
+    return f(Copy<float>{});
+  }
+  if (c.outside == ElementType::kUint8) return f(Copy<uint8_t>{});
+  f(Quantize(c));
 }
 
 }  // namespace
@@ -202,24 +227,12 @@ int64_t conversion_tasks(const ImageShape& shape) { return shape.batch * stripes
 
 void nchw_to_nhwc(const ImageShape& shape, const Conversion& c, const void* nchw, void* nhwc,
                   int64_t task) {
-  const Stripe stripe = stripe_of(shape, task);
-  if (c.inside == ElementType::kFloat32) {
-    if (c.outside == ElementType::kFloat16) return pack<Half>(shape, stripe, nchw, nhwc);
-    return pack<float>(shape, stripe, nchw, nhwc);
-  }
-  if (c.outside == ElementType::kUint8) return pack_bytes(shape, stripe, CopyBytes{}, nchw, nhwc);
-  pack_bytes(shape, stripe, Quantize(c), nchw, nhwc);
+  choose(c, [&](const auto& how) { pack(shape, stripe_of(shape, task), how, nchw, nhwc); });
 }
 
 void nhwc_to_nchw(const ImageShape& shape, const Conversion& c, const void* nhwc, void* nchw,
                   int64_t task) {
-  const Stripe stripe = stripe_of(shape, task);
-  if (c.inside == ElementType::kFloat32) {
-    if (c.outside == ElementType::kFloat16) return unpack<Half>(shape, stripe, nhwc, nchw);
-    return unpack<float>(shape, stripe, nhwc, nchw);
-  }
-  if (c.outside == ElementType::kUint8) return unpack_bytes(shape, stripe, CopyBytes{}, nhwc, nchw);
-  unpack_bytes(shape, stripe, Quantize(c), nhwc, nchw);
+  choose(c, [&](const auto& how) { unpack(shape, stripe_of(shape, task), how, nhwc, nchw); });
 }
 
 }  // namespace adder_onnx
