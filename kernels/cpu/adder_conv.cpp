@@ -36,41 +36,21 @@ Form select_form(const ConvParams& a, const float* weights, Form wanted) {
   return all ? wanted : Form::kDirect;
 }
 
-// (M, C/group, kH, kW) to [group][block][kernel position][channel][filter of the block]; filters that
-// fill up a register are zero.
-AlignedVector<float> pack_weights(const ConvParams& a, const float* w, int64_t filters_per_block) {
-  const int64_t half = std::max<int64_t>(filters_per_block / 2, 1);
+// (M, C/group, kH, kW) to [block][kernel position][channel][filter of the block]; filters that fill up
+// a register are zero.
+AlignedVector<float> pack_weights(const ConvParams& a, const FilterBlocks& blocks, const float* w) {
   const int64_t channels = a.group_in(), filters = a.group_out(), size = a.kernel_size();
-  AlignedVector<float> packed(a.group * ceil_div(filters, half) * half * size * channels);
-  float* to = packed.data();
-  for (int64_t g = 0; g < a.group; ++g)
-    for (int64_t first = 0; first < filters; first += filters_per_block) {
-      const int64_t lanes = filters - first > half ? filters_per_block : half;
-      for (int64_t k = 0; k < size; ++k)
-        for (int64_t c = 0; c < channels; ++c)
-          for (int64_t f = first; f < first + lanes; ++f)
-            *to++ = f < filters ? w[((g * filters + f) * channels + c) * size + k] : 0.0f;
-    }
-  packed.resize(to - packed.data());
-  return packed;
-}
-
-// (M, 1, kH, kW) to [kernel position][padded channels].
-AlignedVector<float> pack_depthwise_weights(const ConvParams& a, const float* w) {
-  const int64_t row = padded_channels(a.in_channels), size = a.kernel_size();
-  AlignedVector<float> packed(size * row);
-  for (int64_t m = 0; m < a.out_channels; ++m)
-    for (int64_t k = 0; k < size; ++k) packed[k * row + m] = w[m * size + k];
-  return packed;
-}
-
-// Values of filters to [group][block][filter of the block].
-template <typename F>
-std::vector<double> pack_per_filter(const ConvParams& a, int64_t filters_per_block, const F& value) {
-  const int64_t row = ceil_div(a.group_out(), filters_per_block) * filters_per_block;
-  std::vector<double> packed(a.group * row);
-  for (int64_t m = 0; m < a.out_channels; ++m)
-    packed[m / a.group_out() * row + m % a.group_out()] = value(m);
+  AlignedVector<float> packed;
+  packed.reserve(blocks.all_lanes() * size * channels);
+  for (int64_t b = 0; b < blocks.count(); ++b) {
+    const FilterBlock block = blocks.at(b);
+    const int64_t lanes = blocks.lanes(block);
+    const float* from = w + (block.group * filters + block.first) * channels * size;
+    for (int64_t k = 0; k < size; ++k)
+      for (int64_t c = 0; c < channels; ++c)
+        for (int64_t f = 0; f < lanes; ++f)
+          packed.push_back(f < block.count ? from[(f * channels + c) * size + k] : 0.0f);
+  }
   return packed;
 }
 
@@ -139,41 +119,34 @@ AdderConv::AdderConv(const ConvParams& params, const float* weights, const float
       clip_(clip),
       form_(select_form(params, weights, form)),
       kernels_(select_kernels(isa)),
-      depthwise_kernel_(select_depthwise_kernel(isa)) {
-  if (is_depthwise()) {
+      depthwise_kernel_(select_depthwise_kernel(isa)),
+      blocks_(params, kernels_->filters_per_block) {
+  const auto scale_of = [&](int64_t m) { return double{scale[m]}; };
+  const auto bias_of = [&](int64_t m) { return double{bias[m]}; };
+  if (is_depthwise(params)) {
     form_ = Form::kDirect;
     weights_ = pack_depthwise_weights(params, weights);
+    scale_[0] = pack_depthwise<double>(params, scale_of);
+    bias_[0] = pack_depthwise<double>(params, bias_of);
     padding_.assign(padded_channels(params.in_channels), 0.0f);
-    scale_[0].assign(scale, scale + params.out_channels);
-    bias_[0].assign(bias, bias + params.out_channels);
-    scale_[0].resize(padding_.size());
-    bias_[0].resize(padding_.size());
     return;
   }
-  weights_ = pack_weights(params, weights, kernels_->filters_per_block);
-  const int64_t filters = kernels_->filters_per_block;
+  weights_ = pack_weights(params, blocks_, weights);
+  scale_[0] = blocks_.pack<double>(scale_of);
+  bias_[0] = blocks_.pack<double>(bias_of);
+  scale_[1] = blocks_.pack<double>([&](int64_t m) { return 2.0 * scale_of(m); });
   const int64_t taps = params.group_in() * params.kernel_size();
-  const auto wide = [&](const float* values) {
-    return pack_per_filter(params, filters, [&](int64_t m) { return double{values[m]}; });
-  };
-  scale_[0] = wide(scale);
-  bias_[0] = wide(bias);
-  scale_[1] = pack_per_filter(params, filters, [&](int64_t m) { return 2.0 * double{scale[m]}; });
-  bias_[1] = pack_per_filter(params, filters, [&](int64_t m) {
+  bias_[1] = blocks_.pack<double>([&](int64_t m) {
     double sum = 0;
     for (int64_t i = 0; i < taps; ++i) sum += double{weights[m * taps + i]};
-    return double{bias[m]} + double{scale[m]} * sum;
+    return bias_of(m) + scale_of(m) * sum;
   });
-}
-
-int64_t AdderConv::blocks_per_group() const {
-  return ceil_div(params_.group_out(), kernels_->filters_per_block);
 }
 
 Work AdderConv::share_out(const ConvShape& shape, int threads) const {
   const int64_t floats = InputRows<float>::elements_per_row(params_, shape) +
                          shape.out_w * padded_channels(params_.out_channels);
-  return share_out_rows(shape, is_depthwise() ? 1 : params_.group * blocks_per_group(),
+  return share_out_rows(shape, is_depthwise(params_) ? 1 : blocks_.count(),
                         floats * static_cast<int64_t>(sizeof(float)), threads);
 }
 
@@ -181,42 +154,38 @@ void AdderConv::run(const Work& work, int64_t task, const ConvShape& shape, cons
                     const float* z, float* y) const {
   static thread_local std::vector<double> sums;
   static thread_local std::vector<F32Run> runs;
-  const int64_t first = task / work.shares * work.rows, share = task % work.shares;
-  const int64_t last = std::min(first + work.rows, shape.batch * shape.out_h);
-  if (is_depthwise()) return run_depthwise(shape, x, z, y, first, last);
-  const int64_t per_block = kernels_->filters_per_block;
+  const Range rows = work.rows_of(task, shape), blocks = work.blocks_of(task);
+  if (is_depthwise(params_)) return run_depthwise(shape, x, z, y, rows);
   const int64_t taps = params_.kernel_size() * params_.group_in();
-  const int64_t group_size = static_cast<int64_t>(weights_.size()) / params_.group;
   InputRows<float> source(params_, shape, x, 0.0f);
   F32Pixels pixels{};
-  pixels.count = (last - first) * shape.out_w;
+  pixels.count = (rows.last - rows.first) * shape.out_w;
   find_runs(source, runs);
   pixels.runs = runs.data();
   pixels.run_count = static_cast<int64_t>(runs.size());
   pixels.row = padded_channels(params_.out_channels);
   int64_t summed_group = -1;
-  for (int64_t b = share * work.blocks / work.shares; b < (share + 1) * work.blocks / work.shares;
-       ++b) {
-    const int64_t group = b / blocks_per_group(), block = b % blocks_per_group();
-    source.select(group, first, last);
+  for (int64_t b = blocks.first; b < blocks.last; ++b) {
+    const FilterBlock block = blocks_.at(b);
+    source.select(block.group, rows.first, rows.last);
     pixels.x = source.pixels();
     pixels.offset = source.offset();
-    if (form_ == Form::kMax && group != summed_group) {
+    if (form_ == Form::kMax && block.group != summed_group) {
       sums.resize(pixels.count);
       sum_taps(params_, source, shape.out_w, kernel(Form::kMax), pixels, sums.data());
-      summed_group = group;
+      summed_group = block.group;
     }
     pixels.sums = form_ == Form::kMax ? sums.data() : nullptr;
-    const int64_t at = first * shape.out_w * pixels.row + group * params_.group_out() +
-                       block * per_block;
+    const int64_t at = rows.first * shape.out_w * pixels.row +
+                       block.group * params_.group_out() + block.first;
     pixels.z = z == nullptr ? nullptr : z + at;
     pixels.y = y + at;
     const auto run_form = [&](Form form, int64_t begin, int64_t end) {
       const int i = static_cast<int>(form);
+      const int64_t filters = b * kernels_->filters_per_block;
       kernel(form).run(from_pixel(pixels, begin, end - begin),
-                       {weights_.data() + group * group_size + block * per_block * taps,
-                        scale_[i].data() + b * per_block, bias_[i].data() + b * per_block,
-                        std::min(per_block, params_.group_out() - block * per_block), clip_});
+                       {weights_.data() + blocks_.lanes_before(block) * taps,
+                        scale_[i].data() + filters, bias_[i].data() + filters, block.count, clip_});
     };
     if (form_ == Form::kDirect) {
       run_form(Form::kDirect, 0, pixels.count);
@@ -231,12 +200,12 @@ void AdderConv::run(const Work& work, int64_t task, const ConvShape& shape, cons
 }
 
 void AdderConv::run_depthwise(const ConvShape& shape, const float* x, const float* z, float* y,
-                              int64_t first, int64_t last) const {
+                              Range rows) const {
   static thread_local std::vector<const float*> taps;
   taps.resize(params_.kernel_size());
   const F32DepthwiseArgs args = {&params_,          &shape,           x,     padding_.data(), z, y,
                                  weights_.data(), scale_[0].data(), bias_[0].data(), clip_};
-  depthwise_kernel_(args, first, last, taps.data());
+  depthwise_kernel_(args, rows.first, rows.last, taps.data());
 }
 
 double f32_inner_loop_rate(Form form, Isa isa, int threads, double seconds) {

@@ -8,6 +8,7 @@
 #include "f32_depthwise.h"
 #include "f32_sums.h"
 #include "isa.h"
+#include "packing.h"
 #include "work.h"
 
 namespace adder_onnx {
@@ -31,10 +32,8 @@ class AdderConv {
            float* y) const;
 
  private:
-  bool is_depthwise() const { return params_.group_in() == 1 && params_.group_out() == 1; }
-  int64_t blocks_per_group() const;
   void run_depthwise(const ConvShape& shape, const float* x, const float* z, float* y,
-                     int64_t first, int64_t last) const;
+                     Range rows) const;
   const F32Kernel& kernel(Form form) const { return kernels_[static_cast<int>(form)]; }
 
   ConvParams params_;
@@ -42,10 +41,11 @@ class AdderConv {
   Form form_;
   const F32Kernel* kernels_;
   F32DepthwiseKernel depthwise_kernel_;
-  // Depthwise as f32_depthwise.h has it, otherwise
-  AlignedVector<float> weights_;  // [group][block], a last block of half the filters with half of it
-  std::vector<double> scale_[2], bias_[2];  // [group][block][filter], for each form
-  std::vector<float> padding_;              // depthwise: a pixel of padding
+  FilterBlocks blocks_;
+  // Packed by blocks, the last two for each form; or as f32_depthwise.h has it.
+  AlignedVector<float> weights_;
+  std::vector<double> scale_[2], bias_[2];
+  std::vector<float> padding_;  // depthwise: a pixel of padding
 };
 
 // Taps per second of the bare inner loop, its operands in the first-level cache, on so many threads

@@ -26,57 +26,28 @@ Q8DepthwiseKernel select_depthwise_kernel([[maybe_unused]] Isa isa) {
   return q8_depthwise_scalar;
 }
 
-// (M, 1, kH, kW) to [kernel position][padded channels].
-AlignedVector<uint8_t> pack_depthwise_weights(const ConvParams& a, const uint8_t* w) {
-  const int64_t row = padded_channels(a.in_channels), size = a.kernel_size();
-  AlignedVector<uint8_t> packed(size * row);
-  for (int64_t m = 0; m < a.out_channels; ++m)
-    for (int64_t k = 0; k < size; ++k) packed[k * row + m] = w[m * size + k];
-  return packed;
-}
-
-// (M, C/group, kH, kW) to [group][block][kernel position][eight of channels][lane][8 bytes]. What
-// fills up eights has no distance from what fills them up in the input; filters that fill up
-// a register are zero.
-AlignedVector<uint8_t> pack_weights(const ConvParams& a, const uint8_t* w, uint8_t zero_point,
-                                  int64_t filters_per_block) {
-  const int64_t half = std::max<int64_t>(filters_per_block / 2, 1);
+// (M, C/group, kH, kW) to [block][kernel position][eight of channels][lane][8 bytes]. What fills up
+// eights has no distance from what fills them up in the input; filters that fill up a register are zero.
+AlignedVector<uint8_t> pack_weights(const ConvParams& a, const FilterBlocks& blocks,
+                                    const uint8_t* w, uint8_t zero_point) {
   const int64_t channels = a.group_in(), filters = a.group_out(), size = a.kernel_size();
-  AlignedVector<uint8_t> packed(a.group * ceil_div(filters, half) * half * size *
-                              eights(channels) * 8);
-  uint8_t* to = packed.data();
-  for (int64_t g = 0; g < a.group; ++g)
-    for (int64_t first = 0; first < filters; first += filters_per_block) {
-      const int64_t lanes = filters - first > half ? filters_per_block : half;
-      for (int64_t k = 0; k < size; ++k)
-        for (int64_t c = 0; c < eights(channels) * 8; c += 8)
-          for (int64_t lane = 0; lane < lanes; ++lane) {
-            // One register has all filters, or two of them have every second one.
-            const int64_t f = first + (lanes > half ? lane % half * 2 + lane / half : lane);
-            for (int64_t i = c; i < c + 8; ++i)
-              *to++ = f >= filters    ? 0
-                      : i >= channels ? zero_point
-                                      : w[((g * filters + f) * channels + i) * size + k];
-          }
-    }
-  packed.resize(to - packed.data());
-  return packed;
-}
-
-// M values, times a sign, to [group][block][filter of the block].
-std::vector<float> pack_per_filter(const ConvParams& a, const float* values, float sign,
-                                   int64_t filters_per_block) {
-  const int64_t row = ceil_div(a.group_out(), filters_per_block) * filters_per_block;
-  std::vector<float> packed(a.group * row);
-  for (int64_t m = 0; m < a.out_channels; ++m)
-    packed[m / a.group_out() * row + m % a.group_out()] = sign * values[m];
-  return packed;
-}
-
-// M values, times a sign, to [padded filter].
-std::vector<float> pack_per_channel(const ConvParams& a, const float* values, float sign) {
-  std::vector<float> packed(padded_channels(a.out_channels));
-  for (int64_t m = 0; m < a.out_channels; ++m) packed[m] = sign * values[m];
+  AlignedVector<uint8_t> packed;
+  packed.reserve(blocks.all_lanes() * size * eights(channels) * 8);
+  for (int64_t b = 0; b < blocks.count(); ++b) {
+    const FilterBlock block = blocks.at(b);
+    const int64_t lanes = blocks.lanes(block), half = blocks.half();
+    const uint8_t* from = w + (block.group * filters + block.first) * channels * size;
+    for (int64_t k = 0; k < size; ++k)
+      for (int64_t c = 0; c < eights(channels) * 8; c += 8)
+        for (int64_t lane = 0; lane < lanes; ++lane) {
+          // One register has all filters, or two of them have every second one.
+          const int64_t f = lanes > half ? lane % half * 2 + lane / half : lane;
+          for (int64_t i = c; i < c + 8; ++i)
+            packed.push_back(f >= block.count ? 0
+                             : i >= channels  ? zero_point
+                                              : from[(f * channels + i) * size + k]);
+        }
+  }
   return packed;
 }
 
@@ -120,26 +91,23 @@ QAdderConv::QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t
       epilogue_(make_epilogue(activation)),
       kernel_(select_kernel(isa)),
       depthwise_kernel_(select_depthwise_kernel(isa)),
-      block_bytes_(kernel_->filters_per_block * params.kernel_size() * eights(params.group_in()) *
-                   8) {
-  if (is_depthwise()) {
+      blocks_(params, kernel_->filters_per_block) {
+  const auto factor_of = [&](int64_t m) { return -factor[m]; };
+  const auto bias_of = [&](int64_t m) { return bias[m]; };
+  if (is_depthwise(params)) {
     weights_ = pack_depthwise_weights(params, weights);
-    factor_ = pack_per_channel(params, factor, -1.0f);
-    bias_ = pack_per_channel(params, bias, 1.0f);
+    factor_ = pack_depthwise<float>(params, factor_of);
+    bias_ = pack_depthwise<float>(params, bias_of);
     padding_.assign(padded_channels(params.in_channels), zero_point);
   } else {
-    weights_ = pack_weights(params, weights, zero_point, kernel_->filters_per_block);
-    factor_ = pack_per_filter(params, factor, -1.0f, kernel_->filters_per_block);
-    bias_ = pack_per_filter(params, bias, 1.0f, kernel_->filters_per_block);
+    weights_ = pack_weights(params, blocks_, weights, zero_point);
+    factor_ = blocks_.pack<float>(factor_of);
+    bias_ = blocks_.pack<float>(bias_of);
   }
 }
 
-int64_t QAdderConv::blocks_per_group() const {
-  return ceil_div(params_.group_out(), kernel_->filters_per_block);
-}
-
 Work QAdderConv::share_out(const ConvShape& shape, int threads) const {
-  const int64_t blocks = is_depthwise() ? 1 : params_.group * blocks_per_group();
+  const int64_t blocks = is_depthwise(params_) ? 1 : blocks_.count();
   return share_out_rows(shape, blocks,
                         InputRows<uint8_t>::elements_per_row(params_, shape) +
                             shape.out_w * padded_channels(params_.out_channels),
@@ -148,42 +116,39 @@ Work QAdderConv::share_out(const ConvShape& shape, int threads) const {
 
 void QAdderConv::run(const Work& work, int64_t task, const ConvShape& shape, const uint8_t* x,
                      const uint8_t* z, uint8_t* y) const {
-  const int64_t first = task / work.shares * work.rows, share = task % work.shares;
-  const int64_t last = std::min(first + work.rows, shape.batch * shape.out_h);
-  if (is_depthwise()) return run_depthwise(shape, x, z, y, first, last);
-  const int64_t per_block = kernel_->filters_per_block;
-  const int64_t group_bytes = weights_.size() / params_.group;
+  const Range rows = work.rows_of(task, shape), blocks = work.blocks_of(task);
+  if (is_depthwise(params_)) return run_depthwise(shape, x, z, y, rows);
+  const int64_t bytes = params_.kernel_size() * eights(params_.group_in()) * 8;  // of a filter
   InputRows<uint8_t> source(params_, shape, x, zero_point_);
   Q8Pixels pixels{};
-  pixels.count = (last - first) * shape.out_w;
+  pixels.count = (rows.last - rows.first) * shape.out_w;
   pixels.segments = source.segments().data();
   pixels.segment_count = static_cast<int64_t>(source.segments().size());
   pixels.steps = source.steps();
   pixels.row = padded_channels(params_.out_channels);
-  for (int64_t b = share * work.blocks / work.shares; b < (share + 1) * work.blocks / work.shares;
-       ++b) {
-    const int64_t group = b / blocks_per_group(), block = b % blocks_per_group();
-    source.select(group, first, last);
+  for (int64_t b = blocks.first; b < blocks.last; ++b) {
+    const FilterBlock block = blocks_.at(b);
+    source.select(block.group, rows.first, rows.last);
     pixels.x = source.pixels();
     pixels.offset = source.offset();
-    const int64_t at = first * shape.out_w * pixels.row + group * params_.group_out() +
-                       block * per_block;
+    const int64_t at = rows.first * shape.out_w * pixels.row +
+                       block.group * params_.group_out() + block.first;
     pixels.z = z == nullptr ? nullptr : z + at;
     pixels.y = y + at;
-    const Q8Filters filters = {weights_.data() + group * group_bytes + block * block_bytes_,
-                               factor_.data() + b * per_block, bias_.data() + b * per_block,
-                               std::min(per_block, params_.group_out() - block * per_block)};
+    const int64_t filter = b * kernel_->filters_per_block;
+    const Q8Filters filters = {weights_.data() + blocks_.lanes_before(block) * bytes,
+                               factor_.data() + filter, bias_.data() + filter, block.count};
     kernel_->run(pixels, filters, epilogue_);
   }
 }
 
 void QAdderConv::run_depthwise(const ConvShape& shape, const uint8_t* x, const uint8_t* z,
-                               uint8_t* y, int64_t first, int64_t last) const {
-  static thread_local std::vector<const uint8_t*> table;
-  table.resize(params_.kernel_size());
+                               uint8_t* y, Range rows) const {
+  static thread_local std::vector<const uint8_t*> taps;
+  taps.resize(params_.kernel_size());
   const Q8DepthwiseArgs args = {&params_,        &shape,         x,           padding_.data(), z, y,
                                 weights_.data(), factor_.data(), bias_.data()};
-  depthwise_kernel_(args, epilogue_, first, last, table.data());
+  depthwise_kernel_(args, epilogue_, rows.first, rows.last, taps.data());
 }
 
 double q8_inner_loop_rate(Isa isa, int threads, double seconds) {

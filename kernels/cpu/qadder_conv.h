@@ -5,7 +5,7 @@
 
 #include "aligned.h"
 #include "isa.h"
-#include "params.h"
+#include "packing.h"
 #include "q8_depthwise.h"
 #include "q8_sad.h"
 #include "work.h"
@@ -37,20 +37,19 @@ class QAdderConv {
            const uint8_t* z, uint8_t* y) const;
 
  private:
-  bool is_depthwise() const { return params_.group_in() == 1 && params_.group_out() == 1; }
-  int64_t blocks_per_group() const;
   void run_depthwise(const ConvShape& shape, const uint8_t* x, const uint8_t* z, uint8_t* y,
-                     int64_t first, int64_t last) const;
+                     Range rows) const;
 
   ConvParams params_;
   uint8_t zero_point_;
   Q8Epilogue epilogue_;
   const Q8SadKernel* kernel_;
   Q8DepthwiseKernel depthwise_kernel_;
-  int64_t block_bytes_;          // of a whole block's weights
-  AlignedVector<uint8_t> weights_;  // [group][block], a last block of half the filters with half of it
-  std::vector<float> factor_, bias_;  // [group][block][filter]; depthwise as q8_depthwise.h has it
-  std::vector<uint8_t> padding_;      // depthwise: a pixel of padding
+  FilterBlocks blocks_;
+  // Packed by blocks, or as q8_depthwise.h has it.
+  AlignedVector<uint8_t> weights_;
+  std::vector<float> factor_, bias_;
+  std::vector<uint8_t> padding_;  // depthwise: a pixel of padding
 };
 
 // Whether the product with the reciprocal and one correction, as q8_sad.h has it, rounds to the same

@@ -1,7 +1,5 @@
 #include "work.h"
 
-#include <algorithm>
-
 namespace adder_onnx {
 namespace {
 
