@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
-from adder_onnx.kernels.cpu import (
-    AdderConv,
-    Program,
-    input_gradient,
-    padded_channels,
-    select_isa,
-)
+from adder_onnx.export import native_layer
+from adder_onnx.export.native_layer import Geometry, is_native
 
-__all__ = ["ETA", "AdderConv2d", "adder_conv2d", "without_native_kernels"]
+__all__ = ["ETA", "AdderConv2d", "adder_conv2d"]
 
 ETA = 0.2
 """The factor of the adaptive scaling of the filters' gradient (equation 13 of the paper)."""
 
 _MAX_COLUMN_BYTES = 1 << 28
 """Bound on the size of the image-to-column matrix that is made at a time."""
-
-_MAX_ARENA_BYTES = 1 << 22
-"""Bound on the size of the native kernels' copies of images, unless one image is larger."""
 
 
 class AdderConv2d(nn.Module):
@@ -136,6 +122,10 @@ def _pair(value: int | tuple[int, int] | list[int]) -> tuple[int, int]:
     return (first, second)
 
 
+def _geometry(stride: list[int], padding: list[int], dilation: list[int], groups: int) -> Geometry:
+    return Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
+
+
 def _check(x: Tensor, weight: Tensor, groups: int) -> None:
     if x.dim() != 4 or weight.dim() != 4:
         raise ValueError(
@@ -149,9 +139,8 @@ def _check(x: Tensor, weight: Tensor, groups: int) -> None:
         )
 
 
-def _output_size(
-    x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]
-) -> tuple[int, int]:
+def _output_size(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[int, int]:
+    stride, padding, dilation, _ = geometry
     if min(stride) < 1 or min(padding) < 0 or min(dilation) < 1:
         raise ValueError(
             f"stride={stride}, padding={padding}, dilation={dilation}; expected at least 1, 0 and 1"
@@ -174,75 +163,16 @@ def _batch_chunks(x: Tensor, positions: int, taps: int) -> list[Tensor]:
     return list(torch.split(x, max(1, _MAX_COLUMN_BYTES // per_image)))
 
 
-def _columns(
-    x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]
-) -> Tensor:
+def _columns(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     """Patches as rows, (N, positions, taps)."""
     columns: Tensor = functional.unfold(
         x,
         (weight.shape[2], weight.shape[3]),
-        dilation=tuple(dilation),
-        padding=tuple(padding),
-        stride=tuple(stride),
+        dilation=geometry.dilation,
+        padding=geometry.padding,
+        stride=geometry.stride,
     )
     return columns.transpose(1, 2).contiguous()
-
-
-_native_is_off: ContextVar[bool] = ContextVar("_native_is_off", default=False)
-
-
-@contextmanager
-def without_native_kernels() -> Iterator[None]:
-    """Within it PyTorch computes all layers, in this thread: the yardstick for the kernels."""
-    token = _native_is_off.set(True)
-    try:
-        yield
-    finally:
-        _native_is_off.reset(token)
-
-
-def _is_native(x: Tensor, weight: Tensor) -> bool:
-    return not _native_is_off.get() and all(
-        t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, weight)
-    )
-
-
-def _native_forward(
-    x: Tensor,
-    weight: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    size: tuple[int, int],
-) -> Tensor:
-    filters, threads = weight.shape[0], torch.get_num_threads()
-    conv = AdderConv(
-        weight.detach().contiguous().numpy(),
-        np.ones(filters, np.float32),
-        np.zeros(filters, np.float32),
-        -math.inf,
-        math.inf,
-        _pair(stride),
-        _pair(dilation),
-        groups,
-        select_isa(),
-        "exact",
-    )
-    in_size = (x.shape[2], x.shape[3])
-    x_floats = in_size[0] * in_size[1] * padded_channels(x.shape[1])
-    y_floats = size[0] * size[1] * padded_channels(filters)
-    images = max(1, _MAX_ARENA_BYTES // (x.element_size() * max(1, x_floats + y_floats) * threads))
-    batch = x.shape[0]
-    program = Program(batch, images)
-    program.add_nchw_to_nhwc(0, (batch, x.shape[1], *in_size), 0, "float32", "float32")
-    y_at = min(images, batch) * x_floats
-    program.add_adder_conv(conv, batch, in_size, size, _pair(padding), 0, -1, y_at)
-    program.add_nhwc_to_nchw(y_at, (batch, filters, *size), 0, "float32", "float32")
-    y = torch.empty((batch, filters, *size))
-    arena = np.empty(program.arena_size(threads), np.float32)
-    program.run(arena, [x.detach().contiguous().numpy()], [y.numpy()], threads)
-    return y
 
 
 @torch.library.custom_op("adder_onnx::adder_conv2d", mutates_args=())
@@ -255,14 +185,15 @@ def _adder_conv2d(
     groups: int,
 ) -> Tensor:
     _check(x, weight, groups)
-    height, width = _output_size(x, weight, stride, padding, dilation)
-    if _is_native(x, weight):
-        return _native_forward(x, weight, stride, padding, dilation, groups, (height, width))
+    geometry = _geometry(stride, padding, dilation, groups)
+    height, width = _output_size(x, weight, geometry)
+    if is_native(x, weight):
+        return native_layer.forward(x, weight, geometry, (height, width))
     filters = weight.flatten(1)
     parts = []
     for part in _batch_chunks(x, height * width, filters.shape[1]):
         of_group = [
-            torch.cdist(_columns(xg, weight, stride, padding, dilation), wg, p=1.0)
+            torch.cdist(_columns(xg, weight, geometry), wg, p=1.0)
             for xg, wg in zip(part.chunk(groups, 1), filters.chunk(groups), strict=True)
         ]
         parts.append(-torch.cat(of_group, 2).transpose(1, 2))
@@ -279,7 +210,7 @@ def _(
     groups: int,
 ) -> Tensor:
     _check(x, weight, groups)
-    height, width = _output_size(x, weight, stride, padding, dilation)
+    height, width = _output_size(x, weight, _geometry(stride, padding, dilation, groups))
     return x.new_empty((x.shape[0], weight.shape[0], height, width))
 
 
@@ -293,20 +224,8 @@ def _input_gradient(
     dilation: list[int],
     groups: int,
 ) -> Tensor:
-    grad_x = torch.empty(x.shape)
-    input_gradient(
-        x.detach().contiguous().numpy(),
-        weight.detach().contiguous().numpy(),
-        grad_y.detach().contiguous().numpy(),
-        grad_x.numpy(),
-        _pair(stride),
-        _pair(padding),
-        _pair(dilation),
-        groups,
-        select_isa(),
-        torch.get_num_threads(),
-    )
-    return grad_x
+    geometry = _geometry(stride, padding, dilation, groups)
+    return native_layer.input_gradient(x, weight, grad_y, geometry)
 
 
 @_input_gradient.register_fake
@@ -321,35 +240,25 @@ def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _backward(ctx, grad_y: Tensor):  # type: ignore[no-untyped-def]
     x, weight = ctx.saved_tensors
-    stride, padding, dilation, groups = ctx.geometry
     needs_x, needs_weight = ctx.needs_input_grad[:2]
-    grad_x, grad_weight = _gradients(x, weight, grad_y, stride, padding, dilation, groups, needs_x)
+    grad_x, grad_weight = _gradients(x, weight, grad_y, _geometry(*ctx.geometry), needs_x)
     return (grad_x, grad_weight if needs_weight else None, None, None, None, None)
 
 
 def _gradients(
-    x: Tensor,
-    weight: Tensor,
-    grad_y: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    needs_x: bool,
+    x: Tensor, weight: Tensor, grad_y: Tensor, geometry: Geometry, needs_x: bool
 ) -> tuple[Tensor | None, Tensor]:
     """The paper's gradients, without ever holding positions x filters x taps values."""
     grad_x: Tensor | None
-    if _is_native(x, weight):
-        grad_x = None
-        if needs_x:
-            grad_x = _input_gradient(x, weight, grad_y, stride, padding, dilation, groups)
+    if is_native(x, weight):
+        grad_x = _input_gradient(x, weight, grad_y, *geometry) if needs_x else None
         # Sum over positions p of X[p,k] * grad[o,p]: a convolution's gradient.
         grad_weight: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
-            x, list(weight.shape), grad_y, _pair(stride), _pair(padding), _pair(dilation), groups
+            x, list(weight.shape), grad_y, *geometry
         )
         grad_weight = grad_weight - weight * grad_y.sum((0, 2, 3)).view(-1, 1, 1, 1)
         return grad_x, _rescaled(grad_weight)
-    filters = weight.flatten(1)
+    filters, per_group = weight.flatten(1), weight.shape[0] // geometry.groups
     positions, taps = grad_y.shape[2] * grad_y.shape[3], filters.shape[1]
     grad_filters = torch.zeros_like(filters)
     grad_x = torch.empty_like(x) if needs_x else None
@@ -357,10 +266,10 @@ def _gradients(
     for part in _batch_chunks(x, positions, taps):
         last = first + part.shape[0]
         grad_part = grad_y[first:last].flatten(2)
-        for g in range(groups):
+        for g in range(geometry.groups):
             xs = slice(g * weight.shape[1], (g + 1) * weight.shape[1])
-            ws = slice(g * weight.shape[0] // groups, (g + 1) * weight.shape[0] // groups)
-            columns = _columns(part[:, xs], weight, stride, padding, dilation)
+            ws = slice(g * per_group, (g + 1) * per_group)
+            columns = _columns(part[:, xs], weight, geometry)
             grad = grad_part[:, ws]
             # Sum over positions p of (X[p,k] - W[o,k]) * grad[o,p], as a matrix product.
             grad_filters[ws] += (grad @ columns).sum(0)
@@ -374,9 +283,9 @@ def _gradients(
                     grad_columns.transpose(1, 2),
                     (x.shape[2], x.shape[3]),
                     (weight.shape[2], weight.shape[3]),
-                    dilation=tuple(dilation),
-                    padding=tuple(padding),
-                    stride=tuple(stride),
+                    dilation=geometry.dilation,
+                    padding=geometry.padding,
+                    stride=geometry.stride,
                 )
         first = last
     return grad_x, _rescaled(grad_filters).view_as(weight)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from adder_onnx.export.adder_conv2d import without_native_kernels
+from adder_onnx.export.native_layer import without_native_kernels
 
 __all__ = ["DEFAULT_RTOL", "MAX_RTOL", "Verification", "verify"]
 
