@@ -1,11 +1,14 @@
 """One training step of ResNet-20 by `AdderConv2d` and by the reference's formulation in PyTorch.
 
-    python -m benchmarks.training [--batch-size N] [--threads N] [--repeat N]
+    python -m benchmarks.training [--batch-size N] [--threads N] [--repeat N] [--json FILE]
+    python -m benchmarks.training --check
 
 The reference formulation unfolds the input to a matrix, takes ``torch.cdist`` of it and the
 filters, and for the gradients holds the differences of every position, filter and tap at a time.
 Both take turns, each in a process of its own; a step is forward, backward and an update by SGD on
-random images. Printed are the median time of each and the most memory that its steps took.
+random images. Printed are the median time of each and the most memory that its steps took. The
+result goes to ``benchmarks/results/training-<cpu>.json`` and into the table in docs/benchmarks.md,
+unless --json names another file; --check only compares the table with the results.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,10 +29,15 @@ from torch.nn import functional
 
 from adder_onnx.evaluation.environment import cpu_name
 from adder_onnx.export import AdderConv2d
+from adder_onnx.files import write_atomically
+from benchmarks.documents import ROOT, results_of, update_table
+from benchmarks.environment import environment, result_path
 from benchmarks.networks import adder_network
 from benchmarks.race.worker import peak_bytes, resident_bytes
 
 CONTENDERS = ("AdderConv2d", "reference")
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
+COMMAND = "python -m benchmarks.training"
 
 
 class _Distances(torch.autograd.Function):
@@ -102,16 +111,47 @@ def work(contender: str, batch: int, threads: int) -> None:
         print(json.dumps([seconds, peak_bytes() - before]), flush=True)
 
 
-def main() -> None:
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown for results of this benchmark, a row for each."""
+    lines = [
+        "| one step | `AdderConv2d` | reference | time | memory |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for result in results:
+        ours, theirs = CONTENDERS
+        seconds = {name: statistics.median(times) for name, times in result["seconds"].items()}
+        peaks = result["peak_bytes"]
+        cells = [f"{seconds[name]:.3g} s, {peaks[name] / 1e6:,.0f} MB" for name in CONTENDERS]
+        lines.append(
+            f"| ResNet-20, batch {result['batch']}, {result['threads']} threads; {result['cpu']}, "
+            f"{result['isa']}; torch {result['versions']['torch']}; commit "
+            f"{result['commit'][:12]}, {result['date']} | {cells[0]} | {cells[1]} | "
+            f"{seconds[ours] / seconds[theirs]:.3f} × | {peaks[ours] / peaks[theirs]:.3f} × |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--check", action="store_true")
     parser.add_argument("--work", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work is not None:
         work(options.work, options.batch_size, options.threads)
-        return
+        return 0
+    if not options.check:
+        measure(options)
+    if options.json:
+        return 0
+    return update_table(DOCUMENT, COMMAND, table(results_of("training")), check=options.check)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Runs the contenders, prints and writes the result."""
     workers = {}
     sizes = ["--batch-size", str(options.batch_size), "--threads", str(options.threads)]
     for name in CONTENDERS:
@@ -131,6 +171,16 @@ def main() -> None:
             times[name].append(seconds)
     for worker in workers.values():
         worker.communicate()
+    result = environment("training") | {
+        "network": "resnet20",
+        "batch": options.batch_size,
+        "threads": options.threads,
+        "seconds": times,
+        "peak_bytes": peaks,
+    }
+    write_atomically(
+        options.json or result_path(result), (json.dumps(result, indent=1) + "\n").encode()
+    )
     medians = {name: statistics.median(values) for name, values in times.items()}
     print(f"{cpu_name()}, {options.threads} threads, ResNet-20, batch {options.batch_size}")
     for name in CONTENDERS:
@@ -148,4 +198,4 @@ def _answer(worker: subprocess.Popen[str]) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

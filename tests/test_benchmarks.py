@@ -123,6 +123,23 @@ def test_the_docs_are_up_to_date() -> None:
     assert table.main(["--check"]) == 0
 
 
+def test_the_table_of_training() -> None:
+    result = {
+        "cpu": "A CPU",
+        "isa": "avx2",
+        "batch": 128,
+        "threads": 2,
+        "versions": {"torch": "2.0"},
+        "commit": "0123456789abcdef",
+        "date": "2026-01-02",
+        "seconds": {"AdderConv2d": [0.9, 0.5, 0.25], "reference": [40.0, 60.0, 50.0]},
+        "peak_bytes": {"AdderConv2d": 400e6, "reference": 5000e6},
+    }
+    *_, row = training.table([result]).splitlines()
+    assert row.endswith("| 0.5 s, 400 MB | 50 s, 5,000 MB | 0.010 × | 0.080 × |")
+    assert "A CPU, avx2; torch 2.0; commit 0123456789ab, 2026-01-02" in row
+
+
 def test_names_of_results() -> None:
     assert file_name("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3.json"
 

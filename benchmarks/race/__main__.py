@@ -17,10 +17,7 @@ The result, medians and spread of all runs and the peak memory of each process, 
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
 import json
-import re
 import subprocess
 import sys
 import time
@@ -29,14 +26,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from adder_onnx.evaluation.environment import cpu_name
 from adder_onnx.files import write_atomically
-from adder_onnx.runtime.threads import available_cores
+from benchmarks.documents import ROOT
+from benchmarks.environment import environment, result_path
 from benchmarks.race.contenders import CONTENDERS, RACES, SLOW
 
-ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "race"
-SCHEMA = 1
 PAUSE = 0.3  # seconds between turns
 TURN = 1.0  # seconds
 ROUNDS = 5
@@ -119,35 +114,6 @@ def race(network: str, batch: int, threads: int, quick: bool) -> list[dict[str, 
     return rows
 
 
-def environment() -> dict[str, Any]:
-    """What the figures were measured with."""
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    versions = {}
-    for package in ("adder-onnx", "onnxruntime", "openvino", "torch", "numpy"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {
-        "benchmark": "race",
-        "schema": SCHEMA,
-        "cpu": cpu_name(),
-        "isa": _isa(),
-        "cores": available_cores(),
-        "versions": versions,
-        "commit": git.stdout.strip(),
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-    }
-
-
-def _isa() -> str:
-    from adder_onnx.kernels.cpu import select_isa
-
-    return select_isa()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one short turn each")
@@ -156,9 +122,8 @@ def main() -> None:
     parser.add_argument("--threads", type=_numbers, default=(1, 2))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    result = environment() | {"rows": []}
-    name = re.sub(r"[^a-z0-9]+", "-", f"{result['cpu']} {result['isa']}".lower()).strip("-")
-    path = options.json or ROOT / "benchmarks" / "results" / f"race-{name}.json"
+    result = environment("race") | {"rows": []}
+    path = options.json or result_path(result)
     path.parent.mkdir(parents=True, exist_ok=True)
     networks = [options.network] if options.network else list(RACES)
     _prepare(networks)
