@@ -18,6 +18,7 @@ from benchmarks.cuda.layers import best_layouts, layer_row
 from benchmarks.cuda.timing import summary, take_turns
 from benchmarks.documents import END, begin_of
 from benchmarks.networks import Layer, adder_layers
+from benchmarks.race import table as race_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -121,6 +122,31 @@ def test_the_table(tmp_path: Path) -> None:
 
 def test_the_docs_are_up_to_date() -> None:
     assert table.main(["--check"]) == 0
+    assert race_table.main(["--check"]) == 0
+
+
+def test_the_summary_of_the_race() -> None:
+    def row(network: str, batch: int, threads: int, contender: str, rate: float) -> dict[str, Any]:
+        return {
+            "network": network,
+            "batch": batch,
+            "threads": threads,
+            "contender": contender,
+            "images_per_second": rate,
+        }
+
+    rows = [
+        row("resnet20", 128, 2, "adder-onnx, uint8", 7000.4),
+        row("resnet20", 128, 1, "adder-onnx, uint8", 3.0),
+        row("resnet20", 16, 2, "adder-onnx, uint8", 4.0),
+        row("resnet20", 128, 2, "torch.cdist", 37.84),
+        row("resnet50", 8, 2, "torch.cdist", 0.4567),
+    ]
+    lines = race_table.summary([{"cpu": "A CPU", "rows": rows}]).splitlines()
+    assert lines[0] == "| images/s; A CPU, 2 threads | ResNet-20, batch 128 | ResNet-50, batch 8 |"
+    assert "| **adder-onnx, uint8** | **7000** | **–** |" in lines
+    assert "| torch.cdist | 37.8 | 0.457 |" in lines
+    assert len(lines) == 2 + 8
 
 
 def test_the_table_of_training() -> None:

@@ -1,8 +1,8 @@
-"""Makes the table and the plot in docs/benchmarks.md from the results of races.
+"""Makes the tables in docs/benchmarks.md and README.md and the plot from the results of races.
 
     python -m benchmarks.race.table [--check]
 
-With --check nothing is written, and the exit status is 1 where the table is not up to date.
+With --check nothing is written, and the exit status is 1 where a table is not up to date.
 """
 
 from __future__ import annotations
@@ -15,16 +15,41 @@ from typing import Any
 from benchmarks.documents import ROOT, results_of, update_table
 from benchmarks.race.contenders import CONTENDERS
 
-__all__ = ["main", "table"]
+__all__ = ["main", "summary", "table"]
 
 COMMAND = "python -m benchmarks.race.table"
 OURS = tuple(name for name, (kind, _) in CONTENDERS.items() if kind == "ours")
 MEMORY_THREADS = 2
+SUMMARY = {"resnet20": 128, "resnet50": 8}
+"""Batch sizes of the short table, two threads, by network."""
+
+NAMES = {"resnet20": "ResNet-20", "resnet50": "ResNet-50"}
 
 
 def table(results: list[dict[str, Any]]) -> str:
     """Markdown for results of `benchmarks.race`, one section for each machine."""
     return "\n".join(map(_section, results)) if results else "Not yet measured.\n"
+
+
+def summary(results: list[dict[str, Any]]) -> str:
+    """Markdown: images per second of large batches, one table for each machine."""
+    lines = []
+    for result in results:
+        races = _races(result)
+        heads = [f"{NAMES[network]}, batch {batch}" for network, batch in SUMMARY.items()]
+        lines += [
+            f"| images/s; {result['cpu']}, 2 threads | {' | '.join(heads)} |",
+            "| --- |" + " ---: |" * len(heads),
+        ]
+        for name in CONTENDERS:
+            cells = []
+            for network, batch in SUMMARY.items():
+                row = races.get((network, batch, 2), {}).get(name)
+                cells.append(_rate(row["images_per_second"]) if row else "–")
+            row_of = "**{}**" if name in OURS else "{}"
+            lines.append(f"| {' | '.join(row_of.format(cell) for cell in [name, *cells])} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _section(result: dict[str, Any]) -> str:
@@ -124,8 +149,11 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(argv)
     results = results_of("race", root)
-    document = root / "docs" / "benchmarks.md"
-    status = update_table(document, COMMAND, table(results), check=options.check)
+    tables = {root / "docs" / "benchmarks.md": table(results), root / "README.md": summary(results)}
+    status = max(
+        update_table(document, COMMAND, text, check=options.check)
+        for document, text in tables.items()
+    )
     if results and not options.check:
         _plot(results, root / "docs" / "race.svg")
     return status
