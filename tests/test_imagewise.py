@@ -11,6 +11,7 @@ import pytest
 from onnx import helper
 
 import adder_onnx
+from adder_onnx.errors import InputError
 from adder_onnx.runtime import onnxruntime_step
 from adder_onnx.runtime.imagewise import is_imagewise
 from tests.models import K, adder_conv, image, make_model, node
@@ -103,11 +104,13 @@ def test_an_output_without_a_batch() -> None:
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 5, 8])
 @pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("is_fixed", [False, True])
 def test_slices_give_what_the_batch_gives(
-    monkeypatch: pytest.MonkeyPatch, batch: int, threads: int
+    monkeypatch: pytest.MonkeyPatch, batch: int, threads: int, is_fixed: bool
 ) -> None:
     monkeypatch.setattr(onnxruntime_step, "_LARGE_BYTES", 1)
     monkeypatch.setattr(onnxruntime_step, "_SLICE_BYTES", 2 * 3 * 8 * 9 * 4)
+    images = batch if is_fixed else "N"
     proto = make_model(
         [
             node("Conv", ["X", "K"], "A"),
@@ -115,8 +118,8 @@ def test_slices_give_what_the_batch_gives(
             adder_conv("B", "W", "C"),
             node("Sigmoid", ["C"], "Y"),
         ],
-        {"X": SHAPE},
-        {"Y": ["N", 2, 8, 9], "B": SHAPE},
+        {"X": [images, 3, 8, 9]},
+        {"Y": [images, 2, 8, 9], "B": [images, 3, 8, 9]},
         {"K": K, "W": np.ones((2, 3, 1, 1), np.float32)},
     )
     feed = {"X": image(batch, 3, 8, 9)}
@@ -134,3 +137,6 @@ def test_slices_give_what_the_batch_gives(
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     again = session.run(None, feed)
     assert found[0].ctypes.data != again[0].ctypes.data
+    if is_fixed:
+        with pytest.raises(InputError, match=rf"expected \[{batch}, 3, 8, 9\]"):
+            session.run(None, {"X": image(9, 3, 8, 9)})

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import onnx
 
-__all__ = ["is_imagewise"]
+__all__ = ["is_imagewise", "with_any_batch"]
 
 _OPERATORS = frozenset(
     (
@@ -52,3 +52,13 @@ def _mixes_images(node: onnx.NodeProto) -> bool:
         if attribute.name == "training_mode" and attribute.i:
             return True
     return False
+
+
+def with_any_batch(model: onnx.ModelProto) -> onnx.ModelProto:
+    """An image-wise sub-model for any number of images, also where its inputs have a fixed one."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for value in (*copy.graph.input, *copy.graph.output):
+        value.type.tensor_type.shape.dim[0].Clear()
+    del copy.graph.value_info[:]  # the runtime infers what it needs
+    return copy

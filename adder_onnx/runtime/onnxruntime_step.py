@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from adder_onnx.errors import (
     ModelError,
 )
 from adder_onnx.graph.plan import OnnxruntimeStep
-from adder_onnx.runtime.imagewise import is_imagewise
+from adder_onnx.runtime.imagewise import is_imagewise, with_any_batch
 
 __all__ = [
     "CPU_PROVIDER",
@@ -112,8 +113,10 @@ class OnnxruntimeExecutor:
     def __init__(self, step: OnnxruntimeStep, session_options: Any) -> None:
         self.inputs = step.inputs
         self.outputs = step.outputs
-        self._session = make_session(step, session_options, [CPU_PROVIDER])
         self._is_imagewise = is_imagewise(step.model)
+        if self._is_imagewise:
+            step = dataclasses.replace(step, model=with_any_batch(step.model))
+        self._session = make_session(step, session_options, [CPU_PROVIDER])
         self._least_images = session_options.intra_op_num_threads
 
     def run(
