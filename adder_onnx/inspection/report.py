@@ -344,16 +344,18 @@ def _peak(
     types = {step.inside: step.type_inside for step in chain.entries}
     types |= {node.y: node.type for node in chain.nodes}
 
+    def words(name: str, image: Image) -> int:
+        return _nhwc_bytes(image, type_inside(types[name], device), device) // 4
+
     batch = max(image[0] for image in images.values() if image is not None)
     passes = Passes(batch, max(batch, 1), 1)
     if device == "cpu":
-        passes = plan_passes(images.values(), threads)  # type: ignore[arg-type]
-
-    def words(name: str, image: Image) -> int:
-        image = passes.image_of_one(image)
-        return _nhwc_bytes(image, type_inside(types[name], device), device) // 4
-
-    return 4 * chain.place(images, words)[1] * passes.at_once  # type: ignore[arg-type]
+        passes = plan_passes(images, words, threads)  # type: ignore[arg-type]
+    _, peak = chain.place(
+        images,  # type: ignore[arg-type]
+        lambda name, image: words(name, passes.image_of_one(image)),
+    )
+    return 4 * peak * passes.at_once
 
 
 def _image(shape: Shape | None) -> Image | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from adder_onnx.errors import InputError, ModelError
@@ -24,6 +24,10 @@ __all__ = [
 _PIXELS_PER_PASS = 128
 """Where an image has fewer, several go through a chain together: else reading the weights of a
 layer from memory would take longer than using them."""
+
+_PASS_BYTES = 4 << 20
+"""What the largest tensor of a pass may take, unless one image takes more: so much stays in a cache
+that cores share."""
 
 _MAX_IMAGES_PER_PASS = 8
 _MAX_PASSES = 64
@@ -74,20 +78,24 @@ class Passes:
         return (min(shape[0], self.images), *shape[1:])
 
 
-def plan_passes(shapes: Collection[Image], threads: int) -> Passes:
+def plan_passes(
+    shapes: Mapping[str, Image], floats: Callable[[str, Image], int], threads: int
+) -> Passes:
     """Cuts a batch into passes, alike for all threads and rounds.
 
     Args:
-        shapes: of a chain's tensors.
+        shapes: of a chain's tensors, by name.
+        floats: what a tensor of a shape takes, in units of four bytes.
         threads: that share the passes.
     """
-    batches = {shape[0] for shape in shapes}
+    batches = {shape[0] for shape in shapes.values()}
     batch = max(batches)
     if len(batches) > 1:
         return Passes(batch, max(batch, 1), 1)
-    fewest = max(1, min(shape[2] * shape[3] for shape in shapes))
-    most = min(_MAX_IMAGES_PER_PASS, -(-_PIXELS_PER_PASS // fewest))
-    rounds = max(1, -(-batch // (threads * most)))
+    fewest = max(1, min(shape[2] * shape[3] for shape in shapes.values()))
+    largest = max(1, 4 * max(floats(name, (1, *shape[1:])) for name, shape in shapes.items()))
+    most = min(_MAX_IMAGES_PER_PASS, -(-_PIXELS_PER_PASS // fewest), _PASS_BYTES // largest)
+    rounds = max(1, -(-batch // (threads * max(most, 1))))
     images = max(1, -(-batch // (threads * rounds)))
     return Passes(batch, images, max(1, min(-(-batch // images), threads, _MAX_PASSES)))
 

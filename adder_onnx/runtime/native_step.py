@@ -144,9 +144,13 @@ class NativeExecutor:
                 convs[node.y] = _prepare(node, weight, self._isa, self._arithmetic)
         types = {step.inside: step.type_inside for step in chain.entries}
         types |= {node.y: node.type for node in chain.nodes}
-        passes = plan_passes(shapes.values(), self._threads)
+
+        def floats(name: str, shape: Image) -> int:
+            return _floats(shape, types[name])
+
+        passes = plan_passes(shapes, floats, self._threads)
         offsets, _ = chain.place(
-            shapes, lambda name, shape: _floats(passes.image_of_one(shape), types[name])
+            shapes, lambda name, shape: floats(name, passes.image_of_one(shape))
         )
         program = Program(passes.batch, passes.images)
         for i, step in enumerate(chain.entries):
