@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adder_onnx.errors import AdderError
 
-__all__ = ["check_writable", "write_atomically"]
+__all__ = ["check_writable", "usual_mode", "write_atomically"]
 
 
 def check_writable(path: Path) -> None:
@@ -57,7 +57,7 @@ def _replace(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(usual_mode())
         temporary.replace(path)
     except BaseException:  # an interrupt leaves nothing behind either
         if temporary is not None:
@@ -69,7 +69,8 @@ def _is_special(path: Path) -> bool:
     return os.path.exists(path) and not os.path.isfile(path)
 
 
-def _umask() -> int:
+def usual_mode() -> int:
+    """The permissions that a new file gets."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    return 0o666 & ~mask

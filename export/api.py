@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from adder_onnx.errors import ExportError
-from adder_onnx.export.conversion import convert_adder_layers
+from adder_onnx.export.adder_layers import convert_adder_layers
 from adder_onnx.export.exporter import DEFAULT_OPSET, export_model
-from adder_onnx.export.verification import Verification, verify
-from adder_onnx.files import check_writable, write_atomically
+from adder_onnx.export.verification import (
+    DoesNotRunError,
+    Runner,
+    Truth,
+    Verification,
+    compare,
+    run_pytorch,
+)
+from adder_onnx.export.writing import staged
+from adder_onnx.files import check_writable
 from adder_onnx.metadata import ModelMetadata
 
 __all__ = ["Exported", "export_onnx"]
@@ -32,17 +40,29 @@ class Exported:
 
     Attributes:
         path: the file.
-        bytes: its size.
+        bytes: its size, that of external data included.
         nodes: number of nodes in its graph.
         adder_nodes: how many of them are AdderConv.
-        verification: how far it is from PyTorch, or None where that was not asked for.
+        outputs: names of its outputs.
+        batch_size: the only one that it takes, or None.
+        verification: how far it is from PyTorch; None where that was not asked for, or where the
+            model does not run here.
+        why_not_verified: why the model does not run here, or None.
+        conversion: where the model does not run, how far the file is from our own conversion of it
+            in PyTorch, which is no verification of that conversion; else None.
+        external_data: the file beside it that holds the weights, or None.
     """
 
     path: Path
     bytes: int
     nodes: int
     adder_nodes: int
+    outputs: tuple[str, ...]
+    batch_size: int | None
     verification: Verification | None
+    why_not_verified: str | None = None
+    conversion: Verification | None = None
+    external_data: Path | None = None
 
 
 def export_onnx(
@@ -52,86 +72,173 @@ def export_onnx(
     *,
     opset: int = DEFAULT_OPSET,
     metadata: ModelMetadata | None = None,
+    adder_classes: Collection[str] = (),
+    batch_size: int | None = None,
+    dynamic_batch: bool = False,
+    external_data: bool = False,
     rtol: float | None = None,
     no_verify: bool = False,
+    in_place: bool = False,
 ) -> Exported:
     """Writes a model as ONNX, after comparing the file with PyTorch.
 
-    Layers that look like the reference implementation's ``adder2d`` become AdderConv nodes, as
-    `AdderConv2d` does. The file is compared with the model as it was given, in our runtime and in
-    onnxruntime by the function bodies.
+    The model is run first as it was given. Then its adder layers become AdderConv nodes (see
+    `convert_adder_layers`), and the file is compared with what the model gave, output by output, in
+    our runtime and in onnxruntime by the function bodies.
 
     Args:
-        model: maps images (N, C, H, W) to logits (N, classes); is not changed.
+        model: maps images (N, C, H, W) to a tensor, or to several in tuples, lists, dicts or
+            dataclasses (see `named_outputs`).
         path: where the file goes; written under another name and renamed.
         input_shape: C, H and W.
         opset: version of the standard operator set, 18 to 23.
         metadata: what the file says about itself, such as the preprocessing.
-        rtol: largest difference from PyTorch in float64, relative to the largest logit; by default
-            as `Verification.allowed` says.
+        adder_classes: names of classes of adder layers that do not look like the reference's.
+        batch_size: the only one that the file is to take; None for any, if the model's code allows
+            that, else 1, with a warning.
+        dynamic_batch: whether that is an error instead.
+        external_data: whether the weights go into a file of their own, with ``.data`` behind its
+            name. They do in any case where the file would be larger than 2 GiB.
+        rtol: largest difference from PyTorch in float64, relative to the largest value; by default
+            as `Comparison.allowed` says.
         no_verify: leave the comparison out.
+        in_place: whether the model may be changed, which saves a copy of it.
 
     Raises:
-        ExportError: PyTorch cannot export the model, the file differs from it, or the number of
-            labels is not that of the classes; nothing is written.
+        ExportError: PyTorch cannot copy, run or export the model; a layer has something that
+            AdderConv has no place for; the file differs from the model; or the number of labels is
+            not that of the classes. Nothing is written.
     """
     path = Path(path)
     check_writable(path)
-    original = copy.deepcopy(model).eval().float()
-    converted = convert_adder_layers(copy.deepcopy(original)).eval()
+    given = (model if in_place else _copy(model)).eval()
+    truth, why = (None, None) if no_verify else _run_given(given, input_shape, batch_size)
+    converted = convert_adder_layers(given.float(), adder_classes, check=not no_verify).eval()
     props = (metadata or ModelMetadata()).to_props()
-    proto = export_model(converted, input_shape, opset=opset, metadata=props)
+    proto = export_model(converted, input_shape, opset=opset, metadata=props, batch_size=batch_size)
+    fixed = _fixed_batch(proto)
+    _check_batch(fixed, batch_size, dynamic_batch)
     _check_labels(metadata, proto)
-    data = proto.SerializeToString()
-    result = None if no_verify else _verify(original, converted, data, input_shape, rtol)
-    write_atomically(path, data)
     adder_nodes = sum(node.op_type == "AdderConv" for node in proto.graph.node)
-    return Exported(path, len(data), len(proto.graph.node), adder_nodes, result)
+    if not adder_nodes:
+        _logger.warning(
+            "the file has no AdderConv node: no layer was recognised as an adder layer "
+            "(--adder-class names the class of those there are)"
+        )
+    names = tuple(output.name for output in proto.graph.output)
+    with staged(proto, path, external_data) as file:
+        verification = conversion = None
+        if truth is not None:
+            rounding = None
+            if truth.why_not_float64:
+                rounding = _run_converted(converted, input_shape, batch_size, names).rounding()
+            runners = _runners(file.source, fixed)
+            verification = compare(truth.renamed(names), runners, rounding)
+            verification.check(rtol)
+        elif not no_verify:
+            own = _run_converted(converted, input_shape, batch_size, names)
+            conversion = compare(own, _runners(file.source, fixed))
+            conversion.check(rtol)
+    return Exported(
+        path=path,
+        bytes=file.bytes,
+        nodes=len(proto.graph.node),
+        adder_nodes=adder_nodes,
+        outputs=names,
+        batch_size=fixed,
+        verification=verification,
+        why_not_verified=why,
+        conversion=conversion,
+        external_data=file.external_data,
+    )
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # of an attribute that refuses
+        raise ExportError(
+            f"the model cannot be copied ({type(error).__name__}: {error}): let it be changed, by "
+            "in_place=True"
+        ) from error
+
+
+def _run_given(
+    model: nn.Module, input_shape: tuple[int, int, int], batch_size: int | None
+) -> tuple[Truth | None, str | None]:
+    """What the model gives, or why it does not run."""
+    try:
+        return run_pytorch(model, input_shape, batch_size), None
+    except DoesNotRunError as error:  # layers of others may need a GPU
+        _logger.warning(
+            "NOT VERIFIED: the model as it was given does not run here (%s); the file is compared "
+            "with adder-onnx's own conversion of it, which says nothing of that conversion",
+            error,
+        )
+        return None, str(error)
+
+
+def _run_converted(
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    batch_size: int | None,
+    names: Sequence[str],
+) -> Truth:
+    try:
+        return run_pytorch(model, input_shape, batch_size).renamed(names)
+    except DoesNotRunError as error:
+        raise ExportError(f"PyTorch cannot run the model: {error}") from error
+
+
+def _fixed_batch(proto: onnx.ModelProto) -> int | None:
+    size = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    return size.dim_value if size.HasField("dim_value") else None
+
+
+def _check_batch(fixed: int | None, asked_for: int | None, dynamic: bool) -> None:
+    if fixed is None or asked_for is not None:
+        return
+    if dynamic:
+        raise ExportError(
+            "the model's code makes the size of the batch a constant, so that it cannot be dynamic "
+            "(--dynamic-batch): use x.shape[0] as it is, not int(x.shape[0]), and no loop over "
+            "images"
+        )
+    _logger.warning(
+        "the model's code makes the size of the batch a constant: the file takes %d image at a "
+        "time (--batch-size fixes another number)",
+        fixed,
+    )
 
 
 def _check_labels(metadata: ModelMetadata | None, proto: onnx.ModelProto) -> None:
-    shape = proto.graph.output[0].type.tensor_type.shape.dim
     labels = metadata.labels if metadata is not None else None
-    if labels is not None and len(shape) == 2 and shape[1].dim_value != len(labels):
-        raise ExportError(
-            f"there are {len(labels)} labels; the network has {shape[1].dim_value} classes"
-        )
+    shapes = [[d.dim_value for d in o.type.tensor_type.shape.dim] for o in proto.graph.output]
+    classes = [shape[1] for shape in shapes if len(shape) == 2]
+    if labels is not None and classes and len(labels) not in classes:
+        raise ExportError(f"there are {len(labels)} labels; the network has {classes[0]} classes")
 
 
-def _verify(
-    original: nn.Module,
-    converted: nn.Module,
-    data: bytes,
-    input_shape: tuple[int, int, int],
-    rtol: float | None,
-) -> Verification:
+def _runners(source: bytes | Path, fixed: int | None) -> dict[str, Runner]:
+    """The file in our runtime and in onnxruntime by the function bodies."""
     # The one place where exporting needs the runtime; it imports nothing of ours in return.
     from adder_onnx.runtime import InferenceSession
     from adder_onnx.runtime.onnxruntime_step import import_onnxruntime
 
-    ours = InferenceSession(data, arithmetic="exact")  # what is judged is the file
-    stock = import_onnxruntime().InferenceSession(data, providers=["CPUExecutionProvider"])
+    ours = InferenceSession(source, arithmetic="exact")  # what is judged is the file
+    stock = import_onnxruntime().InferenceSession(source, providers=["CPUExecutionProvider"])
 
-    def runner(session: Any) -> Callable[[NDArray[np.float32]], NDArray[Any]]:
-        return lambda images: session.run(["logits"], {"input": images})[0]
+    def runner(session: Any) -> Runner:
+        names = [output.name for output in session.get_outputs()]
 
-    runners = {"adder-onnx": runner(ours), "onnxruntime": runner(stock)}
-    try:
-        result = verify(original, input_shape, runners)
-    except Exception as error:  # layers of others may need a GPU, or refuse float64
-        _logger.warning(
-            "the model as it was given does not run here (%s: %s); the file is compared with the "
-            "converted one",
-            type(error).__name__,
-            " ".join(str(error).split()),
-        )
-        result = verify(converted, input_shape, runners)
-    if not result.passes(rtol):
-        worst = max(result.errors, key=lambda name: result.errors[name])
-        raise ExportError(
-            f"the file in {worst} differs from PyTorch by {result.errors[worst]:.2g}, more than "
-            + ("the" if rtol is None else f"--rtol {rtol:g} of the largest logit, the")
-            + f" {result.allowed(rtol):.2g} allowed with logits up to {result.scale:.3g}; nothing "
-            "was written"
-        )
-    return result
+        def run(images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+            size = fixed or len(images)
+            parts = [
+                session.run(names, {"input": images[i : i + size]})
+                for i in range(0, len(images), size)
+            ]
+            return dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+
+        return run
+
+    return {"adder-onnx": runner(ours), "onnxruntime": runner(stock)}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +16,28 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from adder_onnx.errors import CheckpointError
+from adder_onnx.export.other_files import what_it_is
+from adder_onnx.export.pickled_network import PickledModule, is_module, modules_of, tensors_of
 from adder_onnx.export.pickles import Record, RestrictedPickle
+from adder_onnx.export.state_dicts import clean, listed
 
 __all__ = ["Checkpoint", "read_checkpoint", "sha256"]
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module")
-"""Where training scripts put the model, among the optimizer's state and the like."""
+_logger = logging.getLogger(__name__)
 
-_GEOMETRY = ("stride", "padding", "dilation", "groups", "kernel_size")
+_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params", "weights")
+"""Where training scripts put the network, those that are taken first coming first."""
+
+_NOT_NETWORKS = ("optim", "sched", "scaler", "amp", "callback", "hyper_parameters", "args", "rng")
+"""What keys of things contain that are kept beside a network and hold tensors, too."""
+
+_AVERAGES = ("ema", "averag", "swa", "shadow")
+"""What keys of running averages contain, which are not taken unless they are all there is."""
+
+_DEPTH = 4
+_SAFETENSORS_START = 9
+_TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+"""The number that files of torch.save begin with where they are no zip archives."""
 
 
 @dataclass(frozen=True)
@@ -32,69 +46,68 @@ class Checkpoint:
 
     Attributes:
         state: parameters and buffers on the CPU, by name.
-        geometry: for each module of a whole pickled model that has any, its ``stride``,
-            ``padding``, ``dilation``, ``groups`` and ``kernel_size``; empty for a state dict.
+        modules: the modules of a whole pickled network, by path; empty for a state dict.
+        key: where in the file they were, joined by dots; empty where they are the whole file.
     """
 
     state: dict[str, Tensor]
-    geometry: dict[str, dict[str, Any]] = field(default_factory=dict)
+    modules: dict[str, PickledModule] = field(default_factory=dict)
+    key: str = ""
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads a state dict or a whole model, in any format of ``torch.save`` or as safetensors.
+def read_checkpoint(path: Path, key: str | None = None) -> Checkpoint:
+    """Reads a state dict or a whole model: of ``torch.save``, ``pickle.dump`` or as safetensors.
 
-    1. The state may lie under one of the usual keys (`_WRAPPERS`), beside an optimizer's state.
+    1. The network may lie under a key, with others beside it: an optimizer's state, running
+       averages of the parameters, a second network. Of several the one under the most usual key is
+       taken (`_KEYS`), running averages only where there is nothing else, and a message says which;
+       where no key is usual they are ambiguous. ``key`` chooses.
     2. A whole model, saved by ``torch.save(model)``, is read through `RestrictedPickle`: its
        classes are not imported and no code of the file or of its author runs.
-    3. ``module.`` and ``_orig_mod.``, which DataParallel and torch.compile put before names, are
-       removed.
+    3. Names are cleaned of what tools add to them (`clean`).
+
+    Args:
+        path: the file.
+        key: of the network in the file, joined by dots, or what the names of its tensors begin
+            with.
 
     Raises:
-        CheckpointError: the file is missing, is not a checkpoint, or holds no network.
+        CheckpointError: the file is missing, is not a checkpoint, holds no network, or several.
     """
     loaded = _load(path)
-    found = _find_network(loaded)
-    if found is None:
-        what = type(loaded).__name__ if not isinstance(loaded, Record) else loaded.qualified_name
-        keys = f" with the keys {_some(loaded)}" if isinstance(loaded, Mapping) and loaded else ""
-        raise CheckpointError(
-            f"{path} holds no network but a {what}{keys}; save the model's state with "
-            "torch.save(model.state_dict(), path)"
-        )
+    networks = dict(_networks(loaded, ""))
+    where, prefix = _choose(path, loaded, networks, key)
+    found = networks[where]
     if isinstance(found, Record):
-        state = dict(_tensors(found, ""))
-        geometry = dict(_geometry(found, ""))
+        state, modules = dict(tensors_of(found)), modules_of(found)
     else:
-        state, geometry = dict(found), {}
+        state, modules = dict(found), {}
     if not state:
         raise CheckpointError(f"{path} holds a network without parameters")
-    prefix = _common_prefix(state)
-    return Checkpoint(
-        {_clean(name, prefix): tensor for name, tensor in state.items()},
-        {_clean(f"{name}.", prefix).removesuffix("."): g for name, g in geometry.items()},
-    )
+    state = clean(state)
+    if prefix:
+        state = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+    return Checkpoint(state, modules, where or (key or ""))
 
 
 def _load(path: Path) -> Any:
     try:
-        with path.open("rb") as file:
-            start = file.read(9)
+        if path.is_file() and _is_safetensors(path):
+            return load_file(path, device="cpu")
+        other = what_it_is(path)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file, or is truncated") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    if start[8:] == b"{" and start[:4] != b"PK\x03\x04":  # a length, then JSON
-        try:
-            return load_file(path, device="cpu")
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path} is not a safetensors file, or is truncated") from error
-    if zipfile.is_zipfile(path) and _is_torchscript(path):
-        raise CheckpointError(
-            f"{path} is a TorchScript archive, which holds code; save the model's state with "
-            "torch.save(model.state_dict(), path)"
-        )
+    if other is not None:
+        raise CheckpointError(f"{path} is not a PyTorch checkpoint but {other}")
     try:
         with warnings.catch_warnings():
             # Of source code that cannot be compared, of protocols: what matters is refused below.
             warnings.simplefilter("ignore")
+            if _is_plain_pickle(path):
+                with path.open("rb") as file:
+                    return RestrictedPickle.load(file)
             return torch.load(
                 path, map_location="cpu", pickle_module=RestrictedPickle, weights_only=False
             )
@@ -102,69 +115,117 @@ def _load(path: Path) -> Any:
         raise CheckpointError(f"{path} is not a PyTorch checkpoint, or is truncated") from error
 
 
-def _is_torchscript(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False
+def _is_plain_pickle(path: Path) -> bool:
+    """Whether it is a pickle that pickle.dump has written, not torch.save."""
+    with path.open("rb") as file:
+        start = file.read(len(_TORCH_MAGIC) + 16)  # a frame's header may come first
+    return start.startswith(b"\x80") and _TORCH_MAGIC not in start
 
 
-def _find_network(loaded: Any) -> Mapping[str, Tensor] | Record | None:
-    if isinstance(loaded, Record):
-        return loaded if "_modules" in loaded.state else None
-    if not isinstance(loaded, Mapping) or not loaded:
-        return None
-    if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
-        return loaded
-    for key in _WRAPPERS:
-        if key in loaded:
-            found = _find_network(loaded[key])
-            if found is not None:
-                return found
-    return None
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(_SAFETENSORS_START)
+    return start[8:] == b"{" and start[:4] != b"PK\x03\x04"  # a length, then JSON
 
 
-def _tensors(module: Record, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers of a recorded module, named as in its state dict."""
-    hidden = module.state.get("_non_persistent_buffers_set") or ()
-    for kind in ("_parameters", "_buffers"):
-        for name, value in (module.state.get(kind) or {}).items():
-            if isinstance(value, Tensor) and not (kind == "_buffers" and name in hidden):
-                yield f"{prefix}{name}", value
-    for name, child in _children(module):
-        yield from _tensors(child, f"{prefix}{name}.")
+_Network = Mapping[str, Any] | Record
 
 
-def _geometry(module: Record, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    found = {key: module.state[key] for key in _GEOMETRY if key in module.state}
-    if found:
-        yield prefix.removesuffix("."), found
-    for name, child in _children(module):
-        yield from _geometry(child, f"{prefix}{name}.")
+def _networks(
+    value: Any, key: str, depth: int = _DEPTH, seen: set[int] | None = None
+) -> Iterator[tuple[str, _Network]]:
+    """All networks in a value, each with where it is."""
+    seen = set() if seen is None else seen
+    if id(value) in seen or depth < 0:
+        return
+    seen.add(id(value))
+    if isinstance(value, Record):
+        if is_module(value):
+            yield key, value
+            return
+        value = value.state
+    if not isinstance(value, Mapping):
+        return
+    if _is_state(value):
+        yield key, value
+        return
+    for name, item in value.items():
+        if isinstance(name, str) and not any(word in name.lower() for word in _NOT_NETWORKS):
+            yield from _networks(item, f"{key}.{name}" if key else name, depth - 1, seen)
 
 
-def _children(module: Record) -> list[tuple[str, Record]]:
-    children = module.state.get("_modules") or {}
-    return [(str(n), c) for n, c in children.items() if isinstance(c, Record) and c is not module]
+def _is_state(value: Mapping[Any, Any]) -> bool:
+    """Whether it is a state dict: tensors by name, and nothing else."""
+    return bool(value) and all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items()
+    )
 
 
-def _common_prefix(state: Mapping[str, Tensor]) -> str:
-    """As many ``module.`` as all names begin with."""
-    names = [name.replace("_orig_mod.", "") for name in state]
-    prefix = ""
-    while all(name.startswith(f"{prefix}module.") for name in names):
-        prefix += "module."
-    return prefix
+def _choose(
+    path: Path, loaded: Any, networks: Mapping[str, _Network], key: str | None
+) -> tuple[str, str]:
+    """Which network is meant, and with what the names of its tensors begin."""
+    if not networks:
+        what = type(loaded).__name__ if not isinstance(loaded, Record) else loaded.qualified_name
+        keys = f" with the keys {listed(loaded)}" if isinstance(loaded, Mapping) and loaded else ""
+        raise CheckpointError(
+            f"{path} holds no network but a {what}{keys}{_odd(loaded)}; save the model's state "
+            "with torch.save(model.state_dict(), path)"
+        )
+    if key is not None:
+        return _by_key(path, networks, key)
+    if len(networks) == 1:
+        return next(iter(networks)), ""
+    plain = [n for n in networks if not any(word in n.lower() for word in _AVERAGES)]
+    usual = sorted(
+        (n for n in plain if _last(n) in _KEYS), key=lambda n: (_KEYS.index(_last(n)), n.count("."))
+    )
+    candidates = usual[:1] or plain or list(networks)
+    if len(candidates) > 1:
+        raise CheckpointError(
+            f"{path} holds several networks: choose one by --key, of {listed(networks)}"
+        )
+    others = [n for n in networks if n != candidates[0]]
+    _logger.warning(
+        "%s holds several networks: %r is taken; --key takes another, of %s",
+        path,
+        candidates[0],
+        listed(others),
+    )
+    return candidates[0], ""
 
 
-def _clean(name: str, prefix: str) -> str:
-    return name.replace("_orig_mod.", "").removeprefix(prefix)
+def _odd(loaded: Any) -> str:
+    """What among the tensors of a state dict is none."""
+    if not isinstance(loaded, Mapping) or not any(isinstance(v, Tensor) for v in loaded.values()):
+        return ""
+    odd = next(
+        (f"{k!r} is a {type(v).__name__}" for k, v in loaded.items() if not isinstance(v, Tensor)),
+        "",
+    )
+    return odd and f", of which {odd}"
 
 
-def _some(mapping: Mapping[Any, Any]) -> str:
-    names = [repr(key) for key in mapping]
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+def _by_key(path: Path, networks: Mapping[str, _Network], key: str) -> tuple[str, str]:
+    found = [n for n in networks if n == key] or [n for n in networks if _last(n) == key]
+    if len(found) == 1:
+        return found[0], ""
+    prefix = key.rstrip(".") + "."
+    within = [
+        n
+        for n, network in networks.items()
+        if not isinstance(network, Record) and any(name.startswith(prefix) for name in network)
+    ]
+    if len(within) == 1 and not found:
+        return within[0], prefix
+    raise CheckpointError(
+        f"{path} has {'several networks' if found or within else 'no network'} under --key {key}; "
+        f"those it has are under {listed(networks)}"
+    )
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 def sha256(path: Path) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import io
 import pickle
 from typing import Any
 
@@ -81,6 +82,12 @@ def _rebuild_parameter(data: Any, requires_grad: Any, hooks: Any, state: Any = N
     return data
 
 
+def _load_storage(data: bytes) -> Any:
+    return torch.load(
+        io.BytesIO(data), map_location="cpu", pickle_module=RestrictedPickle, weights_only=False
+    )
+
+
 # What rebuilds tensors and plain containers, and cannot do anything else.
 _REAL: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): lambda text, encoding="latin-1": str(text).encode("latin-1"),
@@ -89,6 +96,7 @@ _REAL: dict[tuple[str, str], Any] = {
     ("builtins", "set"): set,
     ("builtins", "slice"): slice,
     ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "defaultdict"): lambda *_: {},  # its factory is not called
     ("torch", "Size"): torch.Size,
     ("torch", "device"): torch.device,
     ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
@@ -97,6 +105,8 @@ _REAL: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
     ("torch.serialization", "_get_layout"): lambda name: torch.strided,
+    # What pickle writes of a storage is a file of torch.save in itself.
+    ("torch.storage", "_load_from_bytes"): _load_storage,
 }
 
 

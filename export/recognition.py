@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from adder_onnx.errors import CheckpointError
-from adder_onnx.export.adder_conv2d import AdderConv2d
 from adder_onnx.export.checkpoint import Checkpoint
+from adder_onnx.export.pickled_classes import take_over
 from adder_onnx.export.resnet import ResNet, ResNetConfig
+from adder_onnx.export.state_dicts import is_counter, network_in
 
 __all__ = ["apply_state", "architecture_name", "check_state", "load_model", "recognize"]
 
@@ -29,6 +29,7 @@ _EXAMPLES = (
     ResNetConfig("imagenet", "basic", (2, 2, 2, 2), (64, 128, 256, 512), 1000, 3, True),
     ResNetConfig("imagenet", "bottleneck", (3, 4, 6, 3), (64, 128, 256, 512), 1000, 3, True),
 )
+_FIRST = "layer1.0.conv1.adder"
 _BLOCK = re.compile(r"layer([1-9][0-9]?)\.([0-9]+)\..+\.adder")
 _THIRD = re.compile(r"layer[0-9]+\.[0-9]+\.conv3\.adder")
 
@@ -58,7 +59,7 @@ def recognize(state: Mapping[str, Tensor]) -> ResNetConfig:
     blocks = {(int(m[1]), m[2]) for m in map(_BLOCK.fullmatch, state) if m}
     if not blocks:
         raise CheckpointError(
-            "unknown architecture: the checkpoint has no parameter layer1.0.conv1.adder; "
+            f"unknown architecture: the checkpoint has no parameter {_FIRST}; "
             f"{_nearest(state)}. Known are {_KNOWN}, with the parameter names of the reference "
             "implementation; for a model of your own give --arch file.py:factory"
         )
@@ -98,7 +99,8 @@ def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, int, int, int]:
 def load_model(checkpoint: Checkpoint, arch: str = "auto") -> ResNet:
     """The network of a checkpoint, with its parameters, in evaluation mode.
 
-    Strides and paddings that the checkpoint holds, being a whole model, are taken over.
+    Of a whole pickled model the classes are compared (`check_classes`), and strides, paddings and
+    the like are taken over.
 
     Args:
         checkpoint: as `read_checkpoint` gives it.
@@ -106,9 +108,10 @@ def load_model(checkpoint: Checkpoint, arch: str = "auto") -> ResNet:
 
     Raises:
         CheckpointError: the architecture is unknown or not ``arch``, or a parameter is missing,
-            misshapen or superfluous.
+            misshapen or superfluous; or its classes are not those of the architecture.
     """
-    config = recognize(checkpoint.state)
+    state, prefix = network_in(checkpoint.state, _FIRST)
+    config = recognize(state)
     name = architecture_name(config)
     if arch not in ("auto", name):
         if re.fullmatch(r"resnet(\d+|-(cifar|imagenet)-[\w-]+)", arch) is None:
@@ -116,10 +119,11 @@ def load_model(checkpoint: Checkpoint, arch: str = "auto") -> ResNet:
         raise CheckpointError(f"the checkpoint is a {name} by its names and shapes, not a {arch}")
     with torch.device("meta"):
         model = ResNet(config)
-    check_state(model, checkpoint.state, f"a {name} with these widths")
+    check_state(model, state, f"a {name} with these widths")
     model.to_empty(device="cpu")
-    apply_state(model, checkpoint.state)
-    _apply_geometry(model, checkpoint.geometry)
+    apply_state(model, state)
+    if checkpoint.modules:
+        take_over(model, checkpoint.modules, prefix, name, asked_for=arch == name)
     return model.eval()
 
 
@@ -130,7 +134,7 @@ def check_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> Non
         CheckpointError: a parameter is missing, misshapen or superfluous; each is named.
     """
     expected = model.state_dict()
-    missing = [key for key in expected if key not in state and "num_batches" not in key]
+    missing = [key for key in expected if key not in state and not is_counter(key)]
     if missing:
         raise CheckpointError(f"{_list(missing)} missing from the checkpoint, taken for {what}")
     unexpected = [key for key in state if key not in expected]
@@ -151,37 +155,9 @@ def check_state(model: nn.Module, state: Mapping[str, Tensor], what: str) -> Non
 
 def apply_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copies a checked state into a model; floating-point values become float32."""
-    counters = {k: torch.zeros_like(v) for k, v in model.state_dict().items() if "num_batches" in k}
+    counters = {k: torch.zeros_like(v) for k, v in model.state_dict().items() if is_counter(k)}
     floats = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     model.load_state_dict({**counters, **floats}, strict=False)
-
-
-def _apply_geometry(model: nn.Module, geometry: Mapping[str, Mapping[str, Any]]) -> None:
-    """Gives the layers the strides, paddings and dilations that a pickled model had."""
-    for path, module in model.named_modules():
-        given = geometry.get(path, {})
-        if not isinstance(module, (AdderConv2d, nn.Conv2d, nn.MaxPool2d)):
-            continue
-        for key in ("stride", "padding", "dilation"):
-            if key in given:
-                setattr(module, key, _pair(given[key], f"{path}.{key}"))
-        if isinstance(module, nn.MaxPool2d) and "kernel_size" in given:
-            module.kernel_size = _pair(given["kernel_size"], f"{path}.kernel_size")
-        if given.get("groups", 1) != getattr(module, "groups", 1):
-            raise CheckpointError(f"{path} has {given['groups']} groups in the checkpoint")
-
-
-def _pair(value: Any, what: str) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else value
-    if (
-        not isinstance(pair, (tuple, list))
-        or len(pair) != 2
-        or not all(isinstance(v, int) for v in pair)
-    ):
-        raise CheckpointError(
-            f"{what} is {value!r} in the checkpoint; expected one or two integers"
-        )
-    return (pair[0], pair[1])
 
 
 def _nearest(state: Mapping[str, Tensor]) -> str:

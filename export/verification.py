@@ -1,10 +1,10 @@
-"""Comparing an exported file with PyTorch."""
+"""Comparing an exported file with the model that it was made from."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,74 +12,279 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from adder_onnx.errors import ExportError
+from adder_onnx.export.capture import error_line
 from adder_onnx.export.native_layer import without_native_kernels
+from adder_onnx.export.outputs import named_outputs
 
-__all__ = ["DEFAULT_RTOL", "MAX_RTOL", "Verification", "verify"]
+__all__ = [
+    "DEFAULT_RTOL",
+    "MAX_RTOL",
+    "VERIFIED_BATCH",
+    "Comparison",
+    "DoesNotRunError",
+    "Truth",
+    "Verification",
+    "compare",
+    "run_pytorch",
+]
 
 DEFAULT_RTOL = 1e-4
 MAX_RTOL = 0.02
 
-_IMAGES = 2
+VERIFIED_BATCH = 3
+"""Images that a file is compared with; another number than the model is traced with."""
+
+_HALVES = (torch.float16, torch.bfloat16)
+
+Outputs = Mapping[str, NDArray[Any]]
+Runner = Callable[[NDArray[np.float32]], Outputs]
+"""From an input (N, C, H, W) to the outputs, by name."""
+
+
+class DoesNotRunError(Exception):
+    """A model raises an error where it is run; the message is its first line."""
 
 
 @dataclass(frozen=True)
-class Verification:
-    """Largest differences from the logits that PyTorch computes in float64.
+class Truth:
+    """What a model gives in PyTorch.
 
     Attributes:
-        scale: the largest absolute logit.
+        images: (N, C, H, W), float32, what it was given.
+        outputs: what it gives, in float64 where it runs in that.
+        alone: the same of the first image alone; None where the model does not take it.
+        float32: what it gives for all images in float32.
+        why_not_float64: why ``outputs`` are in float32; None if they are in float64.
+    """
+
+    images: NDArray[np.float32]
+    outputs: Outputs
+    alone: Outputs | None
+    float32: Outputs
+    why_not_float64: str | None = None
+
+    @property
+    def reference(self) -> str:
+        """The precision of ``outputs``."""
+        return "float32" if self.why_not_float64 else "float64"
+
+    def renamed(self, names: Sequence[str]) -> Truth:
+        """The same with other names of the outputs, in their order."""
+
+        def rename(outputs: Outputs) -> Outputs:
+            return dict(zip(names, outputs.values(), strict=True))
+
+        alone = None if self.alone is None else rename(self.alone)
+        return replace(
+            self, outputs=rename(self.outputs), alone=alone, float32=rename(self.float32)
+        )
+
+    def rounding(self) -> dict[str, float]:
+        """The largest difference between float32 and ``outputs``, by output."""
+        return {name: _error(self.float32[name], y) for name, y in self.outputs.items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Largest differences of one output from what PyTorch computes.
+
+    Attributes:
+        scale: the largest absolute value of the output.
         errors: largest absolute difference of each runner, by its name.
-        pytorch_float32: that of PyTorch's own float32.
+        pytorch_float32: how far PyTorch's own float32 is from its float64; of our conversion of the
+            model where the model itself does not run in float64.
+        reference: the precision of what the runners are compared with, ``float64`` or ``float32``.
     """
 
     scale: float
     errors: dict[str, float]
     pytorch_float32: float
+    reference: str = "float64"
 
     def allowed(self, rtol: float | None = None) -> float:
         """The largest difference that passes.
 
-        It is ``rtol`` times the largest logit. Without ``rtol`` it is `DEFAULT_RTOL` times that, or
+        It is ``rtol`` times the largest value. Without ``rtol`` it is `DEFAULT_RTOL` times that, or
         twice PyTorch's own error where that is more: a deep network with random weights magnifies
-        the rounding of any float32 arithmetic. It is never more than `MAX_RTOL` times that.
+        the rounding of any float32 arithmetic. Where what is compared with is float32 itself, its
+        rounding comes on top: three times. It is never more than `MAX_RTOL` times the largest
+        value.
         """
         if rtol is not None:
             return rtol * self.scale
-        own = 2 * self.pytorch_float32 if np.isfinite(self.pytorch_float32) else 0.0
+        times = 3 if self.reference == "float32" else 2
+        own = times * self.pytorch_float32 if np.isfinite(self.pytorch_float32) else 0.0
         return min(max(DEFAULT_RTOL * self.scale, own), MAX_RTOL * self.scale)
 
     def passes(self, rtol: float | None = None) -> bool:
-        """Whether the logits are finite and no runner differs by more than is allowed."""
+        """Whether the output is finite and no runner differs by more than is allowed."""
         allowed = self.allowed(rtol)
         return bool(np.isfinite(self.scale)) and all(e <= allowed for e in self.errors.values())
 
 
-def verify(
-    model: nn.Module,
-    input_shape: tuple[int, int, int],
-    runners: Mapping[str, Callable[[NDArray[np.float32]], NDArray[Any]]],
-) -> Verification:
-    """Runs noise of unit variance (seeded) through PyTorch and through each runner.
+@dataclass(frozen=True)
+class Verification:
+    """The comparisons of all outputs.
+
+    Attributes:
+        outputs: by the output's name.
+        why_not_float64: why they are compared with PyTorch in float32; None if in float64.
+    """
+
+    outputs: dict[str, Comparison]
+    why_not_float64: str | None = None
+
+    def passes(self, rtol: float | None = None) -> bool:
+        """Whether all outputs do."""
+        return all(comparison.passes(rtol) for comparison in self.outputs.values())
+
+    def check(self, rtol: float | None = None) -> None:
+        """Raises an error if an output does not pass.
+
+        Raises:
+            ExportError: it says which, and by how much.
+        """
+        for name, output in self.outputs.items():
+            which = f"{name}: " if len(self.outputs) > 1 else ""
+            if not np.isfinite(output.scale):
+                raise ExportError(
+                    f"{which}PyTorch itself gives values that are not finite for images of noise; "
+                    "nothing was written (--no-verify leaves the comparison out)"
+                )
+            worst = max(output.errors, key=lambda runner: output.errors[runner])
+            if output.errors[worst] > output.allowed(rtol):
+                raise ExportError(
+                    f"{which}the file in {worst} differs from PyTorch by "
+                    f"{output.errors[worst]:.2g}, more than "
+                    + ("the" if rtol is None else f"--rtol {rtol:g} of the largest value, the")
+                    + f" {output.allowed(rtol):.2g} allowed with values up to {output.scale:.3g}; "
+                    "nothing was written"
+                )
+
+
+def run_pytorch(
+    model: nn.Module, input_shape: tuple[int, int, int], batch_size: int | None = None
+) -> Truth:
+    """Runs noise of unit variance (seeded) through a model, in float32 first, then in float64.
 
     Args:
-        model: in evaluation mode, float32.
+        model: in evaluation mode; is float32 afterwards.
         input_shape: C, H and W.
-        runners: functions from an input (2, C, H, W) to logits (2, classes).
+        batch_size: the only number of images that the model takes; None for any.
+
+    Raises:
+        DoesNotRunError: the model raises an error in float32.
+        ExportError: it gives something else than tensors.
     """
-    images = np.random.default_rng(0).standard_normal((_IMAGES, *input_shape)).astype(np.float32)
-    with torch.no_grad(), without_native_kernels():
-        truth = copy.deepcopy(model).double()(torch.from_numpy(images).double()).numpy()
-        float32 = model(torch.from_numpy(images)).numpy()
+    shape = (batch_size or VERIFIED_BATCH, *input_shape)
+    try:
+        images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    except (MemoryError, ValueError) as error:
+        raise ExportError(f"images of {input_shape} are too large: {error_line(error)}") from error
+    model.float()
+    float32 = _run(model, images)
+    why = None
+    try:
+        double = _double(model)
+        outputs = _run(double, images.astype(np.float64))
+        alone = _alone(double, images.astype(np.float64)) if batch_size is None else None
+        if any(y.dtype == np.float32 for y in outputs.values()):
+            why = "it turns its values into float32"
+        elif not _alike(outputs, float32):
+            why = "it gives other outputs in float64"
+    except DoesNotRunError as error:
+        why = f"in float64 it does not run: {error}"
+    if why:
+        outputs, alone = float32, (_alone(model, images) if batch_size is None else None)
+    return Truth(images, outputs, alone, float32, why)
+
+
+def compare(
+    truth: Truth, runners: Mapping[str, Runner], rounding: Mapping[str, float] | None = None
+) -> Verification:
+    """Runs the same images through each runner.
+
+    Args:
+        truth: what they are compared with, for all images and for the first alone.
+        runners: by name.
+        rounding: by output, how far float32 is from float64; None for what ``truth`` itself says.
+
+    Raises:
+        ExportError: a runner gives other outputs, or outputs of another shape.
+    """
+    rounding = truth.rounding() if rounding is None else rounding
+    errors: dict[str, dict[str, float]] = {name: {} for name in truth.outputs}
+    for runner, run in runners.items():
+        for name, error in _errors(truth.outputs, run(truth.images), runner).items():
+            errors[name][runner] = error
+        if truth.alone is not None:
+            # An image alone may lose its axis in the code of the model, but not in the file.
+            got = {name: y.ravel() for name, y in run(truth.images[:1]).items()}
+            alone = {name: y.ravel() for name, y in truth.alone.items()}
+            for name, error in _errors(alone, got, f"{runner}, given one image alone,").items():
+                errors[name][runner] = max(errors[name][runner], error)
     return Verification(
-        scale=float(np.abs(truth).max()),
-        errors={name: _error(run(images), truth) for name, run in runners.items()},
-        pytorch_float32=_error(float32, truth),
+        {
+            name: Comparison(_largest(y), errors[name], rounding[name], truth.reference)
+            for name, y in truth.outputs.items()
+        },
+        truth.why_not_float64,
     )
 
 
-def _error(logits: NDArray[Any], truth: NDArray[np.float64]) -> float:
-    if logits.shape != truth.shape:
-        return float("inf")
+def _run(model: nn.Module, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    try:
+        with torch.no_grad(), without_native_kernels():
+            result = model(torch.from_numpy(images))
+    except Exception as error:  # the model's code may raise anything
+        raise DoesNotRunError(f"{type(error).__name__}: {error_line(error)}") from error
+    tensors = named_outputs(result)
+    return {
+        name: (y.float() if y.dtype in _HALVES else y).numpy(force=True)
+        for name, y in tensors.items()
+    }
+
+
+def _double(model: nn.Module) -> nn.Module:
+    """A copy in float64; what the model may keep of a run in it does not come into the model."""
+    try:
+        return copy.deepcopy(model).double()
+    except Exception as error:  # of an attribute that refuses
+        raise DoesNotRunError(
+            f"it cannot be copied: {type(error).__name__}: {error_line(error)}"
+        ) from error
+
+
+def _alone(model: nn.Module, images: NDArray[Any]) -> dict[str, NDArray[Any]] | None:
+    try:
+        return _run(model, images[:1])
+    except (DoesNotRunError, ExportError):
+        return None
+
+
+def _alike(first: Outputs, second: Outputs) -> bool:
+    return [(n, y.shape) for n, y in first.items()] == [(n, y.shape) for n, y in second.items()]
+
+
+def _errors(expected: Outputs, got: Outputs, runner: str) -> dict[str, float]:
+    for name, y in expected.items():
+        if name not in got or got[name].shape != y.shape:
+            found = list(got[name].shape) if name in got else f"no such output, only {[*got]}"
+            raise ExportError(
+                f"the file in {runner} gives {name} as {found}; PyTorch gives {list(y.shape)}; "
+                "nothing was written"
+            )
+    return {name: _error(got[name], y) for name, y in expected.items()}
+
+
+def _error(got: NDArray[Any], expected: NDArray[Any]) -> float:
+    if not expected.size:
+        return 0.0
     with np.errstate(invalid="ignore"):  # infinity less infinity
-        error = float(np.abs(logits.astype(np.float64) - truth).max())
+        error = float(np.abs(got.astype(np.float64) - expected).max())
     return error if np.isfinite(error) else float("inf")
+
+
+def _largest(values: NDArray[Any]) -> float:
+    return float(np.abs(values.astype(np.float64)).max(initial=0.0))

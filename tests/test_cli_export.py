@@ -53,7 +53,12 @@ def no_torch_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes a model of the shape and metadata given that does nothing, where that is enough."""
 
     def export_model(
-        model: nn.Module, input_shape: tuple[int, ...], *, opset: int, metadata: dict[str, str]
+        model: nn.Module,
+        input_shape: tuple[int, ...],
+        *,
+        opset: int,
+        metadata: dict[str, str],
+        batch_size: int | None,
     ) -> onnx.ModelProto:
         shape: list[int | str | None] = ["batch", *input_shape]
         identity = node("Identity", ["input"], "logits")
@@ -104,13 +109,21 @@ def test_checkpoint_becomes_a_file_that_equals_the_network(
     verification = result.pop("verification")
     assert result == {
         "checkpoint": str(checkpoint),
+        "key": "",
         "output": str(output),
         "bytes": output.stat().st_size,
+        "external_data": None,
         "opset": 18,
+        "batch_size": None,
         "adder_nodes": 5,
         "nodes": len(proto.graph.node),
+        "outputs": ["logits"],
         "metadata": metadata.to_props(),
+        "why_not_verified": None,
+        "conversion": None,
     }
+    assert verification["outputs"].keys() == {"logits"}
+    assert verification["reference"] == "float64"
     assert verification["errors"].keys() == {"adder-onnx", "onnxruntime"}
     bound = 1e-4 * verification["largest_logit"]
     assert bound > 0

@@ -85,6 +85,15 @@ def test_state_dict(tmp_path: Path, prefix: str, zipped: bool) -> None:
         assert value.dtype == STATE[name].dtype
 
 
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_state_dict_by_pickle(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "net.pkl"
+    path.write_bytes(pickle.dumps({"state_dict": STATE}, protocol))
+    state = read_state_dict(path)
+    for name, value in STATE.items():
+        torch.testing.assert_close(state[name], value, rtol=0, atol=0)
+
+
 def test_state_dict_of_a_module_with_its_metadata(tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     net = nn.DataParallel(Net())
@@ -187,7 +196,7 @@ class adder2d(nn.Module):
         out = out.view(n, -1, side, side)
         return out + self.b.view(1, -1, 1, 1) if self.bias else out
 
-class Block(nn.Module):
+class BasicBlock(nn.Module):
     def __init__(self, c, m, stride=1, downsample=None):
         super().__init__()
         self.conv1, self.bn1 = adder2d(c, m, 3, stride, 1), nn.BatchNorm2d(m)
@@ -203,10 +212,10 @@ class ResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 8, 3, first_stride, 1, bias=False)
         self.bn1, self.relu = nn.BatchNorm2d(8), nn.ReLU(inplace=True)
-        self.layer1 = nn.Sequential(Block(8, 8))
+        self.layer1 = nn.Sequential(BasicBlock(8, 8))
         down = lambda c, m: nn.Sequential(adder2d(c, m, 1, 2), nn.BatchNorm2d(m))
-        self.layer2 = nn.Sequential(Block(8, 16, 2, down(8, 16)))
-        self.layer3 = nn.Sequential(Block(16, 16, 2, down(16, 16)))
+        self.layer2 = nn.Sequential(BasicBlock(8, 16, 2, down(8, 16)))
+        self.layer3 = nn.Sequential(BasicBlock(16, 16, 2, down(16, 16)))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc, self.bn2 = nn.Conv2d(16, 10, 1, bias=False), nn.BatchNorm2d(10)
     def forward(self, x):
@@ -269,7 +278,7 @@ def test_whole_module_without_its_author_s_code(
 ) -> None:
     path = train_elsewhere(tmp_path, first_stride, wrapping, how)
     checkpoint = read_checkpoint(path)
-    assert checkpoint.geometry["layer2.0.conv1"]["stride"] == 2
+    assert checkpoint.modules["layer2.0.conv1"].attributes["stride"] == 2
     model = load_model(checkpoint)
     truth = torch.load(f"{path}.truth")
     with torch.no_grad():

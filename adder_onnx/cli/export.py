@@ -7,15 +7,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adder_onnx.cli._command import (
     comma_separated,
     make_parser,
     positive,
     run_command,
-    write_json,
 )
+from adder_onnx.cli._export_report import report
 from adder_onnx.errors import DataError, ExportError
 from adder_onnx.files import check_writable
 from adder_onnx.metadata import (
@@ -29,7 +29,6 @@ from adder_onnx.metadata import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from adder_onnx.export.api import Exported
     from adder_onnx.export.checkpoint import Checkpoint
     from adder_onnx.export.resnet import ResNetConfig
 
@@ -60,6 +59,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "model of your own: file.py:factory or package.module:factory",
     )
     parser.add_argument(
+        "--key",
+        metavar="NAME",
+        help="where in the checkpoint the network is, for example state_dict_ema, or what the "
+        "names of its tensors begin with",
+    )
+    parser.add_argument(
+        "--adder-class",
+        metavar="CLASS",
+        action="append",
+        default=[],
+        help="a class of adder layers that do not look like the reference's; may be repeated",
+    )
+    parser.add_argument(
         "--dataset",
         choices=("auto", "cifar10", "imagenet"),
         default="auto",
@@ -84,6 +96,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--labels", metavar="FILE", type=Path, help="names of the classes, one per line"
     )
+    batch = parser.add_mutually_exclusive_group()
+    batch.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=positive,
+        help="the only one that the file takes (any, if the model's code allows that)",
+    )
+    batch.add_argument(
+        "--dynamic-batch",
+        action="store_true",
+        help="write nothing if the model's code does not allow any size of the batch",
+    )
+    parser.add_argument(
+        "--external-data",
+        action="store_true",
+        help="write the weights to OUTPUT.onnx.data (always where they are 2 GiB or more)",
+    )
     parser.add_argument("--opset", type=int, default=18, help="of the standard operators (18)")
     parser.add_argument(
         "--rtol",
@@ -104,7 +133,7 @@ def _export(options: argparse.Namespace) -> None:
     from adder_onnx.export.checkpoint import read_checkpoint, sha256
     from adder_onnx.export.recognition import architecture_name, load_model
 
-    checkpoint = read_checkpoint(options.checkpoint)
+    checkpoint = read_checkpoint(options.checkpoint, options.key)
     model: nn.Module
     config: ResNetConfig | None
     if ":" in options.arch:
@@ -133,10 +162,15 @@ def _export(options: argparse.Namespace) -> None:
         (preprocessing.channels, preprocessing.height, preprocessing.width),
         opset=options.opset,
         metadata=metadata,
+        adder_classes=options.adder_class,
+        batch_size=options.batch_size,
+        dynamic_batch=options.dynamic_batch,
+        external_data=options.external_data,
         rtol=options.rtol,
         no_verify=options.no_verify,
+        in_place=True,
     )
-    _report(options, metadata, exported)
+    report(options, metadata, checkpoint.key, exported)
 
 
 def _check_paths(options: argparse.Namespace) -> None:
@@ -154,12 +188,14 @@ def _check_paths(options: argparse.Namespace) -> None:
 
 def _own_model(factory: str, checkpoint: Checkpoint) -> nn.Module:
     """A model of the user's with the checkpoint's parameters."""
-    from adder_onnx.export.conversion import make_model
+    from adder_onnx.export.factories import make_model
     from adder_onnx.export.recognition import apply_state, check_state
+    from adder_onnx.export.state_dicts import fit
 
     model = make_model(factory)
-    check_state(model, checkpoint.state, f"the model of {factory}")
-    apply_state(model, checkpoint.state)
+    state = fit(checkpoint.state, model.state_dict())
+    check_state(model, state, f"the model of {factory}")
+    apply_state(model, state)
     return model.eval()
 
 
@@ -228,40 +264,6 @@ def _labels(path: Path) -> tuple[str, ...]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8: {error.reason}") from error
     return tuple(line.strip() for line in lines if line.strip())
-
-
-def _report(options: argparse.Namespace, metadata: ModelMetadata, exported: Exported) -> None:
-    verification = exported.verification
-    result: dict[str, Any] = {
-        "checkpoint": str(options.checkpoint),
-        "output": str(options.output),
-        "bytes": exported.bytes,
-        "opset": options.opset,
-        "adder_nodes": exported.adder_nodes,
-        "nodes": exported.nodes,
-        "metadata": metadata.to_props(),
-        "verification": verification
-        and {
-            "largest_logit": verification.scale,
-            "errors": verification.errors,
-            "pytorch_float32_error": verification.pytorch_float32,
-        },
-    }
-    if options.json:
-        write_json(options.json, result)
-    if options.json == "-":
-        return
-    print(
-        f"{options.output}: {metadata.architecture}, {exported.adder_nodes} AdderConv nodes of "
-        f"{exported.nodes}, {exported.bytes / 1e6:.2f} MB, opset {options.opset}"
-    )
-    if verification is None:
-        print("not compared with PyTorch (--no-verify)")
-        return
-    print(f"largest difference from PyTorch in float64 (largest logit {verification.scale:.3g}):")
-    errors = {**verification.errors, "PyTorch in float32": verification.pytorch_float32}
-    for name, error in errors.items():
-        print(f"  {name:<20}{error:.2g}")
 
 
 if __name__ == "__main__":
