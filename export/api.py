@@ -17,11 +17,13 @@ from torch import nn
 from adder_onnx.errors import ExportError
 from adder_onnx.export.adder_layers import convert_adder_layers
 from adder_onnx.export.exporter import DEFAULT_OPSET, export_model
+from adder_onnx.export.factories import bare, unwrap
 from adder_onnx.export.verification import (
     DoesNotRunError,
     Runner,
     Truth,
     Verification,
+    as_for_inference,
     compare,
     run_pytorch,
 )
@@ -111,9 +113,13 @@ def export_onnx(
     """
     path = Path(path)
     check_writable(path)
-    given = (model if in_place else _copy(model)).eval()
+    given = unwrap(model if in_place else _copy(model))
     truth, why = (None, None) if no_verify else _run_given(given, input_shape, batch_size)
-    converted = convert_adder_layers(given.float(), adder_classes, check=not no_verify).eval()
+    converted = convert_adder_layers(given, adder_classes, check=not no_verify)
+    try:
+        as_for_inference(converted)
+    except DoesNotRunError as error:
+        raise ExportError(f"PyTorch cannot run the model: {error}") from error
     props = (metadata or ModelMetadata()).to_props()
     proto = export_model(converted, input_shape, opset=opset, metadata=props, batch_size=batch_size)
     fixed = _fixed_batch(proto)
@@ -139,6 +145,12 @@ def export_onnx(
             own = _run_converted(converted, input_shape, batch_size, names)
             conversion = compare(own, _runners(file.source, fixed))
             conversion.check(rtol)
+    if conversion is not None:
+        _logger.warning(
+            "NOT VERIFIED: the model as it was given does not run here (%s); the file is compared "
+            "with adder-onnx's own conversion of it, which says nothing of that conversion",
+            why,
+        )
     return Exported(
         path=path,
         bytes=file.bytes,
@@ -155,7 +167,7 @@ def export_onnx(
 
 def _copy(model: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(bare(model))
     except Exception as error:  # of an attribute that refuses
         raise ExportError(
             f"the model cannot be copied ({type(error).__name__}: {error}): let it be changed, by "
@@ -170,11 +182,6 @@ def _run_given(
     try:
         return run_pytorch(model, input_shape, batch_size), None
     except DoesNotRunError as error:  # layers of others may need a GPU
-        _logger.warning(
-            "NOT VERIFIED: the model as it was given does not run here (%s); the file is compared "
-            "with adder-onnx's own conversion of it, which says nothing of that conversion",
-            error,
-        )
         return None, str(error)
 
 

@@ -18,7 +18,7 @@ from torch.nn.utils import prune
 
 from adder_onnx.errors import ExportError
 
-__all__ = ["make_model", "unwrap"]
+__all__ = ["bare", "make_model", "unwrap"]
 
 
 def make_model(factory: str) -> nn.Module:
@@ -71,8 +71,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     Raises:
         ExportError: a module is TorchScript, which has no Python code to trace.
     """
-    while (inner := _inner(model)) is not None:
-        model = inner
+    model = bare(model)
     for path, module in list(model.named_modules()):
         if isinstance(module, torch.jit.ScriptModule):
             raise ExportError(
@@ -83,8 +82,15 @@ def unwrap(model: nn.Module) -> nn.Module:
             if isinstance(hook, prune.BasePruningMethod):
                 prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
         for name, child in list(module._modules.items()):
-            while child is not None and (inner := _inner(child)) is not None:
-                child = module._modules[name] = inner  # noqa: PLW2901
+            if child is not None:
+                module._modules[name] = bare(child)
+    return model
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """A model out of what it is wrapped in itself; the modules in it stay as they are."""
+    while (inner := _inner(model)) is not None:
+        model = inner
     return model
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "DoesNotRunError",
     "Truth",
     "Verification",
+    "as_for_inference",
     "compare",
     "run_pytorch",
 ]
@@ -169,7 +170,7 @@ def run_pytorch(
     """Runs noise of unit variance (seeded) through a model, in float32 first, then in float64.
 
     Args:
-        model: in evaluation mode; is float32 afterwards.
+        model: is in evaluation mode and float32 afterwards.
         input_shape: C, H and W.
         batch_size: the only number of images that the model takes; None for any.
 
@@ -182,7 +183,7 @@ def run_pytorch(
         images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     except (MemoryError, ValueError) as error:
         raise ExportError(f"images of {input_shape} are too large: {error_line(error)}") from error
-    model.float()
+    as_for_inference(model)
     float32 = _run(model, images)
     why = None
     try:
@@ -198,6 +199,19 @@ def run_pytorch(
     if why:
         outputs, alone = float32, (_alone(model, images) if batch_size is None else None)
     return Truth(images, outputs, alone, float32, why)
+
+
+def as_for_inference(model: nn.Module) -> None:
+    """Brings a model into evaluation mode and float32.
+
+    Raises:
+        DoesNotRunError: its code raises an error.
+    """
+    try:
+        model.eval()
+        model.float()
+    except Exception as error:  # the model's code may raise anything
+        raise DoesNotRunError(f"{type(error).__name__}: {error_line(error)}") from error
 
 
 def compare(
@@ -249,7 +263,9 @@ def _run(model: nn.Module, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
 def _double(model: nn.Module) -> nn.Module:
     """A copy in float64; what the model may keep of a run in it does not come into the model."""
     try:
-        return copy.deepcopy(model).double()
+        double = copy.deepcopy(model)
+        double.double()  # which a model may have its own of, that does not give it back
+        return double
     except Exception as error:  # of an attribute that refuses
         raise DoesNotRunError(
             f"it cannot be copied: {type(error).__name__}: {error_line(error)}"

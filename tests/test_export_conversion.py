@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +268,51 @@ def test_rtol_and_no_verify(folder: Path) -> None:
     assert not (folder / "net.onnx").exists()
     exported = export_onnx(model, folder / "net.onnx", (3, 9, 9), no_verify=True)
     assert exported.verification is None
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["parallel", "compiled"])
+def test_wrapped_model_from_python(wrap: Any, folder: Path) -> None:
+    done = export_onnx(wrap(load(folder)), folder / "net.onnx", (3, 9, 9))
+    assert done.verification is not None
+    assert done.adder_nodes == 3
+
+
+def test_model_whose_train_and_float_give_nothing_back(folder: Path) -> None:
+    class Forgetful(nn.Sequential):
+        def train(self, mode: bool = True) -> None:  # type: ignore[override]
+            super().train(mode)
+
+        def _apply(self, *arguments: Any, **options: Any) -> None:  # type: ignore[override]
+            super()._apply(*arguments, **options)
+
+    done = export_onnx(Forgetful(load(folder)), folder / "net.onnx", (3, 9, 9))
+    assert done.verification is not None
+    assert done.verification.why_not_float64 is None
+
+
+def test_model_that_cannot_be_copied(folder: Path) -> None:
+    model = load(folder)
+    model.lock = threading.Lock()  # type: ignore[assignment]
+    with pytest.raises(ExportError, match=r"cannot be copied .*lock.*in_place=True"):
+        export_onnx(model, folder / "net.onnx", (3, 9, 9))
+    done = export_onnx(model, folder / "net.onnx", (3, 9, 9), in_place=True)
+    assert done.verification is not None
+    assert "cannot be copied" in str(done.verification.why_not_float64)
+
+
+def test_model_of_two_inputs(folder: Path) -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return x + y
+
+    with pytest.raises(ExportError, match="missing"):
+        export_onnx(Two(), folder / "net.onnx", (3, 9, 9))
+
+
+def test_model_that_is_random(folder: Path) -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1) + torch.randn(x.shape[0], 1)
+
+    with pytest.raises(ExportError, match="differs from PyTorch"):
+        export_onnx(Noisy(), folder / "net.onnx", (3, 9, 9))

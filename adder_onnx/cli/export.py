@@ -196,7 +196,7 @@ def _own_model(factory: str, checkpoint: Checkpoint) -> nn.Module:
     state = fit(checkpoint.state, model.state_dict())
     check_state(model, state, f"the model of {factory}")
     apply_state(model, state)
-    return model.eval()
+    return model
 
 
 def _preprocessing(
