@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
@@ -73,13 +74,17 @@ def fixed_batch(program: ExportedProgram) -> int | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within it PyTorch's exporters keep their warnings to themselves; they raise what matters."""
+    """Within it PyTorch's exporters keep to themselves what they print; they raise what matters."""
     logs = [logging.getLogger(name) for name in _LOGS]
     levels = [log.level for log in logs]
     for log in logs:
         log.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()) as printed,
+            redirect_stderr(printed),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

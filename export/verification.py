@@ -81,6 +81,16 @@ class Truth:
             self, outputs=rename(self.outputs), alone=alone, float32=rename(self.float32)
         )
 
+    def of_one_image(self) -> Truth:
+        """What it gives for the first image alone.
+
+        Raises:
+            ExportError: it does not take one image.
+        """
+        if self.alone is None:
+            raise ExportError("the model takes one image at a time, but does not run on one")
+        return replace(self, images=self.images[:1], outputs=self.alone, alone=None)
+
     def rounding(self) -> dict[str, float]:
         """The largest difference between float32 and ``outputs``, by output."""
         return {name: _error(self.float32[name], y) for name, y in self.outputs.items()}
@@ -170,7 +180,8 @@ def run_pytorch(
     """Runs noise of unit variance (seeded) through a model, in float32 first, then in float64.
 
     Args:
-        model: is in evaluation mode and float32 afterwards.
+        model: is in evaluation mode and float32 afterwards; one of several precisions keeps them
+            if it runs so.
         input_shape: C, H and W.
         batch_size: the only number of images that the model takes; None for any.
 
@@ -183,8 +194,7 @@ def run_pytorch(
         images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     except (MemoryError, ValueError) as error:
         raise ExportError(f"images of {input_shape} are too large: {error_line(error)}") from error
-    as_for_inference(model)
-    float32 = _run(model, images)
+    float32 = _run_float32(model, images)
     why = None
     try:
         double = _double(model)
@@ -202,14 +212,15 @@ def run_pytorch(
 
 
 def as_for_inference(model: nn.Module) -> None:
-    """Brings a model into evaluation mode and float32.
+    """Brings a model into evaluation mode and float32; one of several precisions keeps them.
 
     Raises:
         DoesNotRunError: its code raises an error.
     """
     try:
         model.eval()
-        model.float()
+        if not _is_mixed(model):
+            model.float()
     except Exception as error:  # the model's code may raise anything
         raise DoesNotRunError(f"{type(error).__name__}: {error_line(error)}") from error
 
@@ -250,7 +261,7 @@ def compare(
 def _run(model: nn.Module, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
     try:
         with torch.no_grad(), without_native_kernels():
-            result = model(torch.from_numpy(images))
+            result = model(torch.from_numpy(images.copy()))  # which it may change
     except Exception as error:  # the model's code may raise anything
         raise DoesNotRunError(f"{type(error).__name__}: {error_line(error)}") from error
     tensors = named_outputs(result)
@@ -258,6 +269,21 @@ def _run(model: nn.Module, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         name: (y.float() if y.dtype in _HALVES else y).numpy(force=True)
         for name, y in tensors.items()
     }
+
+
+def _is_mixed(model: nn.Module) -> bool:
+    return len({p.dtype for p in model.parameters() if p.is_floating_point()}) > 1
+
+
+def _run_float32(model: nn.Module, images: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    as_for_inference(model)
+    try:
+        return _run(model, images)
+    except DoesNotRunError:
+        if not _is_mixed(model):
+            raise
+    model.float()  # of several precisions, and without the code that takes them together
+    return _run(model, images)
 
 
 def _double(model: nn.Module) -> nn.Module:

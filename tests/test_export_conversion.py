@@ -316,3 +316,59 @@ def test_model_that_is_random(folder: Path) -> None:
 
     with pytest.raises(ExportError, match="differs from PyTorch"):
         export_onnx(Noisy(), folder / "net.onnx", (3, 9, 9))
+
+
+def test_model_that_changes_its_input(folder: Path) -> None:
+    class Doubles(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mul_(2).flatten(1)
+
+    done = export_onnx(Doubles(), folder / "net.onnx", (3, 9, 9))
+    assert done.verification is not None
+    assert done.verification.outputs["logits"].pytorch_float32 == 0
+
+
+class Mixed(nn.Module):
+    """Half in float16, with or without the code that takes both together."""
+
+    def __init__(self, casts: bool) -> None:
+        super().__init__()
+        self.first = AdderConv2d(3, 4, 3)
+        self.second = nn.Conv2d(4, 2, 1).half()
+        self.casts = casts
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return self.second(y.half() if self.casts else y).float().mean((2, 3))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("casts", [True, False])
+def test_model_of_two_precisions(casts: bool, folder: Path) -> None:
+    model = Mixed(casts)
+    done = export_onnx(model, folder / "net.onnx", (3, 9, 9))
+    assert done.verification is not None
+    x = torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        expected = (model if casts else model.float())(x).numpy()
+    (got,) = adder_onnx.InferenceSession(folder / "net.onnx").run(None, {"input": x.numpy()})
+    np.testing.assert_allclose(got, expected, rtol=1e-2)
+
+
+def test_output_without_an_axis_for_images(folder: Path) -> None:
+    class Mean(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean()
+
+    assert export_onnx(Mean(), folder / "net.onnx", (3, 9, 9)).verification is not None
+
+
+def test_what_pytorch_prints_is_no_result(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It prints graphs where it cannot trace."""
+
+    class Branches(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(ExportError, match="PyTorch cannot export the model"):
+        export_onnx(Branches(), folder / "net.onnx", (3, 9, 9))
+    assert capfd.readouterr() == ("", "")
