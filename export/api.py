@@ -247,8 +247,7 @@ def _runners(source: bytes | Path) -> dict[str, Runner]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # shapes that differ from the declared ones are compared below
     sessions = {
-        # What is judged is the file.
-        "adder-onnx": InferenceSession(source, arithmetic="exact", session_options=options),
+        "adder-onnx": InferenceSession(source, arithmetic="exact"),  # what is judged is the file
         "onnxruntime": onnxruntime.InferenceSession(
             source, options, providers=["CPUExecutionProvider"]
         ),

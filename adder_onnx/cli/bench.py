@@ -134,7 +134,7 @@ def _run(options: argparse.Namespace) -> None:
         for model, device, count, batch_size in runs:
             report = _report(model, device.kind, batch_size, count, dict(options.dim))
             session = InferenceSession(
-                report.model.SerializeToString(),
+                report.model,
                 device=device.name,
                 threads=count,
                 arithmetic=options.arithmetic,

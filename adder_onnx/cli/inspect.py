@@ -121,7 +121,7 @@ def _check_ops(ops: Sequence[str], report: Report) -> None:
 
 def _profile(options: argparse.Namespace, report: Report, device: str) -> Profile:
     session = InferenceSession(
-        report.model.SerializeToString(),
+        report.model,
         device=device,
         threads=options.threads,
         arithmetic=options.arithmetic,

@@ -21,15 +21,28 @@ __all__ = ["load_graph", "read_model"]
 _WEIGHT_BYTES = 4096
 """Constants above this size are weights: nothing but a kernel looks into them."""
 
+_MAX_TENSOR_BYTES = (1 << 31) - (1 << 20)
+
 _logger = logging.getLogger(__name__)
 
 
-def read_model(source: str | os.PathLike[str] | bytes) -> onnx.ModelProto:
+def read_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.ModelProto:
     """Reads an ONNX model from a path (with its external data) or from serialized bytes.
 
+    A model that is read already is given back: one of 2 GiB or more has no serialized bytes.
+
     Raises:
-        ModelError: the file is missing, unreadable or not an ONNX model.
+        ModelError: the file is missing, unreadable or not an ONNX model; or one of its tensors has
+            2 GiB or more, which onnx cannot check.
     """
+    model = source if isinstance(source, onnx.ModelProto) else _read(source)
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) >= _MAX_TENSOR_BYTES:
+            raise ModelError(f"tensor {tensor.name!r} has 2 GiB or more; onnx takes smaller ones")
+    return model
+
+
+def _read(source: str | os.PathLike[str] | bytes) -> onnx.ModelProto:
     if isinstance(source, bytes):
         return _parse(source, "the model's bytes")
     path = Path(source)

@@ -197,9 +197,15 @@ def inspect_model(
         steps=tuple(_steps(plan, shapes, device, resolve_threads(threads))),
         metadata={entry.key: entry.value for entry in model.metadata_props},
         opset=symbolic.opset_imports.get("", 0),
-        file_bytes=model.ByteSize(),
+        file_bytes=_file_bytes(model),
         model=assumed_model,
     )
+
+
+def _file_bytes(model: onnx.ModelProto) -> int:
+    # protobuf cannot tell a size of 2 GiB or more, of which the weights are all but a little.
+    weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    return int(model.ByteSize()) if weights < _LARGE else weights
 
 
 class _Described(NamedTuple):
@@ -308,6 +314,7 @@ def _conversion(step: ConversionStep, shape: Shape | None, device: str) -> StepR
     )
 
 
+_LARGE = 1 << 30
 _ITEM = {"float32": 4, "float16": 2, "uint8": 1}
 
 

@@ -229,7 +229,7 @@ def _runner(
     model: onnx.ModelProto, names: Sequence[str], threads: int | None
 ) -> Callable[[Feed], dict[str, NDArray[Any]]]:
     """A function from inputs to values of the graph, by name."""
-    session = InferenceSession(_with_outputs(model, names).SerializeToString(), threads=threads)
+    session = InferenceSession(_with_outputs(model, names), threads=threads)
     inputs = {value.name for value in session.get_inputs()}
     computed = [name for name in names if name not in inputs]
 
@@ -275,7 +275,7 @@ def _alone(
     """What models, each with the node of that name quantized alone, give beside the model."""
 
     def first_outputs(proto: onnx.ModelProto) -> list[NDArray[np.float64]]:
-        session = InferenceSession(proto.SerializeToString(), threads=threads)
+        session = InferenceSession(proto, threads=threads)
         return [np.asarray(session.run(None, feed)[0], np.float64) for feed, _ in seen.kept]
 
     truths = first_outputs(model)

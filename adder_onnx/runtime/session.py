@@ -47,7 +47,7 @@ class InferenceSession:
     """A model ready to run.
 
     Args:
-        path_or_bytes: an ONNX file, or its serialized bytes.
+        path_or_bytes: an ONNX file, its serialized bytes, or a model that is read already.
         device: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: the first GPU where one works, else the
             CPU.
         threads: how many threads a run may use on the CPU, ours and onnxruntime's; None for all
@@ -70,7 +70,7 @@ class InferenceSession:
 
     def __init__(
         self,
-        path_or_bytes: str | os.PathLike[str] | bytes,
+        path_or_bytes: str | os.PathLike[str] | bytes | onnx.ModelProto,
         *,
         device: str = "cpu",
         threads: int | None = None,
