@@ -103,6 +103,11 @@ def _class_name(kind: type) -> str:
 
 
 def _is_adder_layer(module: nn.Module) -> bool:
+    own = {*module._parameters, *module._buffers}
+    if not (
+        own & {"adder", "adder_orig", "adder_v"} or parametrize.is_parametrized(module, "adder")
+    ):
+        return False
     adder = getattr(module, "adder", None)
     return (
         isinstance(adder, Tensor)
@@ -123,14 +128,13 @@ def _convert(module: nn.Module, path: str, check: bool) -> AdderConv2d:
         if name.rpartition(".")[2] not in BOOKKEEPING
     }
     filters = [n for n, t in tensors.items() if t.dim() == 4 and "." not in n]
-    if len(filters) > 1:  # one of them may be a bias that is shaped for broadcasting
-        filters = [n for n in filters if n == "adder" or tensors[n].shape[2:] != (1, 1)][:1]
     if not filters:
         raise ExportError(
             f"{where} is to be an adder layer, but has no parameter (filters, channels, height, "
             "width)"
         )
-    adder = tensors.pop(filters[0])
+    # A bias that is shaped for broadcasting has four dimensions, too, and fewer values.
+    adder = tensors.pop(max(filters, key=lambda n: (n == "adder", tensors[n].numel())))
     bias = _bias(tensors, len(adder), where)
     layer = _layer(module, adder, bias, path)
     is_same = _is_same(module, layer, where) if check else None

@@ -272,6 +272,32 @@ def test_bias_of_four_dimensions_beside_filters_of_another_name(tmp_path: Path) 
     assert_right(model, tmp_path / "net.onnx", adder_classes=["Renamed"])
 
 
+def test_bias_of_four_dimensions_beside_filters_of_one_pixel(tmp_path: Path) -> None:
+    class Point(Renamed):
+        def __init__(self) -> None:
+            super().__init__(torch.randn(1, 4, 1, 1))
+            self.weight = nn.Parameter(torch.randn(4, 3, 1, 1))
+
+    assert_right(network(Point()), tmp_path / "net.onnx", adder_classes=["Point"])
+
+
+def test_module_around_an_adder_layer_is_none_itself(tmp_path: Path) -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.stride, self.padding = Layer(), 1, 1
+            self.alpha = nn.Parameter(torch.tensor(0.5))
+
+        @property
+        def adder(self) -> Tensor:
+            return self.inner.adder
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.alpha * self.inner(quantized(x))  # type: ignore[no-any-return]
+
+    assert_right(network(Around()), tmp_path / "net.onnx")
+
+
 def test_cdist_names_the_class(tmp_path: Path) -> None:
     message = (
         f"layer '0' of class {__name__}.Cdist computes distances by torch.cdist.*--adder-class"
