@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from adder_onnx.errors import AdderError
 
-__all__ = ["check_writable", "usual_mode", "write_atomically"]
+__all__ = [
+    "check_writable",
+    "open_atomically",
+    "open_scratch",
+    "usual_mode",
+    "write_atomically",
+]
 
 
 def check_writable(path: Path) -> None:
@@ -29,32 +38,47 @@ def check_writable(path: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file under a temporary name beside it and renames that.
+    """Writes a file whole or not at all, see `open_atomically`.
+
+    Raises:
+        AdderError: the file cannot be written; nothing is left behind.
+    """
+    with open_atomically(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write under a temporary name beside ``path``, which is renamed at the end.
 
     A symbolic link stays one: the file it points to is replaced. Devices and pipes, such as
     /dev/stdout, are written to as they are.
 
     Raises:
-        AdderError: the file cannot be written; nothing is left behind.
+        AdderError: the file cannot be written, or what is written cannot be read from another one;
+            nothing is left behind.
     """
     check_writable(path)
     try:
         if _is_special(path):
-            path.write_bytes(data)
+            with path.open("wb") as file:
+                yield file
         else:
-            _replace(Path(os.path.realpath(path)), data)
+            with _replacing(Path(os.path.realpath(path))) as file:
+                yield file
     except OSError as error:
         raise AdderError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _replace(path: Path, data: bytes) -> None:
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(
             dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
             temporary = Path(file.name)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(usual_mode())
@@ -63,6 +87,21 @@ def _replace(path: Path, data: bytes) -> None:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         raise
+
+
+def open_scratch(path: Path) -> IO[bytes]:
+    """A file beside ``path`` that has no name, for what becomes that file in the end.
+
+    It is gone once it is closed or the process has ended, however that was.
+
+    Raises:
+        AdderError: it cannot be made.
+    """
+    folder = None if _is_special(path) else Path(os.path.realpath(path)).parent
+    try:
+        return tempfile.TemporaryFile(dir=folder)
+    except OSError as error:
+        raise AdderError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _is_special(path: Path) -> bool:

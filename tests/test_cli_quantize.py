@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import adder_onnx
 from adder_onnx.cli import quantize as command
 from adder_onnx.cli import run as adder_run
 from adder_onnx.graph.plan import make_plan
 from adder_onnx.runtime import session
+from tests.models import node
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 MODEL, DATA = DIGITS / "resnet8_digits.onnx", DIGITS / "test"
@@ -147,11 +149,79 @@ def test_bad_options(
     assert not output.exists()
 
 
+MAPS = ("layer3.0.relu_1_output", "layer2.0.relu_1_output")
+
+
+def without_classes(path: Path, last: onnx.NodeProto | None = None, elem_type: int = 1) -> Path:
+    """The digits network without its head: its outputs are maps, or what a last node makes."""
+    model = onnx.load(MODEL)
+    known = {value.name: value for value in model.graph.value_info}
+    del model.graph.output[:]
+    model.graph.output.extend(known[name] for name in MAPS)
+    if last is not None:
+        model.graph.node.append(last)
+        output = helper.make_tensor_value_info(last.output[0], elem_type, ["r", "k"])
+        if last.op_type == "SequenceConstruct":
+            output = helper.make_tensor_sequence_value_info(last.output[0], elem_type, None)
+        model.graph.output.insert(0, output)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "last",
+    [None, node("SequenceConstruct", MAPS, "both")],
+    ids=["maps", "a sequence before them"],
+)
+def test_a_network_that_is_no_classifier(
+    tmp_path: Path, last: onnx.NodeProto | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, output = without_classes(tmp_path / "maps.onnx", last), tmp_path / "int8.onnx"
+    arguments = (model, output, "--data", DATA, "--samples", 40, "--sensitivity", "--json", "-")
+    assert main(*arguments) == 0
+    out, err = capsys.readouterr()
+    summary = json.loads(out)
+    assert err == ""
+    assert len(summary["nodes"]) == len(summary["sensitivity"]) == 8
+    assert all(entry["snr_db"] > 15 for entry in summary["sensitivity"])
+    pixels = np.random.default_rng(0).uniform(0, 1, (4, 1, 8, 8)).astype(np.float32)
+    plain, quantized = (
+        adder_onnx.InferenceSession(path).run(MAPS, {"input": pixels}) for path in (model, output)
+    )
+    for exact, ours in zip(plain, quantized, strict=True):
+        assert ours.shape == exact.shape
+        assert np.square(ours - exact).sum() < 0.05 * np.square(exact).sum()
+
+
+def test_outputs_that_tell_no_sensitivity(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """None is a float, or what is found depends on the values."""
+    path, output = tmp_path / "maps.onnx", tmp_path / "int8.onnx"
+    model = onnx.load(without_classes(path, node("NonZero", MAPS[:1], "found"), TensorProto.INT64))
+    del model.graph.output[1:]
+    onnx.save(model, path)
+    arguments = (path, output, "--data", DATA, "--samples", 20)
+    assert main(*arguments) == 0
+    capsys.readouterr()
+    assert main(*arguments, "--sensitivity") == 2
+    assert "no float output that a node's sensitivity could be seen in" in capsys.readouterr().err
+
+    model.graph.node.append(node("Cast", ["found"], "places", to=TensorProto.FLOAT))
+    model.graph.output[0].name = "places"
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    onnx.save(model, path)
+    assert main(*arguments, "--sensitivity") == 2
+    err = capsys.readouterr().err
+    assert "the model's output places has shape [4, " in err
+    assert "its sensitivity cannot be told" in err
+
+
 def convolutional(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same network with convolutions."""
-    for node in model.graph.node:
-        if node.op_type == "AdderConv":
-            node.op_type, node.domain = "Conv", ""
+    for operator in model.graph.node:
+        if operator.op_type == "AdderConv":
+            operator.op_type, operator.domain = "Conv", ""
     return model
 
 

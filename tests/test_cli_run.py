@@ -204,6 +204,8 @@ def test_json(model: Path, cifar: Path, tmp_path: Path, capfd: pytest.CaptureFix
         "top1_correct": first,
         "top5_correct": five,
         "batch_size": 6,
+        "classified_output": "logits",
+        "output_kind": "logits",
     }
     assert result == expected
 

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from adder_onnx.cli import run as adder_run
-from adder_onnx.evaluation.classifier import Classifier
+from adder_onnx.evaluation.network import Network
 from adder_onnx.metadata import ModelMetadata, Preprocessing
 from adder_onnx.runtime import InferenceSession
 from tests import datasets
@@ -352,10 +352,10 @@ def test_the_time_in_the_model_is_that_of_all_runs(
 ) -> None:
     seconds = iter(range(100))
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(seconds)))
-    classify = Classifier(InferenceSession(model))
+    network = Network(InferenceSession(model))
     for _ in range(3):
-        classify(np.zeros((2, 1, 2, 2), np.float32))
-    assert classify.seconds == 3.0
+        network(np.zeros((2, 1, 2, 2), np.float32))
+    assert network.seconds == 3.0
 
 
 def test_npz_data_with_labels(

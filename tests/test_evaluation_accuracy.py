@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adder_onnx.errors import DataError
-from adder_onnx.evaluation import Dataset, evaluate, predict
+from adder_onnx.evaluation import Dataset, evaluate
+from adder_onnx.evaluation.accuracy import best_classes
+from adder_onnx.evaluation.inference import Outputs
+from adder_onnx.evaluation.outputs import Classified
 from adder_onnx.metadata import Preprocessing
 
 _HOW = Preprocessing(1, 1, 1, (0.0,), (1.0,))
@@ -30,17 +33,20 @@ def _dataset(labels: Sequence[int] | None, images: int | None = None) -> Dataset
 
 def _model(
     logits: Sequence[Sequence[float]],
-) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+) -> Callable[[NDArray[np.float32]], Outputs]:
     """Gives each of those images the logits in its row."""
     table = np.array(logits, np.float32)
 
-    def model(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def model(batch: NDArray[np.float32]) -> Outputs:
         assert batch.dtype == np.float32
         assert batch.shape[1:] == (1, 1, 1)
-        rows: NDArray[np.float32] = table[np.round(batch[:, 0, 0, 0] * 255).astype(int)]
-        return rows
+        return {"logits": table[np.round(batch[:, 0, 0, 0] * 255).astype(int)]}
 
     return model
+
+
+def _logits(count: int) -> Classified:
+    return Classified("logits", count)
 
 
 # Seven classes; the label's place among the logits is in the comment.
@@ -83,6 +89,7 @@ def test_counts(batch_size: int, workers: int) -> None:
         _model(_LOGITS),
         _dataset(_LABELS),
         _HOW,
+        _logits(7),
         batch_size=batch_size,
         workers=workers,
         progress=steps.append,
@@ -97,28 +104,29 @@ def test_counts(batch_size: int, workers: int) -> None:
 def test_a_label_counts_by_its_place(place: int) -> None:
     ranked = np.argsort(-np.array(_LOGITS[0]))
     dataset = _dataset([int(ranked[place])])
-    accuracy = evaluate(_model(_LOGITS), dataset, _HOW, batch_size=1, workers=1)
+    accuracy = evaluate(_model(_LOGITS), dataset, _HOW, _logits(7), batch_size=1, workers=1)
     assert (accuracy.top1, accuracy.top5) == (int(place < 1), int(place < 5))
 
 
 def test_ties_go_to_the_lower_class() -> None:
     logits = np.array([[1, 3, 3, 2, 3], [0, 0, 0, 0, 0], [5, 4, 5, 4, 5]], np.float32)
-    ranked = predict(lambda batch: logits, np.zeros((3, 1, 1, 1), np.float32), 4)
+    ranked = best_classes(logits, 4)
     assert ranked.tolist() == [[1, 2, 4, 3], [0, 1, 2, 3], [0, 2, 4, 1]]
 
 
 def test_many_ties_keep_their_order() -> None:
     """More classes than a sort treats by insertion, which would hide an unstable one."""
     logits = np.tile(np.array([1, 0], np.float32), 500)[None]
-    ranked = predict(lambda batch: logits, np.zeros((1, 1, 1, 1), np.float32), 1000)
+    ranked = best_classes(logits, 1000)
     assert ranked[0].tolist() == [*range(0, 1000, 2), *range(1, 1000, 2)]
 
 
 def test_fewer_than_five_classes() -> None:
     logits = [[0.0, 2.0, 1.0], [3.0, 2.0, 1.0], [1.0, 2.0, 3.0]]
-    batch = np.zeros((1, 1, 1, 1), np.float32)
-    assert predict(_model(logits), batch, 5).tolist() == [[1, 2, 0]]
-    accuracy = evaluate(_model(logits), _dataset([1, 2, 2]), _HOW, batch_size=2, workers=2)
+    assert best_classes(np.array(logits[:1]), 5).tolist() == [[1, 2, 0]]
+    accuracy = evaluate(
+        _model(logits), _dataset([1, 2, 2]), _HOW, _logits(3), batch_size=2, workers=2
+    )
     assert (accuracy.top1, accuracy.top5) == (2, 3)
 
 
@@ -138,13 +146,12 @@ def test_order_is_kept_when_images_are_decoded_out_of_order() -> None:
     seen: list[int] = []
     one_hot = np.eye(count, dtype=np.float32)
 
-    def model(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def model(batch: NDArray[np.float32]) -> Outputs:
         numbers = np.round(batch[:, 0, 0, 0] * 255).astype(int)
         seen.extend(numbers.tolist())
-        rows: NDArray[np.float32] = one_hot[numbers]
-        return rows
+        return {"logits": one_hot[numbers]}
 
-    accuracy = evaluate(model, dataset, _HOW, batch_size=4, workers=4)
+    accuracy = evaluate(model, dataset, _HOW, _logits(count), batch_size=4, workers=4)
     assert seen == list(range(count))
     assert accuracy.top1 == count
 
@@ -158,14 +165,14 @@ def test_images_are_decoded_only_a_few_batches_ahead() -> None:
         loaded.append(i)
         return Image.new("L", (1, 1), i)
 
-    def model(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def model(batch: NDArray[np.float32]) -> Outputs:
         nonlocal evaluated
         evaluated += len(batch)
         ahead.append(len(loaded) - evaluated)
-        return np.eye(2, dtype=np.float32)[np.zeros(len(batch), int)]
+        return {"logits": np.eye(2, dtype=np.float32)[np.zeros(len(batch), int)]}
 
     dataset = Dataset("many images", None, 200, load, str, np.zeros(200, np.int64))
-    evaluate(model, dataset, _HOW, batch_size=2, workers=4)
+    evaluate(model, dataset, _HOW, _logits(2), batch_size=2, workers=4)
     assert sorted(loaded) == list(range(200))
     assert max(ahead) <= 8
 
@@ -179,7 +186,7 @@ def test_a_corrupt_image_is_named_once(message: str) -> None:
 
     dataset = Dataset("pixels", None, 9, load, lambda i: f"pixel {i}", np.zeros(9, np.int64))
     with pytest.raises(DataError) as caught:
-        evaluate(_model(_LOGITS), dataset, _HOW, batch_size=2, workers=2)
+        evaluate(_model(_LOGITS), dataset, _HOW, _logits(7), batch_size=2, workers=2)
     assert str(caught.value).count("pixel 5") == 1
     assert "it is broken" in str(caught.value)
 
@@ -194,17 +201,23 @@ def test_an_image_of_wrong_size_is_named() -> None:
         np.zeros(3, np.int64),
     )
     with pytest.raises(DataError, match=r"^pixel 1: the image is 2 x 1 pixels"):
-        evaluate(_model(_LOGITS), dataset, _HOW, batch_size=3, workers=1)
+        evaluate(_model(_LOGITS), dataset, _HOW, _logits(7), batch_size=3, workers=1)
 
 
 def test_without_labels_the_model_runs_and_nothing_is_counted() -> None:
     seen: dict[int, list[float]] = {}
 
-    def collect(numbers: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
-        seen.update(zip(numbers.tolist(), logits.tolist(), strict=True))
+    def collect(numbers: NDArray[np.int64], outputs: Outputs) -> None:
+        seen.update(zip(numbers.tolist(), outputs["logits"].tolist(), strict=True))
 
     accuracy = evaluate(
-        _model(_LOGITS), _dataset(None, 3), _HOW, batch_size=2, workers=1, collect=collect
+        _model(_LOGITS),
+        _dataset(None, 3),
+        _HOW,
+        _logits(7),
+        batch_size=2,
+        workers=1,
+        collect=collect,
     )
     assert (accuracy.images, accuracy.top1, accuracy.top5) == (3, None, None)
     assert seen == dict(enumerate(_LOGITS[:3]))
@@ -212,7 +225,7 @@ def test_without_labels_the_model_runs_and_nothing_is_counted() -> None:
 
 def test_nothing_to_count() -> None:
     with pytest.raises(DataError, match="numbered pixels has no images"):
-        evaluate(_model(_LOGITS), _dataset([]), _HOW, batch_size=1, workers=1)
+        evaluate(_model(_LOGITS), _dataset([]), _HOW, _logits(7), batch_size=1, workers=1)
 
 
 def _values(dataset: Dataset) -> list[object]:

@@ -10,6 +10,8 @@ from PIL import Image
 
 from adder_onnx.errors import DataError, ModelError
 from adder_onnx.evaluation import Dataset, evaluate, infer
+from adder_onnx.evaluation.inference import Outputs
+from adder_onnx.evaluation.outputs import Classified
 from adder_onnx.metadata import Preprocessing
 
 _HOW = Preprocessing(1, 1, 1, (0.0,), (1.0,))
@@ -32,9 +34,14 @@ def _numbers(batch: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.round(batch[:, 0, 0, 0] * 255).astype(np.int64)
 
 
-def _echo(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each image's number as its only logit."""
-    return _numbers(batch)[:, None].astype(np.float32)
+def _echo(batch: NDArray[np.float32]) -> Outputs:
+    """Each image's number as its only logit, and in a second output (N, 2, 3)."""
+    logits = _numbers(batch)[:, None].astype(np.float32)
+    return {"logits": logits, "maps": np.broadcast_to(logits[:, None], (len(batch), 2, 3))}
+
+
+def _logits(count: int) -> Classified:
+    return Classified("logits", count)
 
 
 @pytest.mark.parametrize("pad", [False, True])
@@ -48,7 +55,7 @@ def test_bad_images_are_left_out(bad: tuple[int, ...], batch_size: int, pad: boo
     sizes: list[int] = []
     steps: list[int] = []
 
-    def model(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def model(batch: NDArray[np.float32]) -> Outputs:
         sizes.append(len(batch))
         return _echo(batch)
 
@@ -65,7 +72,9 @@ def test_bad_images_are_left_out(bad: tuple[int, ...], batch_size: int, pad: boo
         )
     )
     assert [int(n) for numbers, _ in found for n in numbers] == good
-    assert [int(v) for _, logits in found for v in logits[:, 0]] == good
+    assert [int(v) for _, outputs in found for v in outputs["logits"][:, 0]] == good
+    maps = np.concatenate([outputs["maps"] for _, outputs in found] or [np.empty((0, 2, 3))])
+    assert np.array_equal(maps, np.array(good).reshape(-1, 1, 1) * np.ones((2, 3)))
     assert sum(steps) == 10
     whole, rest = divmod(len(good), batch_size)
     assert [len(numbers) for numbers, _ in found] == [batch_size] * whole + [rest] * (rest > 0)
@@ -76,36 +85,36 @@ def test_bad_images_are_left_out(bad: tuple[int, ...], batch_size: int, pad: boo
 
 
 def test_labels_stay_with_their_images_when_others_are_left_out() -> None:
-    def model(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.eye(7, dtype=np.float32)[_numbers(batch) % 3]
+    def model(batch: NDArray[np.float32]) -> Outputs:
+        return {"logits": np.eye(7, dtype=np.float32)[_numbers(batch) % 3]}
 
     accuracy = evaluate(
-        model, _dataset(20, (0, 4, 11)), _HOW, batch_size=3, workers=2, skip_bad=True
+        model, _dataset(20, (0, 4, 11)), _HOW, _logits(7), batch_size=3, workers=2, skip_bad=True
     )
     assert (accuracy.images, accuracy.skipped, accuracy.top1, accuracy.top5) == (17, 3, 17, 17)
 
 
 def test_a_bad_image_is_an_error_where_it_is_not_to_be_skipped() -> None:
     with pytest.raises(DataError, match="cannot read pixel 4"):
-        evaluate(_echo, _dataset(9, (4,)), _HOW, batch_size=2, workers=2)
+        evaluate(_echo, _dataset(9, (4,)), _HOW, _logits(1), batch_size=2, workers=2)
 
 
 def test_nothing_but_bad_images() -> None:
     dataset = _dataset(5, tuple(range(5)))
     with pytest.raises(DataError, match="none of the 5 images of pixels can be read"):
-        evaluate(_echo, dataset, _HOW, batch_size=2, workers=2, skip_bad=True)
+        evaluate(_echo, dataset, _HOW, _logits(1), batch_size=2, workers=2, skip_bad=True)
 
 
 def test_skipping_hides_no_other_errors() -> None:
     with pytest.raises(ModelError, match="does not say how images are preprocessed"):
-        evaluate(_echo, _dataset(5), None, batch_size=2, workers=2, skip_bad=True)
+        evaluate(_echo, _dataset(5), None, _logits(1), batch_size=2, workers=2, skip_bad=True)
 
     def load(i: int) -> Image.Image:
         raise RuntimeError("a defect")
 
     dataset = Dataset("defects", None, 5, load, str)
     with pytest.raises(RuntimeError, match="a defect"):
-        evaluate(_echo, dataset, _HOW, batch_size=2, workers=2, skip_bad=True)
+        evaluate(_echo, dataset, _HOW, _logits(1), batch_size=2, workers=2, skip_bad=True)
 
 
 def test_images_are_decoded_while_the_model_runs() -> None:
@@ -116,7 +125,7 @@ def test_images_are_decoded_while_the_model_runs() -> None:
         decoded[i].set()
         return Image.new("L", (1, 1), i)
 
-    def model(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def model(batch: NDArray[np.float32]) -> Outputs:
         assert all(decoded[i].wait(30) for i in range(4, 8))
         return _echo(batch)
 
@@ -139,15 +148,15 @@ def test_only_a_few_images_are_held_whatever_the_size_of_the_set(
             most = max(most, held - consumed)
         return (np.full((1, 1, 1), i, np.float32),)
 
-    def model(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def model(batch: NDArray[np.float32]) -> Outputs:
         nonlocal consumed
         with lock:
             consumed += len(batch)
-        return batch[:, 0, 0]
+        return {"logits": batch[:, 0, 0]}
 
     dataset = Dataset("arrays", None, count, load, str)
     found = infer(model, dataset, None, batch_size=batch_size, workers=workers)
-    assert [float(v) for _, logits in found for v in logits[:, 0]] == list(range(count))
+    assert [float(v) for _, outputs in found for v in outputs["logits"][:, 0]] == list(range(count))
     assert held == consumed == count
     assert most <= 2 * batch_size + workers
 
@@ -155,15 +164,15 @@ def test_only_a_few_images_are_held_whatever_the_size_of_the_set(
 def test_memory_does_not_grow_with_the_set() -> None:
     """Inputs of 48 KiB: 2000 of them are 94 MiB."""
 
-    def model(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return batch.reshape(len(batch), -1)[:, :2]
+    def model(batch: NDArray[np.float32]) -> Outputs:
+        return {"logits": batch.reshape(len(batch), -1)[:, :2]}
 
     def peak(count: int) -> int:
         image = Image.new("RGB", (64, 64))
         labels = np.zeros(count, np.int64)
         dataset = Dataset("large images", None, count, lambda i: image.copy(), str, labels)
         tracemalloc.start()
-        accuracy = evaluate(model, dataset, _LARGE, batch_size=8, workers=2)
+        accuracy = evaluate(model, dataset, _LARGE, _logits(2), batch_size=8, workers=2)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert accuracy.images == count

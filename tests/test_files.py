@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adder_onnx.errors import AdderError
-from adder_onnx.files import check_writable, write_atomically
+from adder_onnx.files import check_writable, open_atomically, open_scratch, write_atomically
 
 
 @contextmanager
@@ -77,6 +77,42 @@ def test_nothing_is_left_behind(
     with pytest.raises(expected):
         write_atomically(tmp_path / "out.bin", b"data")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_is_written_in_parts(tmp_path: Path) -> None:
+    path = tmp_path / "out.bin"
+    path.write_bytes(b"the old contents")
+    with open_atomically(path) as file:
+        for part in (b"one, ", b"two"):
+            file.write(part)
+            assert path.read_bytes() == b"the old contents"
+    assert path.read_bytes() == b"one, two"
+    assert os.listdir(tmp_path) == ["out.bin"]
+
+
+@pytest.mark.parametrize("error", [ValueError(), OSError(28, "No space"), KeyboardInterrupt()])
+def test_a_failure_between_the_parts(tmp_path: Path, error: BaseException) -> None:
+    def write() -> None:
+        with open_atomically(tmp_path / "out.bin") as file:
+            file.write(b"one")
+            raise error
+
+    with pytest.raises(AdderError if isinstance(error, OSError) else type(error)):
+        write()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_scratch_file_has_no_name(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "sub" / "out.bin")
+    with open_scratch(tmp_path / "link") as file:
+        file.write(b"data")
+        file.seek(0)
+        assert file.read() == b"data"
+        assert os.listdir(tmp_path / "sub") == []
+        assert os.fstat(file.fileno()).st_dev == tmp_path.stat().st_dev
+    with pytest.raises(AdderError, match=r"cannot write .*none/out\.bin: No such file"):
+        open_scratch(tmp_path / "none" / "out.bin")
 
 
 def test_refuses_a_folder_and_a_missing_folder(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "comma_separated",
     "make_parser",
     "non_negative",
+    "one_line",
     "positive",
     "progress_bar",
     "run_command",
@@ -40,7 +41,7 @@ _INTERRUPTED = 130
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, as for all bad input; argparse itself prints the usage, too."""
-        self.exit(_BAD_INPUT, f"{self.prog}: error: {_one_line(message)} (--help shows how)\n")
+        self.exit(_BAD_INPUT, f"{self.prog}: error: {one_line(message)} (--help shows how)\n")
 
 
 def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -117,7 +118,7 @@ def run_command(
     except AdderError as error:
         if options.verbose:
             logging.getLogger(__name__).info("details", exc_info=True)
-        print(f"{parser.prog}: error: {_one_line(str(error))}", file=sys.stderr)
+        print(f"{parser.prog}: error: {one_line(str(error))}", file=sys.stderr)
         status = _BAD_INPUT
     except BrokenPipeError:
         # The reader of standard output has gone; nothing may be flushed to it at exit.
@@ -131,7 +132,7 @@ def run_command(
             logging.getLogger(__name__).exception("details")
         print(
             f"{parser.prog}: this is a defect of adder-onnx: {type(error).__name__}: "
-            f"{_one_line(str(error))} (-v shows where)",
+            f"{one_line(str(error))} (-v shows where)",
             file=sys.stderr,
         )
         status = _DEFECT
@@ -164,7 +165,8 @@ def write_json(destination: str, result: dict[str, Any]) -> None:
         write_atomically(Path(destination), text.encode())
 
 
-def _one_line(message: str) -> str:
+def one_line(message: str) -> str:
+    """A message without line breaks, which names in files may have."""
     return " ".join(message.split())
 
 

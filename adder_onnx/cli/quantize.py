@@ -22,8 +22,8 @@ from adder_onnx.cli._command import (
 )
 from adder_onnx.errors import AdderError
 from adder_onnx.evaluation import FORMATS, SPLITS, Dataset, open_dataset
-from adder_onnx.evaluation.classifier import Classifier
 from adder_onnx.evaluation.inference import load_inputs
+from adder_onnx.evaluation.network import Network
 from adder_onnx.files import check_writable, write_atomically
 from adder_onnx.graph.loading import read_model
 from adder_onnx.quantization import Quantized, quantize
@@ -101,7 +101,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.output.exists() and options.output.resolve() == options.model.resolve():
         raise AdderError(f"{options.output} would replace the float model: choose another name")
     proto = read_model(options.model)
-    model = Classifier(InferenceSession(options.model, threads=options.threads))
+    model = Network(InferenceSession(options.model, threads=options.threads))
     dataset = _choose(options, model)
     with progress_bar("calibration", -(-dataset.images // _BATCH_SIZE)) as advance:
         result = quantize(
@@ -127,7 +127,7 @@ def _run(options: argparse.Namespace) -> None:
         print(*_lines(summary), sep="\n")
 
 
-def _choose(options: argparse.Namespace, model: Classifier) -> Dataset:
+def _choose(options: argparse.Namespace, model: Network) -> Dataset:
     """The images that ranges are found on."""
     dataset = open_dataset(options.data, options.format, options.split, model.inputs)
     if not dataset.arrays:
@@ -153,7 +153,7 @@ def _drawn(dataset: Dataset, count: int, seed: int) -> NDArray[np.int64]:
     return chosen
 
 
-def _feeds(dataset: Dataset, model: Classifier) -> Iterator[dict[str, Any]]:
+def _feeds(dataset: Dataset, model: Network) -> Iterator[dict[str, Any]]:
     size = model.batch_size or _BATCH_SIZE
     preprocessing = model.preprocessing()
     for start in range(0, dataset.images, size):

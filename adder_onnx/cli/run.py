@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,20 @@ from adder_onnx.cli._command import (
     add_arithmetic_option,
     make_parser,
     non_negative,
+    one_line,
     positive,
     progress_bar,
     run_command,
     write_json,
 )
-from adder_onnx.errors import AdderError, DataError, InputError
+from adder_onnx.errors import AdderError, DataError, InputError, ModelError
 from adder_onnx.evaluation import FORMATS, SPLITS, Accuracy, Dataset, evaluate, open_dataset
-from adder_onnx.evaluation.classifier import Classifier
 from adder_onnx.evaluation.environment import cpu_name, file_sha256, gpu_name, versions
-from adder_onnx.evaluation.predictions import Answer, Predictions, check_output
+from adder_onnx.evaluation.network import Network
+from adder_onnx.evaluation.npz_output import NpzOutput, array_names
+from adder_onnx.evaluation.outputs import Classified, choose_output
+from adder_onnx.evaluation.predictions import Predictions, check_output
+from adder_onnx.metadata import ModelMetadata
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.threads import available_cores
 
@@ -38,6 +43,7 @@ _EXAMPLES = """\
   adder-run resnet50.onnx --data imagenet --split val --batch-size 64 --json result.json
   adder-run resnet50.onnx --data cat.jpg --topk 3 --device cuda
   adder-run resnet50.onnx --data photos --skip-bad --output answers.csv
+  adder-run detector.onnx --data photos --output boxes.npz
 """
 
 
@@ -99,9 +105,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output",
         metavar="FILE",
         type=Path,
-        help="write each image's answers: .csv has names, classes and probabilities, .npz logits",
+        help="write what the model says of each image: .csv has names, classes and probabilities; "
+        ".npz has all outputs of a model of any kind, a classifier's scores as logits and others "
+        "by their names, and labels where there are any",
     )
     return run_command(parser, _run, argv)
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Where the model says what class an image is of.
+
+    Attributes:
+        output: which one says it; None if none does, or its classes are not those of the data.
+        why_none: the reason for that.
+    """
+
+    output: Classified | None
+    why_none: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,14 +131,16 @@ class _Outcome:
 
     Attributes:
         dataset: what was run over.
+        classes: where the model says them.
         accuracy: counts and time.
-        predictions: of each image, where they are asked for.
+        collected: what the model says of each image, where that is asked for.
         result: what is written as JSON.
     """
 
     dataset: Dataset
+    classes: _Classes
     accuracy: Accuracy
-    predictions: Predictions | None
+    collected: NpzOutput | Predictions | None
     result: dict[str, Any]
 
 
@@ -129,20 +152,32 @@ def _run(options: argparse.Namespace) -> None:
         threads=options.threads,
         arithmetic=options.arithmetic,
     )
-    model = Classifier(session)
-    dataset = _dataset(options, model)
-    labels = model.metadata.labels
-    predictions = None
-    if options.output or dataset.labels is None:
-        predictions = Predictions(dataset, model.classes, labels)
+    metadata = ModelMetadata.from_props(session.metadata)
+    classes = _find_classes(options, session, metadata.labels)
+    needed = None if classes.output is None or _to_npz(options) else [classes.output.name]
+    model = Network(session, needed)
+    dataset, classes = _dataset(options, model, classes)
     batch_size = _batch_size(options, model)
-    try:
-        accuracy = _evaluate(options, model, dataset, batch_size, predictions)
-    except InputError as error:  # it names the input, but not where the array comes from
-        raise DataError(f"{options.data}: {error}") from error
-    if accuracy.skipped:
-        _logger.warning("skipped %d of %d images", accuracy.skipped, dataset.images)
-    result: dict[str, Any] = {
+    with _collector(options, session, model, dataset, classes) as collected:
+        try:
+            accuracy = _evaluate(options, model, dataset, batch_size, classes, collected)
+        except InputError as error:  # it names the input, but not where the array comes from
+            raise DataError(f"{options.data}: {error}") from error
+        if accuracy.skipped:
+            _logger.warning("skipped %d of %d images", accuracy.skipped, dataset.images)
+        result = _result(options, session, model, dataset, accuracy, batch_size)
+        _report(options, _Outcome(dataset, classes, accuracy, collected, result))
+
+
+def _result(
+    options: argparse.Namespace,
+    session: InferenceSession,
+    model: Network,
+    dataset: Dataset,
+    accuracy: Accuracy,
+    batch_size: int,
+) -> dict[str, Any]:
+    return {
         "model": str(options.model),
         "architecture": model.metadata.architecture,
         "model_sha256": file_sha256(options.model),
@@ -164,7 +199,6 @@ def _run(options: argparse.Namespace) -> None:
         "images_per_second": accuracy.images / accuracy.seconds,
         "inference_images_per_second": accuracy.images / model.seconds,
     }
-    _report(options, _Outcome(dataset, accuracy, predictions, result))
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -176,18 +210,60 @@ def _check_options(options: argparse.Namespace) -> None:
             raise AdderError(f"--output {options.output} would replace the data: choose another")
 
 
-def _dataset(options: argparse.Namespace, model: Classifier) -> Dataset:
-    """The images to run over, their labels in the model's numbering."""
+def _to_npz(options: argparse.Namespace) -> bool:
+    return options.output is not None and options.output.suffix == ".npz"
+
+
+def _find_classes(
+    options: argparse.Namespace, session: InferenceSession, labels: Sequence[str] | None
+) -> _Classes:
+    try:
+        return _Classes(choose_output(session, labels))
+    except ModelError as error:
+        if not _to_npz(options):
+            raise ModelError(f"{error}; --output FILE.npz writes all outputs") from error
+        return _Classes(None, str(error))
+
+
+def _dataset(
+    options: argparse.Namespace, model: Network, classes: _Classes
+) -> tuple[Dataset, _Classes]:
+    """The images to run over, their labels in the model's numbering if it says classes."""
     dataset = open_dataset(options.data, options.format, options.split, model.inputs)
     if not dataset.arrays:
         model.check_takes_images()
-    dataset = dataset.with_model_classes(model.classes, model.metadata.labels).skip(options.skip)
-    if options.limit is None:
-        return dataset
-    return dataset.first(options.limit) if options.first else dataset.limit(options.limit)
+    if classes.output is not None:
+        labels = model.metadata.labels
+        try:
+            dataset = dataset.with_model_classes(classes.output.classes, labels)
+        except DataError as error:
+            # An output (N, features) looks like one of classes, unless there are labels for them.
+            if labels is not None or not _to_npz(options):
+                raise
+            classes = _Classes(None, str(error))
+    dataset = dataset.skip(options.skip)
+    if options.limit is not None:
+        dataset = dataset.first(options.limit) if options.first else dataset.limit(options.limit)
+    return dataset, classes
 
 
-def _batch_size(options: argparse.Namespace, model: Classifier) -> int:
+def _collector(
+    options: argparse.Namespace,
+    session: InferenceSession,
+    model: Network,
+    dataset: Dataset,
+    classes: _Classes,
+) -> AbstractContextManager[NpzOutput | Predictions | None]:
+    """What collects the model's answers for each image, where they are asked for."""
+    if _to_npz(options):
+        names = array_names(session, classes.output, labels=dataset.labels is not None)
+        return NpzOutput(options.output, names, dataset)
+    if classes.output is None or (options.output is None and dataset.labels is not None):
+        return nullcontext()
+    return nullcontext(Predictions(dataset, classes.output, model.metadata.labels))
+
+
+def _batch_size(options: argparse.Namespace, model: Network) -> int:
     fixed = model.batch_size
     if fixed is None:
         return int(options.batch_size or _BATCH_SIZE)
@@ -198,27 +274,29 @@ def _batch_size(options: argparse.Namespace, model: Classifier) -> int:
 
 def _evaluate(
     options: argparse.Namespace,
-    model: Classifier,
+    model: Network,
     dataset: Dataset,
     batch_size: int,
-    predictions: Predictions | None,
+    classes: _Classes,
+    collected: NpzOutput | Predictions | None,
 ) -> Accuracy:
     with progress_bar("images", dataset.images) as advance:
         return evaluate(
             model,
             dataset,
             model.preprocessing(),
+            classes.output,
             batch_size=batch_size,
             workers=options.workers or available_cores(),
             pad=model.batch_size is not None,
             skip_bad=options.skip_bad,
             progress=advance,
-            collect=(lambda *_: None) if predictions is None else predictions.add,
+            collect=(lambda *_: None) if collected is None else collected.add,
         )
 
 
 def _report(options: argparse.Namespace, outcome: _Outcome) -> None:
-    accuracy, predictions, result = outcome.accuracy, outcome.predictions, outcome.result
+    accuracy, collected, result = outcome.accuracy, outcome.collected, outcome.result
     rows = {
         "model": f"{options.model} ({result['architecture'] or 'unnamed'}, {result['precision']})",
         "data": f"{options.data} ({outcome.dataset.description})",
@@ -229,6 +307,7 @@ def _report(options: argparse.Namespace, outcome: _Outcome) -> None:
             percent = 100 * hits / accuracy.images
             result |= {f"top{places}": percent, f"top{places}_correct": hits}
             rows[f"top-{places}"] = f"{percent:6.2f} %  ({hits} of {accuracy.images})"
+    rows |= _report_classes(outcome)
     if accuracy.skipped:
         rows["skipped"] = f"{accuracy.skipped} images that cannot be read"
     rows["speed"] = (
@@ -236,39 +315,47 @@ def _report(options: argparse.Namespace, outcome: _Outcome) -> None:
         f"{result['inference_images_per_second']:.0f} images/s in the model"
     )
     lines = [f"{name:<8}{text}" for name, text in rows.items()]
-    if options.output and predictions is not None:
-        predictions.write(options.output, options.topk)
+    if options.output is not None:
+        if isinstance(collected, Predictions):
+            collected.write_csv(options.output, options.topk)
+        elif collected is not None:
+            collected.write()
         result["output"] = str(options.output)
         lines.append(f"{'output':<8}{options.output}")
-    elif predictions is not None:
-        lines = _answers(options, outcome, predictions)
+    elif isinstance(collected, Predictions):
+        if "answers" in rows and options.json != "-":
+            _logger.warning("the answers are %s", rows["answers"])
+        lines = _answers(options, outcome, collected)
     if options.json:
         write_json(options.json, result)
     if options.json != "-":
         print(*lines, sep="\n")
 
 
+def _report_classes(outcome: _Outcome) -> dict[str, str]:
+    """Rows that say where the model says classes, where that is not plain; all of it in JSON."""
+    output, result = outcome.classes.output, outcome.result
+    result["classified_output"] = None if output is None else output.name
+    result["output_kind"] = outcome.accuracy.kind
+    if output is None:
+        result["no_accuracy"] = outcome.classes.why_none
+        return {"top-1": one_line(f"none: {outcome.classes.why_none}")}
+    if output.others:
+        result["outputs_passed_over"] = list(output.others)
+        others = " or ".join(output.others)
+        return {"answers": one_line(f"from the output {output.name}, not {others}")}
+    return {}
+
+
 def _answers(options: argparse.Namespace, outcome: _Outcome, predictions: Predictions) -> list[str]:
     """Lines with the best answer for each image, or with the k best ones for a single image."""
     if outcome.dataset.single:
         answers = predictions.answers(0, options.topk)
-        outcome.result["predictions"] = [_as_json(answer) for answer in answers]
-        return [_as_text(answer) for answer in answers]
+        outcome.result["predictions"] = [answer.as_json() for answer in answers]
+        return [str(answer) for answer in answers]
     named = [(predictions.name(i), predictions.answers(i, 1)[0]) for i in range(len(predictions))]
-    outcome.result["predictions"] = [{"name": name} | _as_json(answer) for name, answer in named]
-    return [f"{_as_text(answer)}  {' '.join(name.splitlines())}" for name, answer in named]
-
-
-def _as_json(answer: Answer) -> dict[str, Any]:
-    return {
-        "class": answer.number,
-        "label": answer.label,
-        "probability": answer.probability,
-    }
-
-
-def _as_text(answer: Answer) -> str:
-    return f"{100 * answer.probability:6.2f} %  {answer.label}"
+    outcome.result["predictions"] = [{"name": name} | answer.as_json() for name, answer in named]
+    return [f"{answer}  {' '.join(name.splitlines())}" for name, answer in named]
 
 
 if __name__ == "__main__":

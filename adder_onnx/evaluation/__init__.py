@@ -1,6 +1,6 @@
 """Data sets, preprocessing and accuracy."""
 
-from adder_onnx.evaluation.accuracy import Accuracy, evaluate, predict
+from adder_onnx.evaluation.accuracy import Accuracy, evaluate
 from adder_onnx.evaluation.dataset import Dataset
 from adder_onnx.evaluation.formats import FORMATS, SPLITS, open_dataset
 from adder_onnx.evaluation.inference import infer, load_inputs
@@ -14,5 +14,4 @@ __all__ = [
     "infer",
     "load_inputs",
     "open_dataset",
-    "predict",
 ]

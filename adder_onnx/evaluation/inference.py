@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -18,13 +18,16 @@ from adder_onnx.evaluation.dataset import Dataset
 from adder_onnx.evaluation.preprocessing import preprocess
 from adder_onnx.metadata import Preprocessing
 
-__all__ = ["Inputs", "Model", "infer", "load_inputs"]
+__all__ = ["Inputs", "Model", "Outputs", "infer", "load_inputs"]
 
 Inputs = tuple[NDArray[Any], ...]
 """A value for each of the model's inputs."""
 
-Model = Callable[..., NDArray[Any]]
-"""A function from a batch (N, …) for each input, in the model's order, to logits (N, classes)."""
+Outputs = Mapping[str, NDArray[Any]]
+"""The model's outputs, or some of them, by name."""
+
+Model = Callable[..., Outputs]
+"""A function from a batch (N, …) for each input, in the model's order, to outputs (N, …)."""
 
 
 def infer(
@@ -37,7 +40,7 @@ def infer(
     pad: bool = False,
     skip_bad: bool = False,
     progress: Callable[[int], None] = lambda done: None,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+) -> Generator[tuple[NDArray[np.int64], Outputs], None, None]:
     """Runs a model over a data set, in order, while threads decode the images that come next.
 
     At most ``3 * batch_size + workers`` images are held at a time, whatever the set's size.
@@ -54,11 +57,12 @@ def infer(
         progress: is called with the number of images after each batch, those left out included.
 
     Yields:
-        Numbers (N,) of images and their logits (N, classes).
+        Numbers (N,) of images and what the model gives for them, each (N, …).
 
     Raises:
         DataError: an image cannot be read or does not fit the model; the message names it.
-        ModelError: there are images, but no preprocessing.
+        ModelError: there are images, but no preprocessing; or the first axis of an output is not
+            the batch.
     """
     numbers: list[int] = []
     inputs: list[Inputs] = []
@@ -75,13 +79,24 @@ def infer(
                     inputs += [inputs[-1]] * (batch_size - len(inputs))
                 batch = [np.stack(values) for values in zip(*inputs, strict=True)]
                 inputs.clear()
-                logits = model(*batch)[: len(numbers)]
-                yield np.array(numbers, np.int64), logits
+                outputs = model(*batch)
+                _check_rows(outputs, batch[0])
+                rows = {name: array[: len(numbers)] for name, array in outputs.items()}
+                yield np.array(numbers, np.int64), rows
                 numbers.clear()
                 progress(seen)
                 seen = 0
     if seen:
         progress(seen)
+
+
+def _check_rows(outputs: Outputs, batch: NDArray[Any]) -> None:
+    for name, array in outputs.items():
+        if array.shape[:1] != batch.shape[:1]:
+            raise ModelError(
+                f"the model's output {name} has shape {list(array.shape)} for inputs of shape "
+                f"{list(batch.shape)}: expected a row for each of the {len(batch)}"
+            )
 
 
 def load_inputs(dataset: Dataset, i: int, preprocessing: Preprocessing | None) -> Inputs:

@@ -32,7 +32,7 @@ _KEPT = 2
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What quantizing one node alone does to the model's first output.
+    """What quantizing one node alone does to the model's first float output.
 
     Attributes:
         name: of the node.
@@ -94,7 +94,8 @@ def quantize(
 
     Raises:
         InputError: an option is out of its range, or names a node that is not there.
-        ModelError: the model has no adder node, or is quantized already.
+        ModelError: the model has no adder node, or is quantized already; or it has no output that
+            the sensitivity could be seen in.
         DataError: there is no calibration data, or it is not finite.
     """
     _check(bits, calibration, percentile)
@@ -273,25 +274,38 @@ def _alone(
     threads: int | None,
 ) -> tuple[Sensitivity, ...]:
     """What models, each with the node of that name quantized alone, give beside the model."""
+    plain = InferenceSession(model, threads=threads)
+    output = _first_float(plain)
 
-    def first_outputs(proto: onnx.ModelProto) -> list[NDArray[np.float64]]:
-        session = InferenceSession(proto, threads=threads)
-        return [np.asarray(session.run(None, feed)[0], np.float64) for feed, _ in seen.kept]
+    def results(session: InferenceSession) -> list[NDArray[np.float64]]:
+        return [np.asarray(session.run([output], feed)[0], np.float64) for feed, _ in seen.kept]
 
-    truths = first_outputs(model)
+    truths = results(plain)
     found = []
     for name, single in singles:
         signal = noise = changed = count = 0.0
-        for truth, ours in zip(truths, first_outputs(single), strict=True):
+        alone = InferenceSession(single, threads=threads)
+        for truth, ours in zip(truths, results(alone), strict=True):
+            if truth.shape != ours.shape or not truth.size:
+                raise ModelError(
+                    f"the model's output {output} has shape {list(truth.shape)}, and "
+                    f"{list(ours.shape)} with {name} quantized: its sensitivity cannot be told"
+                )
             signal += float((truth**2).sum())
             noise += float(((ours - truth) ** 2).sum())
             rows = len(truth) if truth.ndim else 1
             flat = [array.reshape(rows, -1).argmax(axis=1) for array in (truth, ours)]
             changed += float((flat[0] != flat[1]).sum())
             count += rows
-        share = changed / count if count else 0.0
-        found.append(Sensitivity(name, _decibels(signal, noise), share))
+        found.append(Sensitivity(name, _decibels(signal, noise), changed / count))
     return tuple(found)
+
+
+def _first_float(session: InferenceSession) -> str:
+    for output in session.get_outputs():
+        if output.type in ("tensor(float16)", "tensor(float)", "tensor(double)"):
+            return output.name
+    raise ModelError("the model has no float output that a node's sensitivity could be seen in")
 
 
 def _decibels(signal: float, noise: float) -> float:

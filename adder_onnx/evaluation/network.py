@@ -1,19 +1,21 @@
-"""A session as a function from inputs to logits."""
+"""A session as a function from batches to outputs."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.errors import ModelError
+from adder_onnx.evaluation.inference import Outputs
 from adder_onnx.graph.plan import ChainStep, OnnxruntimeStep
 from adder_onnx.metadata import ModelMetadata, Preprocessing
 from adder_onnx.runtime import InferenceSession
 
-__all__ = ["Classifier"]
+__all__ = ["Network"]
 
 _FLOATS = {
     "tensor(float16)": np.float16,
@@ -22,67 +24,56 @@ _FLOATS = {
 }
 
 
-class Classifier:
-    """A model that tells classes apart.
+class Network:
+    """A model that is run over a data set.
 
     Args:
-        session: its first output is float, (N, classes).
+        session: the model.
+        outputs: names of the outputs that a call gives; None for all.
 
     Attributes:
         inputs: names of the model's inputs.
-        classes: number of the model's classes.
         batch_size: the only one that the model takes, or None.
         metadata: what the model says about itself.
         seconds: time spent in ``session.run`` so far.
 
     Raises:
-        ModelError: it is no such model.
+        ModelError: the model has no inputs, or its metadata cannot be understood.
     """
 
-    def __init__(self, session: InferenceSession) -> None:
+    def __init__(self, session: InferenceSession, outputs: Sequence[str] | None = None) -> None:
         self._session = session
-        self._inputs, output = session.get_inputs(), session.get_outputs()[0]
-        classes = output.shape[-1] if len(output.shape) == 2 else None
-        if not isinstance(classes, int) or output.type not in _FLOATS:
-            raise ModelError(
-                "this command needs a model whose first output is float (N, classes); this one's "
-                f"is {output.name} {output.type} {output.shape}"
-            )
-        self._output = output.name
-        self._output_type = _FLOATS[output.type]
+        self._inputs = session.get_inputs()
+        if not self._inputs:
+            raise ModelError("the model has no inputs that data could be given to")
+        self._names = tuple(dict.fromkeys(outputs or [o.name for o in session.get_outputs()]))
         self.metadata = ModelMetadata.from_props(session.metadata)
-        labels = self.metadata.labels
-        if labels is not None and len(labels) != classes:
-            raise ModelError(
-                f"the model has {classes} classes, but its metadata {len(labels)} labels"
-            )
         sizes = [i.shape[0] for i in self._inputs if i.shape]
         self.inputs = tuple(i.name for i in self._inputs)
-        self.classes = classes
         self.batch_size = next((size for size in sizes if isinstance(size, int)), None)
         self.seconds = 0.0
 
-    def __call__(self, *batch: NDArray[Any]) -> NDArray[Any]:
-        """Logits (N, classes) for a batch (N, …) of each input.
+    def __call__(self, *batch: NDArray[Any]) -> Outputs:
+        """The outputs by name for a batch (N, …) of each input.
 
         Raises:
             InputError: an array has another shape or type than the model's input.
-            ModelError: logits are not finite.
         """
         feed = {
             expected.name: _same_float(value, _FLOATS.get(expected.type))
             for expected, value in zip(self._inputs, batch, strict=True)
         }
         start = time.perf_counter()
-        logits: NDArray[Any] = self._session.run([self._output], feed)[0]
+        values = self._session.run(self._names, feed)
         self.seconds += time.perf_counter() - start
-        if not np.isfinite(logits).all():
-            raise ModelError(f"the model's output {self._output} holds values that are not finite")
-        return logits
+        return dict(zip(self._names, values, strict=True))
 
     @property
     def precision(self) -> str:
-        """Types of its adder nodes' tensors, such as ``uint8``; of its output where it has none."""
+        """Types of its adder nodes' tensors, such as ``uint8``; of its outputs where it has none.
+
+        Without a float among these, that of its inputs.
+        """
         types = []
         for step in self._session.plan.steps:
             if isinstance(step, ChainStep):
@@ -90,7 +81,11 @@ class Classifier:
             elif isinstance(step, OnnxruntimeStep):  # by the function body
                 ops = {node.op_type for node in step.model.graph.node}
                 types += ["uint8"] * ("QLinearAdderConv" in ops)
-        return ", ".join(dict.fromkeys(types)) or np.dtype(self._output_type).name
+        if types:
+            return ", ".join(dict.fromkeys(types))
+        values = (*self._session.get_outputs(), *self._inputs)
+        floats = (np.dtype(_FLOATS[v.type]).name for v in values if v.type in _FLOATS)
+        return next(floats, values[0].type)
 
     def check_takes_images(self) -> None:
         """Checks that the model takes images, and how they are preprocessed.
