@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", choices=FORMATS, default="auto", help="of the data (auto)")
     parser.add_argument(
         "--split", choices=SPLITS, default="auto", help="of the data (test or val, if there is one)"
+    )
+    parser.add_argument(
+        "--class-map",
+        metavar="FILE",
+        type=Path,
+        help="what the data's classes are in the model: a name and a number or label in each line, "
+        "or the names in the model's order, or JSON (matched by name, or by number)",
     )
     parser.add_argument(
         "--limit", metavar="N", type=positive, help="only N images, evenly spaced over the set"
@@ -150,6 +157,7 @@ def _run(options: argparse.Namespace) -> None:
         "dataset": str(options.data),
         "data": dataset.description,
         "split": dataset.split,
+        "class_matching": dataset.matching and asdict(dataset.matching),
         "device": session.device,
         "cpu": cpu_name(),
         "gpu": gpu_name(session.device),
@@ -181,7 +189,8 @@ def _dataset(options: argparse.Namespace, model: Classifier) -> Dataset:
     dataset = open_dataset(options.data, options.format, options.split, model.inputs)
     if not dataset.arrays:
         model.check_takes_images()
-    dataset = dataset.with_model_classes(model.classes, model.metadata.labels).skip(options.skip)
+    dataset = dataset.with_model_classes(model.classes, model.metadata.labels, options.class_map)
+    dataset = dataset.skip(options.skip)
     if options.limit is None:
         return dataset
     return dataset.first(options.limit) if options.first else dataset.limit(options.limit)
@@ -224,6 +233,9 @@ def _report(options: argparse.Namespace, outcome: _Outcome) -> None:
         "data": f"{options.data} ({outcome.dataset.description})",
         "device": f"{result['device']}, {result['gpu'] or str(result['threads']) + ' threads'}",
     }
+    matching = outcome.dataset.matching
+    if matching is not None:
+        rows["classes"] = f"{'a guess: ' if matching.guess else ''}{matching.how}"
     for places, hits in (("1", accuracy.top1), ("5", accuracy.top5)):
         if hits is not None:
             percent = 100 * hits / accuracy.images
