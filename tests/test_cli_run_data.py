@@ -39,6 +39,7 @@ def _pixel_model(
     *,
     labels: tuple[str, ...] | None = None,
     batch: int | str = "n",
+    elem_type: int = TensorProto.FLOAT,
 ) -> Path:
     """Its logits are the image's first pixels over 255, as many as there are classes."""
     channels, height, width = shape
@@ -47,6 +48,7 @@ def _pixel_model(
         {"input": [batch, *shape]},
         {"logits": [batch, classes]},
         {"i": np.arange(classes)},
+        elem_type=elem_type,
     )
     how = Preprocessing(channels, height, width, (0.0,) * channels, (1.0,) * channels)
     helper.set_model_props(model, ModelMetadata("pixels", how, labels).to_props())
@@ -376,6 +378,18 @@ def test_npz_data_with_labels(
             scale = np.float32(255 if name == "uint8" else 1)
             assert np.array_equal(arrays["logits"], _PIXELS.astype(np.float32) / scale)
             assert arrays["labels"].tolist() == _TRUE
+
+
+@pytest.mark.parametrize("elem_type", [TensorProto.FLOAT16, TensorProto.DOUBLE])
+def test_images_for_a_model_of_another_precision(
+    tmp_path: Path, flat: Path, elem_type: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = _pixel_model(tmp_path / "other.onnx", (1, 2, 2), 4, elem_type=elem_type)
+    output = tmp_path / "out.npz"
+    result = _json(capfd, model, "--data", flat, "--output", output)
+    assert result["images"] == 6
+    with np.load(output) as arrays:
+        np.testing.assert_allclose(arrays["logits"], _PIXELS / 255, rtol=1e-3)
 
 
 def _two_inputs(path: Path) -> Path:

@@ -16,11 +16,23 @@ from adder_onnx.errors import DataError
 from adder_onnx.evaluation.class_map import read_class_map
 from adder_onnx.evaluation.classes import Classes, Matching, match_classes, match_numbers
 
-__all__ = ["Dataset", "Sample"]
+__all__ = ["Dataset", "Planes", "Sample"]
 
 _logger = logging.getLogger(__name__)
 
-Sample = Image.Image | tuple[Image.Image | NDArray[Any], ...]
+
+@dataclass(frozen=True)
+class Planes:
+    """An image of any number of channels.
+
+    Attributes:
+        pixels: (C, H, W) uint8.
+    """
+
+    pixels: NDArray[np.uint8]
+
+
+Sample = Image.Image | tuple[Image.Image | Planes | NDArray[Any], ...]
 """An image for a model with one input, or a value for each input: an image, which is preprocessed,
 or an array without the batch's axis, which is not."""
 
