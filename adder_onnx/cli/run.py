@@ -137,7 +137,7 @@ def _run(options: argparse.Namespace) -> None:
         arithmetic=options.arithmetic,
     )
     model = Classifier(session)
-    dataset = _dataset(options, model)
+    dataset = _dataset(options, model, session)
     labels = model.metadata.labels
     predictions = None
     if options.output or dataset.labels is None:
@@ -184,9 +184,10 @@ def _check_options(options: argparse.Namespace) -> None:
             raise AdderError(f"--output {options.output} would replace the data: choose another")
 
 
-def _dataset(options: argparse.Namespace, model: Classifier) -> Dataset:
+def _dataset(options: argparse.Namespace, model: Classifier, session: InferenceSession) -> Dataset:
     """The images to run over, their labels in the model's numbering."""
-    dataset = open_dataset(options.data, options.format, options.split, model.inputs)
+    how, inputs = model.metadata.preprocessing, session.get_inputs()
+    dataset = open_dataset(options.data, options.format, options.split, inputs, how)
     if not dataset.arrays:
         model.check_takes_images()
     dataset = dataset.with_model_classes(model.classes, model.metadata.labels, options.class_map)

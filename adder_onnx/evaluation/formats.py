@@ -14,6 +14,8 @@ from adder_onnx.evaluation.images import is_image, read_image, read_image_folder
 from adder_onnx.evaluation.mnist import is_mnist, read_mnist
 from adder_onnx.evaluation.npz import read_npz
 from adder_onnx.evaluation.splits import SPLITS
+from adder_onnx.metadata import Preprocessing
+from adder_onnx.runtime import NodeArg
 
 __all__ = ["FORMATS", "SPLITS", "open_dataset"]
 
@@ -23,7 +25,11 @@ _CIFAR = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 
 def open_dataset(
-    path: Path, format: str = "auto", split: str = "auto", inputs: Sequence[str] = ()
+    path: Path,
+    format: str = "auto",
+    split: str = "auto",
+    inputs: Sequence[NodeArg] = (),
+    preprocessing: Preprocessing | None = None,
 ) -> Dataset:
     """Opens a data set.
 
@@ -35,19 +41,26 @@ def open_dataset(
         format: one of `FORMATS`; ``auto`` tells by what lies there.
         split: one of `SPLITS`, for formats that have splits; ``auto`` takes the test or validation
             data where there are any, else, with a warning, the training data.
-        inputs: names of the model's inputs, by which an ``.npz`` file's arrays are found.
+        inputs: the model's inputs, by which an ``.npz`` file's arrays are found.
+        preprocessing: the model's, which tells what these arrays have to be.
 
     Raises:
         DataError: nothing is there, it cannot be read, or it is not of the format.
     """
     try:
-        dataset = _open(path, format, split, inputs)
+        dataset = _open(path, format, split, inputs, preprocessing)
     except OSError as error:
         raise DataError(
             f"cannot read {error.filename or path}: {error.strerror or error}"
         ) from error
     if dataset.images == 0:
         raise DataError(f"{path} has no images ({dataset.description})")
+    if not dataset.arrays and preprocessing is not None and preprocessing.channels not in (1, 3):
+        raise DataError(
+            f"{path}: {dataset.description}, but the model takes images of "
+            f"{preprocessing.channels} channels, which image files do not have: give it uint8 "
+            "arrays (N, C, H, W) in an .npz file"
+        )
     if split == "auto" and dataset.split == "train":
         logging.getLogger(__name__).warning(
             "%s has neither test nor validation data: taking the training data", path
@@ -55,7 +68,13 @@ def open_dataset(
     return dataset
 
 
-def _open(path: Path, format: str, split: str, inputs: Sequence[str]) -> Dataset:
+def _open(
+    path: Path,
+    format: str,
+    split: str,
+    inputs: Sequence[NodeArg],
+    preprocessing: Preprocessing | None,
+) -> Dataset:
     if not path.exists():
         raise DataError(f"{path} does not exist; --data takes a folder or a file")
     wanted = _CIFAR if format == "auto" else [format] if format in _CIFAR else []
@@ -75,9 +94,11 @@ def _open(path: Path, format: str, split: str, inputs: Sequence[str]) -> Dataset
         if not path.is_dir():
             raise DataError(f"{path} is not a folder; expected one folder of images per class")
         return read_image_folder(path, split)
+    if format == "npz":
+        return read_npz(path, split, inputs, preprocessing)
     if split != "auto":
         raise DataError(f"{path} has no splits: leave out --split {split}")
-    return read_image(path) if format == "image" else read_npz(path, inputs)
+    return read_image(path)
 
 
 def _detect(path: Path, cifar: list[str]) -> str:
