@@ -616,7 +616,10 @@ _BAD: dict[str, tuple[_Case, str]] = {
         _with_data(lambda p: p.write_bytes(b"?")),
         "cannot tell the format",
     ),
-    "class without images": (_with_data(lambda p: (p / "cat").mkdir(parents=True)), "cat holds no"),
+    "class without images": (
+        _with_data(lambda p: (p / "cat").mkdir(parents=True)),
+        "bad holds no images and no folders of images",
+    ),
     "folder, split": (_with_data(_class_folders, "--split", "test"), "has no splits"),
     "folder, one image of another size": (
         _with_data(lambda path: _class_folders(path, (31, 33))),

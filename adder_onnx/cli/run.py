@@ -65,6 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--split", choices=SPLITS, default="auto", help="of the data (test or val, if there is one)"
     )
     parser.add_argument(
+        "--labels-csv",
+        metavar="FILE",
+        type=Path,
+        help="the labels of a folder of images, an image and its class in each line",
+    )
+    parser.add_argument(
         "--class-map",
         metavar="FILE",
         type=Path,
@@ -187,7 +193,9 @@ def _check_options(options: argparse.Namespace) -> None:
 def _dataset(options: argparse.Namespace, model: Classifier, session: InferenceSession) -> Dataset:
     """The images to run over, their labels in the model's numbering."""
     how, inputs = model.metadata.preprocessing, session.get_inputs()
-    dataset = open_dataset(options.data, options.format, options.split, inputs, how)
+    dataset = open_dataset(
+        options.data, options.format, options.split, inputs, how, options.labels_csv
+    )
     if not dataset.arrays:
         model.check_takes_images()
     dataset = dataset.with_model_classes(model.classes, model.metadata.labels, options.class_map)

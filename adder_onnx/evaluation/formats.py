@@ -10,7 +10,9 @@ from adder_onnx.errors import DataError
 from adder_onnx.evaluation.cifar import find_cifar, read_cifar
 from adder_onnx.evaluation.containers import is_archive
 from adder_onnx.evaluation.dataset import Dataset
-from adder_onnx.evaluation.images import is_image, read_image, read_image_folder
+from adder_onnx.evaluation.folders import is_image
+from adder_onnx.evaluation.image_folder import read_image_folder
+from adder_onnx.evaluation.images import read_image
 from adder_onnx.evaluation.mnist import is_mnist, read_mnist
 from adder_onnx.evaluation.npz import read_npz
 from adder_onnx.evaluation.splits import SPLITS
@@ -30,6 +32,7 @@ def open_dataset(
     split: str = "auto",
     inputs: Sequence[NodeArg] = (),
     preprocessing: Preprocessing | None = None,
+    labels_csv: Path | None = None,
 ) -> Dataset:
     """Opens a data set.
 
@@ -43,12 +46,13 @@ def open_dataset(
             data where there are any, else, with a warning, the training data.
         inputs: the model's inputs, by which an ``.npz`` file's arrays are found.
         preprocessing: the model's, which tells what these arrays have to be.
+        labels_csv: a file with the labels of images in a folder, see `read_labels`.
 
     Raises:
         DataError: nothing is there, it cannot be read, or it is not of the format.
     """
     try:
-        dataset = _open(path, format, split, inputs, preprocessing)
+        dataset = _open(path, format, split, inputs, preprocessing, labels_csv)
     except OSError as error:
         raise DataError(
             f"cannot read {error.filename or path}: {error.strerror or error}"
@@ -74,6 +78,7 @@ def _open(
     split: str,
     inputs: Sequence[NodeArg],
     preprocessing: Preprocessing | None,
+    labels_csv: Path | None,
 ) -> Dataset:
     if not path.exists():
         raise DataError(f"{path} does not exist; --data takes a folder or a file")
@@ -81,6 +86,8 @@ def _open(
     cifar = find_cifar(path, wanted)
     if format == "auto":
         format = _detect(path, list(cifar))
+    if labels_csv is not None and format != "imagefolder":
+        raise DataError(f"--labels-csv says the labels of a folder of images; {path} is none")
     if format in _CIFAR:
         if format not in cifar:
             raise DataError(
@@ -93,7 +100,7 @@ def _open(
     if format == "imagefolder":
         if not path.is_dir():
             raise DataError(f"{path} is not a folder; expected one folder of images per class")
-        return read_image_folder(path, split)
+        return read_image_folder(path, split, labels_csv)
     if format == "npz":
         return read_npz(path, split, inputs, preprocessing)
     if split != "auto":

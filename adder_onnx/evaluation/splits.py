@@ -8,11 +8,12 @@ from pathlib import Path
 
 from adder_onnx.errors import DataError
 
-__all__ = ["SPLITS", "choose_split", "split_called"]
+__all__ = ["HELD_OUT", "SPLITS", "choose_split", "split_called"]
 
 SPLITS = ("auto", "train", "val", "test")
 
-_PREFERRED = ("test", "val", "train")
+HELD_OUT = ("test", "val")
+"""Those that a model was not trained on, the preferred one first."""
 
 _CALLED = {
     "train": "train",
@@ -44,7 +45,7 @@ def choose_split(path: Path, available: Collection[str], wanted: str) -> str:
         DataError: the split is not there.
     """
     if wanted == "auto":
-        return next(split for split in _PREFERRED if split in available)
+        return next(split for split in (*HELD_OUT, "train") if split in available)
     if wanted not in available:
         raise DataError(
             f"{path} has no {wanted} data, only {', '.join(sorted(available))}: choose another "
