@@ -102,12 +102,21 @@ def test_headers(tmp_path: Path, text: str) -> None:
     assert _labels(_open(tmp_path, text)) == _EXPECTED
 
 
+def test_classes_that_are_called_like_columns(tmp_path: Path) -> None:
+    for classes in (("label", "class", "y"), ("path", "name", "file")):
+        text = "1.png,{}\n2.png,{}\n10.jpg,{}".format(*classes)
+        found = _labels(_open(tmp_path, text))
+        assert found == dict(zip(("1.png", "2.png", "10.jpg"), classes, strict=True))
+
+
 def test_images_in_several_folders(tmp_path: Path) -> None:
     names = ("a/1.png", "b/1.png", "b/2.png", "3.png")
     expected = {"a/1.png": "cat", "b/1.png": "dog", "b/2.png": "cat", "3.png": "dog"}
     for prefix in ("", "images/", "elsewhere/"):
         rows = [f"{prefix}{name},{label}" for name, label in expected.items()]
         assert _labels(_open(tmp_path, "\n".join(rows), names)) == expected
+    rows = "a/1.png,cat\nc/1.png,dog"
+    assert _labels(_open(tmp_path / "one", rows, ("a/1.png",))) == {"a/1.png": "cat"}
     with pytest.raises(DataError, match=r"line 1, may mean .*a/1\.png or .*b/1\.png"):
         _open(tmp_path, "1.png,cat\n2.png,cat\n3.png,dog", names)
     with pytest.raises(DataError, match=r"no label for 1 of 4 images, the first .*b/1\.png"):

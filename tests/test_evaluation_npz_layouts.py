@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from adder_onnx.errors import DataError
 from adder_onnx.evaluation import Dataset, load_inputs, open_dataset
@@ -98,6 +99,14 @@ def test_names(tmp_path: Path, images: str, labels: str) -> None:
     assert (dataset.labels.tolist(), dataset.split) == ([4, 1], None)
     with pytest.raises(DataError, match="has no splits: leave out --split test"):
         _open(tmp_path, _how(3), {images: _pixels(2, 3, 6, 5)}, split="test")
+
+
+def test_labels_are_those_called_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arrays = {"x": _pixels(2, 3, 6, 5), "y": [0, 1], "labels": [3, 4]}
+    dataset = _open(tmp_path, _how(3), arrays)
+    assert dataset.labels is not None
+    assert dataset.labels.tolist() == [3, 4]
+    assert "also holds y, which" in caplog.text
 
 
 def test_arrays_of_no_use_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -214,8 +223,15 @@ def test_what_fits_twice_is_refused(tmp_path: Path, case: str) -> None:
     with pytest.raises(DataError, match=r"x is .*(both fit; give|is it one image, or grey)"):
         _open(tmp_path, how, {"x": array})
     if array.ndim == 4:  # the name says that the order is the model's
-        expected = _open(tmp_path, how, {"input": array}).load(0)
-        assert isinstance(expected, tuple)
+        named = _open(tmp_path, how, {"input": array}).load(0)
+        assert isinstance(named, tuple)
+        images = array if array.shape[1] != 1 or array.dtype.kind == "f" else array[:, 0]
+        value = named[0]
+        if isinstance(value, Image.Image):
+            found = np.asarray(value)
+            assert np.array_equal(np.moveaxis(found, 2, 0) if found.ndim == 3 else found, images[0])
+        else:
+            assert np.array_equal(value, images[0])
     else:  # and labels, that the first axis counts images
         assert _open(tmp_path, how, {"x": array, "y": range(len(array))}).images == len(array)
 
@@ -279,8 +295,6 @@ def test_floats_that_look_like_pixels(
 
 @pytest.mark.parametrize("channels", [2, 4])
 def test_image_files_for_a_model_of_other_channels(tmp_path: Path, channels: int) -> None:
-    from PIL import Image
-
     Image.new("RGBA", (5, 6)).save(tmp_path / "one.png")
     for path in (tmp_path, tmp_path / "one.png"):
         with pytest.raises(DataError, match=rf"takes images of {channels} channels.*\.npz file"):

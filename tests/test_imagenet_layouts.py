@@ -268,6 +268,18 @@ def test_several_files(
     assert f"the labels are those of {kit}; there is also {kaggle}, which" in caplog.text
 
 
+def test_a_file_that_only_is_called_like_a_list(
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    data = _flat(tmp_path / "val")
+    (tmp_path / "val.txt").write_text("this is, after all,\nanother kind of text\n")
+    assert "top1" not in _run(capsys, model, "--data", data)
+    assert f"{tmp_path / 'val.txt'} is not taken for labels: " in caplog.text
+
+
 def test_labels_for_some_images_only(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

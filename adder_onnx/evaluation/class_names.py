@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from adder_onnx.evaluation.imagenet import synsets
+from adder_onnx.evaluation.imagenet import synsets, wordnet_ids
 
 __all__ = ["EXACT", "Match", "Numbering", "match_names", "normalized", "numbering"]
 
@@ -40,8 +40,8 @@ _IRREGULAR = {
     "women": "woman",
 }
 _SHORTEST = 3
+_LONGEST = 255  # as file names are; patterns are not tried on what is longer
 
-_WORDNET_ID = re.compile(r"\bn\d{8}\b", re.ASCII)
 _ACCENTS = re.compile("[\u0300-\u036f]")
 _SEPARATORS = re.compile(r"[\s_\-./,;:()'’]+")
 _SPACE = re.compile(r"(?<!\d) | (?!\d)")
@@ -107,7 +107,7 @@ def match_names(
 
 def _keys(names: Sequence[str]) -> list[list[set[str]]]:
     """For each tier and name the keys one of which another name must share."""
-    ids = [set(_WORDNET_ID.findall(name)) for name in names]
+    ids = [set(wordnet_ids(name)) for name in names]
     alone = _without_numbering(names)
     tiers: list[list[set[str]]] = [[{name} for name in names], ids]
     keys: list[set[str]] = [set() for _ in names]
@@ -159,12 +159,14 @@ def _singulars(text: str) -> list[str]:
 
 
 def _parts(name: str) -> list[str]:
-    return _WORDNET_ID.sub(" ", name).split(",")
+    for id in wordnet_ids(name):
+        name = name.replace(id, " ")
+    return name.split(",")
 
 
 def _without_numbering(names: Sequence[str]) -> list[str]:
     """Names without the numbers in front of all of them, if these only count the names."""
-    matches = [_LEADING.fullmatch(name) for name in names]
+    matches = [_LEADING.fullmatch(name) for name in names if len(name) <= _LONGEST]
     rests = [match[3] for match in matches if match]
     numbers = {int(match[2]) for match in matches if match}
     counted = len(names) > 1 and len(numbers) == len(set(rests)) == len(names)
@@ -187,6 +189,8 @@ class Numbering:
 
 def numbering(names: Sequence[str]) -> Numbering | None:
     """The numbers of names like ``7``, ``class_7`` (all alike but for it) or ``7_cat``, if any."""
+    if any(len(name) > _LONGEST for name in names):
+        return None
     for pattern in (_PLAIN, _AFTER_PREFIX, _LEADING):
         matches = [match for match in map(pattern.fullmatch, names) if match]
         alike = len({match[1] for match in matches}) == 1

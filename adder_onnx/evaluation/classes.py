@@ -17,7 +17,8 @@ refuse; nothing is guessed without saying so.
    taken in numeric order. If there are as many as the model has, they are these, whether counted
    from 0 or from 1; if fewer, there must be a 0, and the numbers are the model's. It is a guess
    where torchvision's ImageFolder, which sorts numbers as text (0, 1, 10, 2, …), would count
-   otherwise, and where numbers are left out. Two of the same number (1 and 01) are refused.
+   otherwise, and where numbers are left out. Two of the same number (1 and 01) are refused. If the
+   labels are alike but for a number as well, these numbers are matched.
 6. Other names, where the model has no labels, are counted in sorted order, as ImageFolder does, if
    there are as many as the model has classes: a guess. With a model of 1000 classes, and names that
    are all of ILSVRC2012, the guess is that they have its numbers.
@@ -32,16 +33,18 @@ refuse; nothing is guessed without saying so.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from adder_onnx.errors import DataError
 from adder_onnx.evaluation.class_names import EXACT, Numbering, match_names, numbering
-from adder_onnx.evaluation.imagenet import CLASSES, is_wordnet_id, synsets
+from adder_onnx.evaluation.imagenet import CLASSES, synsets, wordnet_ids
 
 __all__ = ["Classes", "Matching", "match_classes", "match_numbers", "quoted"]
 
 _SHOWN = 8
+_WIDEST = 60
 _DIGITS = re.compile(r"[0-9]{1,9}\Z")
 _ADVICE = "--class-map FILE says which is which"
 
@@ -92,25 +95,30 @@ def match_classes(
     Raises:
         DataError: the rules do not tell.
     """
+    if len(used) > model.count:
+        raise DataError(f"{what} has images of {len(used)} classes, the model only {model.count}")
     known = synsets()
-    ids = all(is_wordnet_id(name) for name in names)
-    if all(name in known for name in names) and _counts_imagenet(model):
+    ids = [own[0] if len(own) == 1 else "" for own in map(wordnet_ids, names)]
+    if all(id in known for id in ids) and len(set(ids)) == len(ids) and _counts_imagenet(model):
         how = "by WordNet id, in the order of ILSVRC2012"
-        return {i: known[names[i]].number for i in used}, Matching(how)
+        return {i: known[ids[i]].number for i in used}, Matching(how)
     labels = model.labels
     matched = None if labels is None else _by_name(what, names, used, labels)
     if matched is not None:
         return matched
     unlabelled = labels is None or _only_count(labels)
-    numbers = None if ids else numbering(names)
+    numbers = None if all(ids) else numbering(names)
+    others = None if labels is None or unlabelled else numbering(labels)
+    if numbers is not None and numbers.bare and others is not None and others.bare:
+        return _by_numbers_of_both(what, names, used, numbers, labels or (), others)
     if not published and numbers is not None and (unlabelled or numbers.bare):
         return _by_numbers(what, names, numbers, model)
     digits = numbers is not None and numbers == Numbering(tuple(range(len(names))), bare=True)
-    if labels is not None and not unlabelled and not (published and digits):
+    if labels is not None and not unlabelled and not digits:
         raise DataError(_unmatched(what, [names[i] for i in sorted(used)], labels))
     if published and len(names) == model.count:
         return {i: i for i in used}, Matching("by number")
-    if not published and model.count == CLASSES and not ids:
+    if not published and model.count == CLASSES and not all(ids):
         found, _ = match_names(names, [", ".join(synset.names) for synset in known.values()])
         if len(found) == len({match.label for match in found.values()}) == len(names):
             how = "by the names of ILSVRC2012, whose order the model is taken to have"
@@ -162,9 +170,10 @@ def match_numbers(
 
 def quoted(names: Iterable[str]) -> str:
     """A list for a message, of a few names and how many more there are."""
-    shown = [repr(name) for name in names]
-    more = len(shown) - _SHOWN
-    return ", ".join(shown[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    listed = list(names)
+    shown = ", ".join(repr(textwrap.shorten(name, _WIDEST)) for name in listed[:_SHOWN])
+    more = len(listed) - _SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _counts_imagenet(model: Classes) -> bool:
@@ -228,6 +237,23 @@ def _unmatched(what: str, names: Sequence[str], labels: Sequence[str]) -> str:
         f"{what} has the classes {quoted(names)}, which the model does not have; its labels are "
         f"{quoted(labels)}: {_ADVICE}"
     )
+
+
+def _by_numbers_of_both(
+    what: str,
+    names: Sequence[str],
+    used: Collection[int],
+    found: Numbering,
+    labels: Sequence[str],
+    others: Numbering,
+) -> _Matched:
+    """Rule 5 where labels, too, are alike but for a number, in other places: class_1, class_2, …"""
+    places = {number: place for place, number in enumerate(others.numbers)}
+    own = {found.numbers[i] for i in used}
+    if len(places) < len(labels) or len(own) < len(used) or not own <= places.keys():
+        raise DataError(_unmatched(what, [names[i] for i in sorted(used)], labels))
+    result = {i: places[found.numbers[i]] for i in used}
+    return result, Matching("by the numbers in names and labels")
 
 
 def _by_numbers(what: str, names: Sequence[str], found: Numbering, model: Classes) -> _Matched:

@@ -5,8 +5,7 @@ Known by their names:
 * ``ILSVRC2012_validation_ground_truth.txt`` of ImageNet's development kit, and its namesakes of
   later years (``ILSVRC2015_clsloc_validation_ground_truth.txt``): a line for each image, by the
   number in the image's name, with the kit's number of the class, from 1;
-* ``LOC_val_solution.csv`` and ``LOC_train_solution.csv`` of ImageNet at Kaggle: a WordNet id and
-  boxes for each image;
+* ``LOC_val_solution.csv`` of ImageNet at Kaggle: a WordNet id and boxes for each image;
 * ``val_annotations.txt`` of Tiny-ImageNet: an image, a WordNet id and a box in each line;
 * ``val.txt`` or ``val_list.txt``, as Caffe and others have them: an image and a number in each
   line. If the images are ImageNet's, the numbers are those of ILSVRC2012 in sorted order.
@@ -16,6 +15,8 @@ Any other file is a table, see `read_table`.
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -31,8 +32,13 @@ from adder_onnx.evaluation.text_files import Line, read_lines, split_columns
 
 __all__ = ["ImageLabels", "find_labels", "read_labels"]
 
-_GROUND_TRUTH = re.compile(r"ILSVRC(2012|20\d\d_clsloc)_validation_ground_truth\.txt")
-_KAGGLE = re.compile(r"LOC_(train|val)_solution\.csv")
+_logger = logging.getLogger(__name__)
+
+_GROUND_TRUTHS = tuple(
+    f"ILSVRC{year}_validation_ground_truth.txt"
+    for year in ("2012", *(f"{year}_clsloc" for year in range(2013, 2018)))
+)
+_KAGGLE = "LOC_val_solution.csv"
 _ANNOTATIONS = "val_annotations.txt"
 _LISTS = ("val.txt", "val_list.txt")
 _IMAGENET_IMAGE = re.compile(r"ILSVRC2012_val_\d{8}")
@@ -82,12 +88,19 @@ def find_labels(folder: Path, images: Sequence[Path]) -> tuple[ImageLabels | Non
     others: list[Path] = []
     incomplete: DataError | None = None
     for path in dict.fromkeys(_candidates(folder, images)):
-        if not path.is_file():
+        if not os.path.isfile(path):  # nor where a folder above may not be looked into
             continue
         if found is not None:
             others.append(path)
             continue
-        rows = _read(path, images)
+        try:
+            rows = _read(path, images)
+        except DataError as error:
+            if path.name not in _LISTS:
+                raise
+            # Anything may be called so.
+            _logger.warning("%s is not taken for labels: %s", path, error)
+            continue
         matched, missing = _match(path, rows, folder, images)
         if not missing:
             found = ImageLabels(path, matched, frozenset(row.label for row in rows))
@@ -117,11 +130,8 @@ def _candidates(folder: Path, images: Sequence[Path]) -> Iterator[Path]:
     near = [folder, *above[:2]]
     if folder.parent.name == "CLS-LOC":
         near += above[2:4]
-    for place in near:
-        for kit in _KITS:
-            if (place / kit).is_dir():
-                yield from (p for p in (place / kit).iterdir() if _GROUND_TRUTH.fullmatch(p.name))
-    yield from (place / f"LOC_{split}_solution.csv" for place in near for split in ("val", "train"))
+    yield from (place / kit / name for place in near for kit in _KITS for name in _GROUND_TRUTHS)
+    yield from (place / _KAGGLE for place in near)
     yield from (place / _ANNOTATIONS for place in near[:2])
     if split_called(folder.name) == "val" or _are_imagenet(images):
         for place in (*near[:2], folder.parent / "meta"):
@@ -133,9 +143,9 @@ def _are_imagenet(images: Sequence[Path]) -> bool:
 
 
 def _read(path: Path, images: Sequence[Path]) -> list[Labelled]:
-    if _GROUND_TRUTH.fullmatch(path.name):
+    if path.name in _GROUND_TRUTHS:
         return _read_ground_truth(path, read_lines(path))
-    if _KAGGLE.fullmatch(path.name):
+    if path.name == _KAGGLE:
         return _read_kaggle(path, read_lines(path))
     if path.name == _ANNOTATIONS:
         return _read_annotations(path, read_lines(path))

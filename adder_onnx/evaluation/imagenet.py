@@ -7,12 +7,12 @@ import importlib.resources
 import re
 from dataclasses import dataclass
 
-__all__ = ["CLASSES", "Synset", "is_wordnet_id", "kit_order", "synsets"]
+__all__ = ["CLASSES", "Synset", "is_wordnet_id", "kit_order", "synsets", "wordnet_ids"]
 
 CLASSES = 1000
 
 _TABLE = "ilsvrc2012.txt"
-_WORDNET_ID = re.compile(r"n\d{8}", re.ASCII)
+_WORDNET_ID = re.compile(r"(?<![0-9A-Za-z])n[0-9]{8}(?![0-9A-Za-z])")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Synset:
 def is_wordnet_id(name: str) -> bool:
     """Whether a name is the WordNet id of a noun, as ImageNet's folders are called."""
     return _WORDNET_ID.fullmatch(name) is not None
+
+
+def wordnet_ids(name: str) -> list[str]:
+    """The WordNet ids in a name, such as ``n02085620-Chihuahua``."""
+    return _WORDNET_ID.findall(name)
 
 
 @functools.cache

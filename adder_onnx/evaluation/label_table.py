@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from adder_onnx.errors import DataError
@@ -51,7 +50,7 @@ _LABEL_HEADERS = frozenset(
 _INTEGER = re.compile(r"[0-9]{1,18}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Labelled:
     """What a file says of an image.
 
@@ -65,7 +64,7 @@ class Labelled:
     image: str
     label: str
 
-    @cached_property
+    @property
     def parts(self) -> tuple[str, ...]:
         """The folders, as far as they are named, and the name."""
         names = self.image.replace("\\", "/").split("/")
@@ -99,8 +98,8 @@ def read_table(path: Path, images: Sequence[Path]) -> list[Labelled]:
         raise DataError(f"{path} has one column; expected an image and its class in each line")
     image, label = _columns(rows[0])
     names = {name for file in images for name in (file.name, file.stem)}
-    first = Labelled(0, rows[0].fields[image or 0], "")
-    if first.parts[-1:] and first.parts[-1] not in names and _is_header(rows, image, label):
+    first = [Labelled(0, field, "").parts[-1:] for field in rows[0].fields]
+    if not any(names.issuperset(last) and last for last in first) and _is_header(rows, label):
         rows = rows[1:]
     elif width == 2:
         image, label = 0, 1
@@ -134,7 +133,7 @@ def _columns(header: Row) -> tuple[int | None, int | None]:
     return image, label
 
 
-def _is_header(rows: Sequence[Row], image: int | None, label: int | None) -> bool:
+def _is_header(rows: Sequence[Row], label: int | None) -> bool:
     named = {normalized(field) for field in rows[0].fields} & (_IMAGE_HEADERS | _LABEL_HEADERS)
     if named or label is None:
         return True

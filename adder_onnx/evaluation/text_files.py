@@ -12,12 +12,13 @@ from adder_onnx.errors import DataError
 
 __all__ = ["Line", "Row", "read_lines", "read_text", "split_columns"]
 
-_LARGEST = 1 << 26  # a line for each image of ImageNet's training set is less
+_LARGEST = 1 << 25
+_MOST_LINES = 1_000_000
 _DELIMITERS = ("\t", ";", ",")
 _INTEGER = re.compile(r"[0-9]{1,18}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Line:
     """A line that is not empty.
 
@@ -30,7 +31,7 @@ class Line:
     text: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """A line in columns.
 
@@ -44,7 +45,7 @@ class Row:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, in UTF-8, of at most 64 MiB.
+    """The text of a file, in UTF-8, of at most 32 MiB and a million lines.
 
     Raises:
         DataError: it cannot be read, or is no such text.
@@ -54,8 +55,11 @@ def read_text(path: Path) -> str:
             data = file.read(_LARGEST + 1)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    if len(data) > _LARGEST or b"\0" in data:
-        raise DataError(f"{path} is not a text file of at most {_LARGEST >> 20} MiB")
+    lines = max(data.count(b"\n"), data.count(b"\r"))
+    if len(data) > _LARGEST or b"\0" in data or lines > _MOST_LINES:
+        raise DataError(
+            f"{path} is not a text file of at most {_LARGEST >> 20} MiB and {_MOST_LINES} lines"
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
