@@ -38,6 +38,7 @@ _EXAMPLES = """\
   adder-run resnet50.onnx --data imagenet --split val --batch-size 64 --json result.json
   adder-run resnet50.onnx --data cat.jpg --topk 3 --device cuda
   adder-run resnet50.onnx --data photos --skip-bad --output answers.csv
+  adder-run resnet20.onnx --data train --labels-csv trainLabels.csv --class-map classes.csv
 """
 
 
@@ -57,8 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         required=True,
         help="CIFAR-10 or CIFAR-100 (binary or Python batches, or their .tar.gz), MNIST's files, "
         "the folder above these, a folder with one folder of images per class, or above train, val "
-        "or test with those, a folder of images, an image, or an .npz file: an array per input of "
-        "the model, or a single one (uint8 is preprocessed, float is not), and perhaps labels",
+        "or test with those, ImageNet's val with its ground truth beside, a folder of images, an "
+        "image, or an .npz file: an array per input of the model, or images, perhaps of each "
+        "split (uint8 is preprocessed, float is not), and perhaps labels",
     )
     parser.add_argument("--format", choices=FORMATS, default="auto", help="of the data (auto)")
     parser.add_argument(
@@ -68,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--labels-csv",
         metavar="FILE",
         type=Path,
-        help="the labels of a folder of images, an image and its class in each line",
+        help="the labels of a folder of images: an image and its class in each line (found beside "
+        "ImageNet's images)",
     )
     parser.add_argument(
         "--class-map",

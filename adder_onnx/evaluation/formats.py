@@ -40,7 +40,7 @@ def open_dataset(
         path: batches of CIFAR-10 or CIFAR-100 (binary or Python), their archive, MNIST's idx files,
             or the folder above any of them as torchvision makes it; a folder with one folder of
             images per class, or above ``train``, ``val`` or ``test`` with those; a folder of
-            images without classes; an image; an ``.npz`` file.
+            images, with labels in a file or without; an image; an ``.npz`` file.
         format: one of `FORMATS`; ``auto`` tells by what lies there.
         split: one of `SPLITS`, for formats that have splits; ``auto`` takes the test or validation
             data where there are any, else, with a warning, the training data.
