@@ -208,6 +208,7 @@ _WRONG: dict[str, tuple[bytes, str]] = {
     "labels of probabilities": (_npz(x=_X, labels=[[1, 0], [0.5, 0.5], [0, 1]]), "rows of one 1"),
     "labels of twos": (_npz(x=_X, labels=[[2, 0], [0, 1], [0, 1]]), "rows of one 1"),
     "labels of more than ones": (_npz(x=_X, labels=[[1, 2], [0, 1], [0, 1]]), "rows of one 1"),
+    "no labels": (_npz(x=_X, labels=np.zeros((0, 0))), r"labels is float64 \[0, 0\]"),
     "one label": (_npz(x=_X, labels=2), r"labels is int64 \[\]"),
     "names that are not UTF-8": (
         _npz(x=_X, labels=np.array([b"a", b"\xe9", b"c"])),

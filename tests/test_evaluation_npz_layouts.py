@@ -293,6 +293,11 @@ def test_floats_that_look_like_pixels(
     assert len(caplog.records) == warned
 
 
+def test_floats_without_pixels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert _open(tmp_path, _NORMALIZED, {"x": np.zeros((2, 3, 0, 5), np.float32)}).images == 2
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("channels", [2, 4])
 def test_image_files_for_a_model_of_other_channels(tmp_path: Path, channels: int) -> None:
     Image.new("RGBA", (5, 6)).save(tmp_path / "one.png")

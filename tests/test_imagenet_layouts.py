@@ -304,6 +304,7 @@ def test_labels_for_some_images_only(
         ("LOC_val_solution.csv", "a,b\nx\n", "line 2: expected an image, a comma, and boxes"),
         ("LOC_val_solution.csv", "a,b\nx,n1 1 2 3 4 n2 1 2 3 4", "line 2: expected an image"),
         ("LOC_val_solution.csv", "a,b\nx, \n", "line 2: expected an image"),
+        ("val_annotations.txt", "/\tn01440764\t0", "line 1: expected an image and its class"),
         ("val_annotations.txt", "x\n", "line 1: expected an image, a class and a box"),
         ("val.txt", f"{_name(1)}.JPEG 1000\n{_name(2)}.JPEG 0", "line 1: '1000'; expected"),
         ("val.txt", f"{_name(1)}.JPEG cat\n{_name(2)}.JPEG dog", "line 1: 'cat'; expected"),

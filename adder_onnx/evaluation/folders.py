@@ -52,22 +52,22 @@ def suffixes() -> str:
 
 def images_in(folder: Path) -> list[Path]:
     """The images in a folder itself, sorted."""
-    return [path for path in _visible(folder) if is_image(path)]
+    return sorted((path for path in _visible(folder) if is_image(path)), key=_by_parts)
 
 
 def images_below(folder: Path) -> list[Path]:
     """The images in a folder and the folders in it, sorted; links are followed."""
-    return sorted(path for path in _files_below(folder) if is_image(path))
+    return sorted((path for path in _files_below(folder) if is_image(path)), key=_by_parts)
 
 
 def class_folders(folder: Path) -> list[Path]:
     """The folders in a folder that are not empty, sorted by their names."""
-    return [path for path in _visible(folder) if path.is_dir() and any(_files_below(path))]
+    return [path for path in _folders_in(folder) if any(_files_below(path))]
 
 
 def empty_folders(folder: Path) -> list[Path]:
     """The folders in a folder that nothing is in, not even deeper."""
-    return [path for path in _visible(folder) if path.is_dir() and not any(_files_below(path))]
+    return [path for path in _folders_in(folder) if not any(_files_below(path))]
 
 
 def is_unlabelled(classes: Collection[str], known: Collection[str]) -> bool:
@@ -110,8 +110,17 @@ def find_splits(path: Path) -> dict[str, Path]:
     return {} if any(map(images_in, others)) else splits
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not _is_ignored(path.name))
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted((path for path in _visible(folder) if path.is_dir()), key=_by_parts)
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if not _is_ignored(path.name))
+
+
+def _by_parts(path: Path) -> tuple[str, ...]:
+    """The order of paths themselves, which takes a second for fifty thousand."""
+    return path.parts
 
 
 def _is_ignored(name: str) -> bool:

@@ -143,6 +143,14 @@ def _are_imagenet(images: Sequence[Path]) -> bool:
 
 
 def _read(path: Path, images: Sequence[Path]) -> list[Labelled]:
+    rows = _read_rows(path, images)
+    for row in rows:
+        if not row.parts or not row.label:
+            raise DataError(f"{path}, line {row.line}: expected an image and its class")
+    return rows
+
+
+def _read_rows(path: Path, images: Sequence[Path]) -> list[Labelled]:
     if path.name in _GROUND_TRUTHS:
         return _read_ground_truth(path, read_lines(path))
     if path.name == _KAGGLE:

@@ -111,9 +111,6 @@ def read_table(path: Path, images: Sequence[Path]) -> list[Labelled]:
             "one of classes, such as 'label'"
         )
     found = [Labelled(row.number, row.fields[image], row.fields[label]) for row in rows]
-    for labelled in found:
-        if not labelled.parts or not labelled.label:
-            raise DataError(f"{path}, line {labelled.line}: expected an image and its class")
     if len(found) > 1 and [one.label for one in found] == [str(i + 1) for i in range(len(found))]:
         raise DataError(f"{path} has the numbers 1 to {len(found)}, which count its lines")
     return found

@@ -186,7 +186,7 @@ def _warn_unless_preprocessed(
     path: Path, name: str, array: NDArray[Any], how: Preprocessing
 ) -> None:
     """Warns where floats look like pixels that a mean is still to be subtracted from."""
-    if array.dtype.kind != "f" or not len(array) or (not any(how.mean) and set(how.std) == {1.0}):
+    if array.dtype.kind != "f" or not array.size or (not any(how.mean) and set(how.std) == {1.0}):
         return
     rows = np.linspace(0, len(array) - 1, min(len(array), _SAMPLED)).astype(int)
     values = np.asarray(array[np.unique(rows)], np.float64)

@@ -50,7 +50,7 @@ def read_labels(path: Path, name: str, array: NDArray[Any], classes: NDArray[Any
         names, numbers = np.unique(_texts(found, flat), return_inverse=True)
         return Labels(numbers.astype(np.int64), tuple(str(text) for text in names))
     span = None
-    if flat.ndim == 2 and flat.dtype.kind in "biuf" and _is_one_hot(flat):
+    if flat.ndim == 2 and flat.shape[1] and flat.dtype.kind in "biuf" and _is_one_hot(flat):
         span = (0, flat.shape[1] - 1)
         flat = flat.argmax(axis=1)
     if flat.ndim != 1 or flat.dtype.kind not in "iu":
