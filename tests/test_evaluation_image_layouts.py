@@ -250,6 +250,23 @@ def test_images_in_one_folder_inside(tmp_path: Path) -> None:
     assert open_dataset(tmp_path / "cats").classes == ("cat",)
 
 
+def test_classes_in_one_folder_inside(tmp_path: Path) -> None:
+    """As in Food-101."""
+    _classes(tmp_path / "food" / "images", 1)
+    (tmp_path / "food" / "meta").mkdir()
+    (tmp_path / "food" / "meta" / "classes.txt").write_text("cat")
+    dataset = open_dataset(tmp_path / "food")
+    assert (dataset.classes, _labels(dataset)) == (("cat", "dog"), [0, 1])
+    _classes(tmp_path / "splits" / "images" / "train", 1, 2)
+    _classes(tmp_path / "splits" / "images" / "val", 3)
+    dataset = open_dataset(tmp_path / "splits")
+    assert (dataset.split, dataset.classes, _values(dataset)) == ("val", ("cat", "dog"), [3, 3])
+    _classes(tmp_path / "deep" / "train" / "images", 1)
+    _classes(tmp_path / "deep" / "val" / "images", 3)
+    dataset = open_dataset(tmp_path / "deep")
+    assert (dataset.split, dataset.classes, _values(dataset)) == ("val", ("cat", "dog"), [3, 3])
+
+
 def test_splits_without_classes(tmp_path: Path) -> None:
     """They are not taken for the classes test and train."""
     _save(tmp_path / "train" / "one.png", 1)

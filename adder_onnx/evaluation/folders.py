@@ -13,6 +13,7 @@ __all__ = [
     "class_folders",
     "empty_folders",
     "find_splits",
+    "has_images",
     "image_stem",
     "images_below",
     "images_in",
@@ -58,6 +59,11 @@ def images_in(folder: Path) -> list[Path]:
 def images_below(folder: Path) -> list[Path]:
     """The images in a folder and the folders in it, sorted; links are followed."""
     return sorted((path for path in _files_below(folder) if is_image(path)), key=_by_parts)
+
+
+def has_images(folder: Path) -> bool:
+    """Whether there are images in a folder or the folders in it."""
+    return any(map(is_image, _files_below(folder)))
 
 
 def class_folders(folder: Path) -> list[Path]:

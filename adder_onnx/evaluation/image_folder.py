@@ -16,6 +16,7 @@ from adder_onnx.evaluation.folders import (
     class_folders,
     empty_folders,
     find_splits,
+    has_images,
     images_below,
     images_in,
     is_unlabelled,
@@ -25,7 +26,7 @@ from adder_onnx.evaluation.folders import (
 from adder_onnx.evaluation.image_labels import ImageLabels, find_labels, read_labels
 from adder_onnx.evaluation.imagenet import is_wordnet_id
 from adder_onnx.evaluation.images import open_image
-from adder_onnx.evaluation.splits import HELD_OUT, choose_split
+from adder_onnx.evaluation.splits import HELD_OUT, choose_split, split_called
 from adder_onnx.evaluation.text_files import read_lines
 
 __all__ = ["read_image_folder"]
@@ -73,6 +74,7 @@ def read_image_folder(path: Path, split: str, labels_csv: Path | None = None) ->
         DataError: there are no images, a class has none, or an image has no label though others
             have; the split is not there.
     """
+    path = _entered(path)
     splits = find_splits(path)
     if not splits and split != "auto":
         raise DataError(f"{path} has no splits: leave out --split {split}")
@@ -92,6 +94,17 @@ def read_image_folder(path: Path, split: str, labels_csv: Path | None = None) ->
         chosen = choose_split(path, splits, split)
         found = _read(splits[chosen], _others(classes, chosen))
     return _dataset(_with_others(path, found, chosen, classes), chosen)
+
+
+def _entered(path: Path) -> Path:
+    """The folder itself, or one in it that is called ``images`` or the like and holds folders.
+
+    As in Food-101, whose classes are in ``images``, beside lists in ``meta``.
+    """
+    full = [folder for folder in class_folders(path) if has_images(folder)]
+    if len(full) != 1 or not says_no_class(full[0].name) or split_called(full[0].name):
+        return path
+    return _entered(full[0]) if class_folders(full[0]) and not images_in(path) else path
 
 
 _Classes = dict[str, frozenset[str]]
@@ -160,6 +173,7 @@ def _read(folder: Path, known: Collection[str]) -> _Found:
         folder: what is read.
         known: the classes of other splits.
     """
+    folder = _entered(folder)
     by_class = {path: images_below(path) for path in class_folders(folder)}
     full = [path for path, images in by_class.items() if images]
     if not full:
