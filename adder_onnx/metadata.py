@@ -31,7 +31,8 @@ class Preprocessing:
     """How an image becomes the model's input, in this order.
 
     Attributes:
-        channels: 1 (grey) or 3 (RGB); images are converted.
+        channels: 1 (grey) or 3 (RGB), to which images are converted, or another number, which
+            images must have.
         height: of the input, in pixels.
         width: of the input, in pixels.
         resize: length to which the shorter side is scaled, or None to leave the image as it is.
@@ -50,8 +51,8 @@ class Preprocessing:
     crop: bool = False
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
-            raise ModelError(f"{self.channels} channels; images have 1 or 3")
+        if self.channels < 1:
+            raise ModelError(f"{self.channels} channels; images have at least 1")
         if min(self.height, self.width) < 1 or (self.resize is not None and self.resize < 1):
             raise ModelError("sizes of images must be at least 1 pixel")
         if len(self.mean) != self.channels or len(self.std) != self.channels:

@@ -45,8 +45,9 @@ def load(model: Path, data: Path) -> tuple[NDArray[np.float32], NDArray[np.int64
     """All inputs and labels of a data set."""
     session = adder_onnx.InferenceSession(model)
     metadata = ModelMetadata.from_props(session.metadata)
-    dataset = open_dataset(data, "auto", "auto", ("input",))
-    inputs = [load_inputs(dataset, i, metadata.preprocessing)[0] for i in range(dataset.images)]
+    how = metadata.preprocessing
+    dataset = open_dataset(data, inputs=session.get_inputs(), preprocessing=how)
+    inputs = [load_inputs(dataset, i, how)[0] for i in range(dataset.images)]
     assert dataset.labels is not None
     return np.stack(inputs), dataset.labels
 

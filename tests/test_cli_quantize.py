@@ -90,7 +90,7 @@ def test_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_images_are_drawn_from_all_classes() -> None:
     from adder_onnx.evaluation import open_dataset
 
-    dataset = open_dataset(DATA, "auto", "auto", ("input",))
+    dataset = open_dataset(DATA)
     assert dataset.labels is not None
     chosen = command._drawn(dataset, 30, seed=0)
     assert np.bincount(dataset.labels[chosen]).tolist() == [3] * 10

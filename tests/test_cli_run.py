@@ -158,10 +158,11 @@ def test_the_table(model: Path, cifar: Path, capfd: pytest.CaptureFixture[str]) 
     out, err = capfd.readouterr()
     assert err == ""
     rows = {line[:8].strip(): line[8:] for line in out.splitlines()}
-    assert list(rows) == ["model", "data", "device", "top-1", "top-5", "speed"]
+    assert list(rows) == ["model", "data", "device", "classes", "top-1", "top-5", "speed"]
     assert rows["model"] == f"{model} (tiny, float32)"
     assert rows["data"] == f"{cifar} (CIFAR-10, binary batches, split test)"
     assert rows["device"] == "cpu, 1 threads"
+    assert rows["classes"] == "by name"
     assert rows["top-1"] == _percent(int((_PLACES == 0).sum()), _COUNT)
     assert rows["top-5"] == _percent(int((_PLACES < 5).sum()), _COUNT)
     assert re.fullmatch(
@@ -185,6 +186,7 @@ def test_json(model: Path, cifar: Path, tmp_path: Path, capfd: pytest.CaptureFix
         "dataset": str(cifar),
         "data": "CIFAR-10, binary batches, split test",
         "split": "test",
+        "class_matching": {"how": "by name", "guess": False},
         "device": "cpu",
         "cpu": cpu[1] if cpu else platform.processor() or platform.machine(),
         "gpu": None,
@@ -315,6 +317,38 @@ def test_cifar10_is_converted_for_a_grey_model(
     assert result["architecture"] is None
     assert result["top1_correct"] == (ranked[:, 0] == labels).sum()
     assert result["top5_correct"] == (ranked[:, :5] == labels[:, None]).any(1).sum()
+
+
+@pytest.mark.parametrize("source", ["words", "map"])
+def test_how_classes_were_matched_is_said(
+    source: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Folders and a model without labels: a guess, unless a file says which is which."""
+    names = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibex", "jay"]
+    for i, image in enumerate(_pixels(10, 1, 8)):
+        (tmp_path / "set" / names[i]).mkdir(parents=True)
+        Image.fromarray(image[0]).save(tmp_path / "set" / names[i] / "one.png")
+    best = _ranked(_pixels(10, 1, 8), _GREY)[:, 0]
+    model = _save(tmp_path / "model.onnx", _model(1, metadata=ModelMetadata(preprocessing=_GREY)))
+    options: list[object] = []
+    if source == "map":
+        class_map = tmp_path / "map.csv"
+        class_map.write_text("".join(f"{n},{(i + 3) % 10}\n" for i, n in enumerate(names)))
+        options = ["--class-map", class_map]
+    how, shift = {
+        "words": ("in sorted order, as torchvision's ImageFolder counts them", 0),
+        "map": (f"by {tmp_path / 'map.csv'}", 3),
+    }[source]
+    result = _json(capfd, model, "--data", tmp_path / "set", *options)
+    assert result["class_matching"] == {"how": how, "guess": source == "words"}
+    assert result["top1_correct"] == sum((i + shift) % 10 == best[i] for i in range(10))
+    assert ("matched by a guess, in sorted order" in caplog.text) == (source == "words")
+    assert _main(model, "--data", tmp_path / "set", *options) == 0
+    row = f"classes {'a guess: ' if source == 'words' else ''}{how}"
+    assert row in capfd.readouterr().out.splitlines()
 
 
 def _single(tmp_path: Path) -> tuple[Path, NDArray[np.float64]]:
@@ -552,7 +586,8 @@ _BAD: dict[str, tuple[_Case, str]] = {
     ),
     "classes of other names": (
         _with_model(_model(classes=11, metadata=ModelMetadata("t", CIFAR10, tuple("abcdefghijk")))),
-        "no label 'airplane'",
+        "the classes 'airplane', 'automobile', 'bird', 'cat', which the model does not have; its "
+        "labels are 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h' and 3 more: --class-map FILE says",
     ),
     "device": (_with_options("--device", "gpu"), "'gpu' is not known; use 'cpu', 'cuda', 'cuda:N'"),
     "split not there": (
@@ -583,7 +618,10 @@ _BAD: dict[str, tuple[_Case, str]] = {
         _with_data(lambda p: p.write_bytes(b"?")),
         "cannot tell the format",
     ),
-    "class without images": (_with_data(lambda p: (p / "cat").mkdir(parents=True)), "cat holds no"),
+    "class without images": (
+        _with_data(lambda p: (p / "cat").mkdir(parents=True)),
+        "bad holds no images and no folders of images",
+    ),
     "folder, split": (_with_data(_class_folders, "--split", "test"), "has no splits"),
     "folder, one image of another size": (
         _with_data(lambda path: _class_folders(path, (31, 33))),
@@ -642,9 +680,10 @@ def test_a_model_cut_anywhere(part: int, tmp_path: Path, capfd: pytest.CaptureFi
 
 
 def test_a_size_mismatch_of_cifar10_names_the_image(
-    grey_model: Path, cifar: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, cifar: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert _main(grey_model, "--data", cifar) == 2
+    grey = _save(tmp_path / "grey.onnx", _model(1, metadata=ModelMetadata(preprocessing=_GREY)))
+    assert _main(grey, "--data", cifar) == 2
     assert capfd.readouterr().err == (
         f"adder-run: error: image 0 of {cifar}: the image is 32 x 32 pixels; the model takes "
         "8 x 8\n"

@@ -39,6 +39,7 @@ def _pixel_model(
     *,
     labels: tuple[str, ...] | None = None,
     batch: int | str = "n",
+    elem_type: int = TensorProto.FLOAT,
 ) -> Path:
     """Its logits are the image's first pixels over 255, as many as there are classes."""
     channels, height, width = shape
@@ -47,6 +48,7 @@ def _pixel_model(
         {"input": [batch, *shape]},
         {"logits": [batch, classes]},
         {"i": np.arange(classes)},
+        elem_type=elem_type,
     )
     how = Preprocessing(channels, height, width, (0.0,) * channels, (1.0,) * channels)
     helper.set_model_props(model, ModelMetadata("pixels", how, labels).to_props())
@@ -251,7 +253,7 @@ def test_npz(
     out, err = capfd.readouterr()
     assert err == ""
     rows = [line[:8].strip() for line in out.splitlines()]
-    accuracy = ["top-1", "top-5"] if known else []
+    accuracy = ["classes", "top-1", "top-5"] if known else []
     assert rows == ["model", "data", "device", *accuracy, "speed", "output"]
     with np.load(output, allow_pickle=False) as arrays:
         assert set(arrays) == ({"logits", "labels"} if known else {"logits"})
@@ -376,6 +378,18 @@ def test_npz_data_with_labels(
             scale = np.float32(255 if name == "uint8" else 1)
             assert np.array_equal(arrays["logits"], _PIXELS.astype(np.float32) / scale)
             assert arrays["labels"].tolist() == _TRUE
+
+
+@pytest.mark.parametrize("elem_type", [TensorProto.FLOAT16, TensorProto.DOUBLE])
+def test_images_for_a_model_of_another_precision(
+    tmp_path: Path, flat: Path, elem_type: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = _pixel_model(tmp_path / "other.onnx", (1, 2, 2), 4, elem_type=elem_type)
+    output = tmp_path / "out.npz"
+    result = _json(capfd, model, "--data", flat, "--output", output)
+    assert result["images"] == 6
+    with np.load(output) as arrays:
+        np.testing.assert_allclose(arrays["logits"], _PIXELS / 255, rtol=1e-3)
 
 
 def _two_inputs(path: Path) -> Path:
@@ -519,6 +533,9 @@ def test_classes_that_do_not_fit_are_never_counted_as_wrong(
     """MNIST and CIFAR-100 have other classes than the model's four."""
     datasets.write_files(tmp_path / "digits", datasets.mnist_files(False, "t10k"))
     datasets.write_files(tmp_path / "cifar", datasets.cifar100_files(True))
-    for name, count in (("digits", 10), ("cifar", 100)):
+    for name, message in (
+        ("digits", "has 10 classes and the model 4"),
+        ("cifar", "'cup', 'girl', 'leopard', which the model does not have"),
+    ):
         assert _main(model, "--data", tmp_path / name) == 2
-        assert f"has {count} classes and the model 4" in capfd.readouterr().err
+        assert message in capfd.readouterr().err

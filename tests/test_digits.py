@@ -21,11 +21,15 @@ MODEL = DIGITS / "resnet8_digits.onnx"
 CHECKPOINT = DIGITS / "resnet8_digits.pth"
 
 
-def test_accuracy_of_the_shipped_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_accuracy_of_the_shipped_file(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     assert run.main([str(MODEL), "--data", str(DIGITS / "test"), "--json", "-"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["images"] == 360
     assert result["top1"] >= 95
+    assert result["class_matching"] == {"how": "by the numbers in their names", "guess": False}
+    assert caplog.text == ""
 
 
 def test_one_image(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ import io
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,16 @@ from PIL import Image
 from adder_onnx.errors import DataError, ModelError
 from adder_onnx.evaluation import load_inputs, open_dataset
 from adder_onnx.metadata import Preprocessing
+from adder_onnx.runtime import NodeArg
 from tests.datasets import Touch
 
 _COLOUR = Preprocessing(3, 4, 4, (0.5, 0.25, 0.125), (0.25, 0.5, 2.0))
 _GREY = Preprocessing(1, 4, 4, (0.5,), (0.25,))
 _Save = Callable[..., None]
+
+
+def _inputs(*names: str, shape: Sequence[int | str | None] = ("N", 3, 4, 4)) -> list[NodeArg]:
+    return [NodeArg(name, "tensor(float)", list(shape)) for name in names]
 
 
 def _floats(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -39,7 +44,7 @@ def test_floats_are_taken_as_they_are(
 ) -> None:
     values = _floats(5, 3, 4, 4).astype(dtype, order=order)
     save(tmp_path / "set.npz", **{name: values}, labels=np.array([4, 0, 2, 2, 1], np.uint8))
-    dataset = open_dataset(tmp_path / "set.npz", inputs=("input",))
+    dataset = open_dataset(tmp_path / "set.npz", inputs=_inputs("input"))
     assert (dataset.images, dataset.split, dataset.classes) == (5, None, None)
     assert dataset.labels is not None
     assert dataset.labels.dtype == np.int64
@@ -58,7 +63,7 @@ def test_bytes_are_preprocessed_as_an_image_is(
 ) -> None:
     values = _bytes(3, how.channels, 4, 4)
     save(tmp_path / "set.npz", x=values)
-    dataset = open_dataset(tmp_path / "set.npz", inputs=("input",))
+    dataset = open_dataset(tmp_path / "set.npz", inputs=_inputs("input"))
     assert dataset.labels is None
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (how.mean, how.std))
     for i in range(3):
@@ -90,19 +95,19 @@ def test_several_inputs_in_the_order_of_the_model(
         "picture": _bytes(4, 1, 4, 4),
     }
     save(tmp_path / "set.npz", **arrays, labels=[0, 1, 2, 3])
-    dataset = open_dataset(tmp_path / "set.npz", inputs=("picture", "flags", "ids"))
+    dataset = open_dataset(tmp_path / "set.npz", inputs=_inputs("picture", "flags", "ids"))
     picture, flag, ids = load_inputs(dataset, 2, _GREY)
     assert picture.shape == (1, 4, 4)
     assert (flag.shape, flag.dtype, bool(flag)) == ((), np.bool_, False)
     assert ids.tolist() == [4, 5]
     assert caplog.text == ""
-    assert open_dataset(tmp_path / "set.npz", inputs=("ids", "flags")).images == 4
+    assert open_dataset(tmp_path / "set.npz", inputs=_inputs("ids", "flags")).images == 4
     assert "also holds picture" in caplog.text
 
 
 def test_an_input_that_is_called_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", labels=_floats(2, 3, 4, 4))
-    dataset = open_dataset(tmp_path / "set.npz", inputs=("labels",))
+    dataset = open_dataset(tmp_path / "set.npz", inputs=_inputs("labels"))
     assert dataset.labels is None
     assert load_inputs(dataset, 1, None)[0].shape == (3, 4, 4)
 
@@ -189,13 +194,33 @@ _WRONG: dict[str, tuple[bytes, str]] = {
     "text in an array": (_npz(x=np.full((3, 3, 4, 4), "a")), "expected images"),
     "complex": (_npz(x=_X.astype(complex)), "expected images"),
     "records": (_npz(x=np.zeros((1, 3, 4, 4), "f4,f4")), "expected images"),
-    "channels last": (_npz(x=_bytes(2, 4, 4, 3)), r"x is uint8 \[2, 4, 4, 3\]; .* 1 or 3 channels"),
+    "four channels": (_npz(x=_bytes(2, 4, 4, 4)), r"x is uint8 \[2, 4, 4, 4\]; .* 1 or 3 channels"),
     "no pixels": (_npz(x=_bytes(2, 3, 0, 4)), "1 or 3 channels"),
     "no images": (_npz(x=_X[:0]), "has no images"),
     "fewer labels": (_npz(x=_X, labels=[1, 2]), "x has 3, labels has 2"),
     "more labels": (_npz(x=_X, labels=[1, 2, 3, 4]), "x has 3, labels has 4"),
     "labels of float": (_npz(x=_X, labels=[1.0, 2.0, 3.0]), r"labels is float64 \[3\]"),
-    "labels in columns": (_npz(x=_X, labels=[[1], [2], [3]]), r"labels is int64 \[3, 1\]"),
+    "labels in columns": (_npz(x=_X, labels=[[1, 0], [1, 1], [0, 1]]), r"labels is int64 \[3, 2\]"),
+    "labels without a one": (
+        _npz(x=_X, labels=[[1, 0], [0, 0], [0, 1]]),
+        r"rows of one 1 and zeros",
+    ),
+    "labels of probabilities": (_npz(x=_X, labels=[[1, 0], [0.5, 0.5], [0, 1]]), "rows of one 1"),
+    "labels of twos": (_npz(x=_X, labels=[[2, 0], [0, 1], [0, 1]]), "rows of one 1"),
+    "labels of more than ones": (_npz(x=_X, labels=[[1, 2], [0, 1], [0, 1]]), "rows of one 1"),
+    "no labels": (_npz(x=_X, labels=np.zeros((0, 0))), r"labels is float64 \[0, 0\]"),
+    "one label": (_npz(x=_X, labels=2), r"labels is int64 \[\]"),
+    "names that are not UTF-8": (
+        _npz(x=_X, labels=np.array([b"a", b"\xe9", b"c"])),
+        "not in UTF-8",
+    ),
+    "fewer names of classes": (
+        _npz(x=_X, labels=[0, 2, 1], class_names=["a", "b"]),
+        "the value 2, but there are 2 names",
+    ),
+    "labels of two names": (_npz(x=_X, y=[1, 2, 3], target=[1, 2, 3]), "y and target; which are"),
+    "images of two names": (_npz(x=_X, images=_X), r"holds x, images; expected .* a single one"),
+    "a split twice": (_npz(x_test=_X, test_images=_X), "holds x_test, test_images; expected"),
     "label -1": (_npz(x=_X, labels=[0, -1, 3]), "values -1 … 3"),
     "label 2**63": (_npz(x=_X, labels=np.array([0, 1 << 63, 3], "u8")), "numbers of classes"),
 }
@@ -207,17 +232,17 @@ def test_wrong_files_are_named(tmp_path: Path, case: str) -> None:
     path = tmp_path / "set.npz"
     path.write_bytes(data)
     with pytest.raises(DataError, match=message) as caught:
-        open_dataset(path, inputs=("input",))
+        open_dataset(path, inputs=_inputs("input"))
     assert str(path) in str(caught.value)
 
 
 def test_a_missing_input_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", a=_X)
     with pytest.raises(DataError, match=r"holds a; expected one array for each input .*\(a, b\)$"):
-        open_dataset(tmp_path / "set.npz", inputs=("a", "b"))
+        open_dataset(tmp_path / "set.npz", inputs=_inputs("a", "b"))
     np.savez(tmp_path / "set.npz", a=_X, b=_X[:2])
     with pytest.raises(DataError, match="a has 3, b has 2"):
-        open_dataset(tmp_path / "set.npz", inputs=("a", "b"))
+        open_dataset(tmp_path / "set.npz", inputs=_inputs("a", "b"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

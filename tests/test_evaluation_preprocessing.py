@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adder_onnx.errors import DataError
+from adder_onnx.evaluation.dataset import Planes
 from adder_onnx.evaluation.preprocessing import preprocess
 from adder_onnx.metadata import CIFAR10, IMAGENET, Preprocessing
 
@@ -215,3 +216,42 @@ def test_the_image_given_is_not_changed() -> None:
     before = image.tobytes()
     preprocess(image, IMAGENET)
     assert (image.size, image.tobytes()) == ((300, 280), before)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
+def test_any_number_of_channels(channels: int) -> None:
+    """Each as a grey image of its own."""
+    pixels = np.random.default_rng(1).integers(0, 256, (channels, 30, 41), dtype=np.uint8)
+    mean, std = (tuple(np.linspace(a, b, channels)) for a, b in ((0.1, 0.9), (0.2, 2.0)))
+    found = preprocess(Planes(pixels), Preprocessing(channels, 16, 16, mean, std, 20, True))
+    assert found.shape == (channels, 16, 16)
+    for i in range(channels):
+        grey = _center_crop(_resize(Image.fromarray(pixels[i]), 20), 16)
+        expected = _normalize(_to_tensor(grey), mean[i : i + 1], std[i : i + 1])
+        assert np.array_equal(found[i : i + 1], expected)
+
+
+def test_three_planes_are_a_colour_image() -> None:
+    image = _image(301, 225)
+    planes = Planes(np.moveaxis(np.asarray(image), 2, 0))
+    assert np.array_equal(preprocess(planes, IMAGENET), preprocess(image, IMAGENET))
+
+
+def test_channels_that_cannot_be_converted() -> None:
+    four = Preprocessing(4, 8, 8, (0.0,) * 4, (1.0,) * 4)
+    message = (
+        r"has 3 channels, and the model takes 4, .*uint8 arrays \(N, 4, H, W\) in an \.npz file"
+    )
+    with pytest.raises(DataError, match=message):
+        preprocess(_image(8, 8), four)
+    with pytest.raises(DataError, match=r"has 1 channels, and the model takes 4"):
+        preprocess(_image(8, 8).convert("L"), four)
+    with pytest.raises(DataError, match=r"has 2 channels, and the model takes 3$"):
+        preprocess(Planes(np.zeros((2, 32, 32), np.uint8)), CIFAR10)
+
+
+@pytest.mark.parametrize("size", [(7, 8), (8, 9)])
+def test_planes_of_another_size(size: tuple[int, int]) -> None:
+    four = Preprocessing(4, 8, 8, (0.0,) * 4, (1.0,) * 4)
+    with pytest.raises(DataError, match=f"{size[1]} x {size[0]} pixels; the model takes 8 x 8"):
+        preprocess(Planes(np.zeros((4, *size), np.uint8)), four)

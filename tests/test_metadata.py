@@ -30,6 +30,7 @@ def _props(**values: object) -> dict[str, str]:
         ModelMetadata(),
         ModelMetadata("resnet20", CIFAR10, CIFAR10_LABELS, "ab" * 32),
         ModelMetadata("resnet50", IMAGENET),
+        ModelMetadata("spectral", Preprocessing(13, 8, 9, (0.25,) * 13, (0.5,) * 13, 10, True)),
         ModelMetadata(labels=("Käse", 'a "quoted" label', "two\nlines")),
     ],
 )
@@ -73,6 +74,8 @@ def test_optional_preprocessing_fields_may_be_missing() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
+        {"channels": 0, "mean": [], "std": []},
+        {"channels": -1},
         {"channels": 2},
         {"channels": "3"},
         {"channels": 3},

@@ -101,8 +101,9 @@ def _run(options: argparse.Namespace) -> None:
     if options.output.exists() and options.output.resolve() == options.model.resolve():
         raise AdderError(f"{options.output} would replace the float model: choose another name")
     proto = read_model(options.model)
-    model = Network(InferenceSession(options.model, threads=options.threads))
-    dataset = _choose(options, model)
+    session = InferenceSession(options.model, threads=options.threads)
+    model = Network(session)
+    dataset = _choose(options, model, session)
     with progress_bar("calibration", -(-dataset.images // _BATCH_SIZE)) as advance:
         result = quantize(
             proto,
@@ -127,9 +128,10 @@ def _run(options: argparse.Namespace) -> None:
         print(*_lines(summary), sep="\n")
 
 
-def _choose(options: argparse.Namespace, model: Network) -> Dataset:
+def _choose(options: argparse.Namespace, model: Network, session: InferenceSession) -> Dataset:
     """The images that ranges are found on."""
-    dataset = open_dataset(options.data, options.format, options.split, model.inputs)
+    how, inputs = model.metadata.preprocessing, session.get_inputs()
+    dataset = open_dataset(options.data, options.format, options.split, inputs, how)
     if not dataset.arrays:
         model.check_takes_images()
     dataset = dataset.skip(options.skip)

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ _EXAMPLES = """\
   adder-run resnet50.onnx --data cat.jpg --topk 3 --device cuda
   adder-run resnet50.onnx --data photos --skip-bad --output answers.csv
   adder-run detector.onnx --data photos --output boxes.npz
+  adder-run resnet20.onnx --data train --labels-csv trainLabels.csv --class-map classes.csv
 """
 
 
@@ -63,12 +64,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         required=True,
         help="CIFAR-10 or CIFAR-100 (binary or Python batches, or their .tar.gz), MNIST's files, "
         "the folder above these, a folder with one folder of images per class, or above train, val "
-        "or test with those, a folder of images, an image, or an .npz file: an array per input of "
-        "the model, or a single one (uint8 is preprocessed, float is not), and perhaps labels",
+        "or test with those, ImageNet's val with its ground truth beside, a folder of images, an "
+        "image, or an .npz file: an array per input of the model, or images, perhaps of each "
+        "split (uint8 is preprocessed, float is not), and perhaps labels",
     )
     parser.add_argument("--format", choices=FORMATS, default="auto", help="of the data (auto)")
     parser.add_argument(
         "--split", choices=SPLITS, default="auto", help="of the data (test or val, if there is one)"
+    )
+    parser.add_argument(
+        "--labels-csv",
+        metavar="FILE",
+        type=Path,
+        help="the labels of a folder of images: an image and its class in each line (found beside "
+        "ImageNet's images)",
+    )
+    parser.add_argument(
+        "--class-map",
+        metavar="FILE",
+        type=Path,
+        help="what the data's classes are in the model: a name and a number or label in each line, "
+        "or the names in the model's order, or JSON (matched by name, or by number)",
     )
     parser.add_argument(
         "--limit", metavar="N", type=positive, help="only N images, evenly spaced over the set"
@@ -156,7 +172,7 @@ def _run(options: argparse.Namespace) -> None:
     classes = _find_classes(options, session, metadata.labels)
     needed = None if classes.output is None or _to_npz(options) else [classes.output.name]
     model = Network(session, needed)
-    dataset, classes = _dataset(options, model, classes)
+    dataset, classes = _dataset(options, session, model, classes)
     batch_size = _batch_size(options, model)
     with _collector(options, session, model, dataset, classes) as collected:
         try:
@@ -185,6 +201,7 @@ def _result(
         "dataset": str(options.data),
         "data": dataset.description,
         "split": dataset.split,
+        "class_matching": dataset.matching and asdict(dataset.matching),
         "device": session.device,
         "cpu": cpu_name(),
         "gpu": gpu_name(session.device),
@@ -226,19 +243,23 @@ def _find_classes(
 
 
 def _dataset(
-    options: argparse.Namespace, model: Network, classes: _Classes
+    options: argparse.Namespace, session: InferenceSession, model: Network, classes: _Classes
 ) -> tuple[Dataset, _Classes]:
     """The images to run over, their labels in the model's numbering if it says classes."""
-    dataset = open_dataset(options.data, options.format, options.split, model.inputs)
+    how, inputs = model.metadata.preprocessing, session.get_inputs()
+    dataset = open_dataset(
+        options.data, options.format, options.split, inputs, how, options.labels_csv
+    )
     if not dataset.arrays:
         model.check_takes_images()
     if classes.output is not None:
         labels = model.metadata.labels
         try:
-            dataset = dataset.with_model_classes(classes.output.classes, labels)
+            dataset = dataset.with_model_classes(classes.output.classes, labels, options.class_map)
         except DataError as error:
             # An output (N, features) looks like one of classes, unless there are labels for them.
-            if labels is not None or not _to_npz(options):
+            given = labels is not None or options.class_map is not None
+            if given or not _to_npz(options):
                 raise
             classes = _Classes(None, str(error))
     dataset = dataset.skip(options.skip)
@@ -302,6 +323,9 @@ def _report(options: argparse.Namespace, outcome: _Outcome) -> None:
         "data": f"{options.data} ({outcome.dataset.description})",
         "device": f"{result['device']}, {result['gpu'] or str(result['threads']) + ' threads'}",
     }
+    matching = outcome.dataset.matching
+    if matching is not None:
+        rows["classes"] = f"{'a guess: ' if matching.guess else ''}{matching.how}"
     for places, hits in (("1", accuracy.top1), ("5", accuracy.top5)):
         if hits is not None:
             percent = 100 * hits / accuracy.images

@@ -165,6 +165,7 @@ def read_cifar(found: CifarFiles, split: str) -> Dataset:
         name_of=lambda i: f"image {i} of {found.path}",
         labels=np.concatenate([labels for _, labels in parts]),
         classes=kind.classes,
+        published=True,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,26 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adder_onnx.errors import DataError
+from adder_onnx.evaluation.class_map import read_class_map
+from adder_onnx.evaluation.classes import Classes, Matching, match_classes, match_numbers
 
-__all__ = ["Dataset", "Sample"]
+__all__ = ["Dataset", "Planes", "Sample"]
 
-Sample = Image.Image | tuple[Image.Image | NDArray[Any], ...]
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Planes:
+    """An image of any number of channels.
+
+    Attributes:
+        pixels: (C, H, W) uint8.
+    """
+
+    pixels: NDArray[np.uint8]
+
+
+Sample = Image.Image | tuple[Image.Image | Planes | NDArray[Any], ...]
 """An image for a model with one input, or a value for each input: an image, which is preprocessed,
 or an array without the batch's axis, which is not."""
 
@@ -32,6 +50,11 @@ class Dataset:
         name_of: names that image, for messages.
         labels: (images,) int64, numbers of classes, or None.
         classes: names of the classes in the order of their numbers, or None.
+        published: whether the data set comes with these numbers, which otherwise only count the
+            names.
+        label_span: the lowest and the highest number in the list that labels without names are
+            from, where that has more images than the set; else None.
+        matching: how the labels came to be in a model's numbering, where they are.
         arrays: whether ``load`` gives a value for each of the model's inputs, not an image.
         single: whether it is no set but one image.
     """
@@ -43,6 +66,9 @@ class Dataset:
     name_of: Callable[[int], str]
     labels: NDArray[np.int64] | None = None
     classes: tuple[str, ...] | None = None
+    published: bool = False
+    label_span: tuple[int, int] | None = None
+    matching: Matching | None = None
     arrays: bool = False
     single: bool = False
 
@@ -79,38 +105,47 @@ class Dataset:
             )
         return self.select(np.arange(count, self.images)) if count else self
 
-    def with_model_classes(self, count: int, names: Sequence[str] | None) -> Dataset:
-        """The data set with its labels in a model's numbering.
-
-        Classes are matched by name where the model has a label for each; otherwise they keep their
-        numbers, if there are as many as the model has.
+    def with_model_classes(
+        self, count: int, names: Sequence[str] | None, class_map: Path | None = None
+    ) -> Dataset:
+        """The data set with its labels in a model's numbering, by the rules of `classes`.
 
         Args:
             count: number of the model's classes.
             names: the model's class labels, if it has any.
+            class_map: a file that says which class of the model each of the data set is.
 
         Raises:
             DataError: the classes cannot be matched.
         """
         if self.labels is None:
+            if class_map is not None:
+                raise DataError(f"{self.description}: --class-map needs images with labels")
             return self
-        known = names is not None and set(self.classes or ()) <= set(names)
-        if self.classes is None or (len(self.classes) == count and not known):
-            if self.images and int(self.labels.max()) >= count:
-                raise DataError(
-                    f"{self.description} has the label {self.labels.max()}, but the model "
-                    f"distinguishes {count} classes"
-                )
-            return self
-        unknown = [name for name in self.classes if name not in (names or ())]
-        if names is None or unknown:
-            raise DataError(
-                f"{self.description} has {len(self.classes)} classes and the model {count}, and "
-                + (
-                    "the model has no labels to match them by"
-                    if names is None
-                    else f"the model has no label {unknown[0]!r}"
-                )
+        model = Classes(count, names)
+        used = [int(number) for number in np.unique(self.labels)]
+        if class_map is not None:
+            called = [str(i) if self.classes is None else self.classes[i] for i in used]
+            numbers = dict(zip(used, read_class_map(class_map, called, model), strict=True))
+            matching = Matching(f"by {class_map}")
+        elif self.classes is not None:
+            numbers, matching = match_classes(
+                self.description, self.classes, used, model, published=self.published
             )
-        numbers = np.array([names.index(name) for name in self.classes], np.int64)
-        return replace(self, labels=numbers[self.labels], classes=tuple(names))
+        else:
+            span = self.label_span or (used[0], used[-1])
+            matching = match_numbers(self.description, used, span, model)
+            numbers = {i: i for i in used}
+        if matching.guess:
+            _logger.warning(
+                "the classes of %s are matched by a guess, %s; --class-map FILE says it",
+                self.description,
+                matching.how,
+            )
+        renumbered = np.array([numbers[i] for i in used], np.int64)
+        return replace(
+            self,
+            labels=renumbered[np.searchsorted(used, self.labels)],
+            classes=None if names is None else tuple(names),
+            matching=matching,
+        )

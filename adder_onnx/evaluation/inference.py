@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adder_onnx.errors import DataError, ModelError
-from adder_onnx.evaluation.dataset import Dataset
+from adder_onnx.evaluation.dataset import Dataset, Planes
 from adder_onnx.evaluation.preprocessing import preprocess
 from adder_onnx.metadata import Preprocessing
 
@@ -115,8 +115,10 @@ def load_inputs(dataset: Dataset, i: int, preprocessing: Preprocessing | None) -
         raise DataError(str(error) if name in str(error) else f"{name}: {error}") from error
 
 
-def _input(value: Image.Image | NDArray[Any], preprocessing: Preprocessing | None) -> NDArray[Any]:
-    if not isinstance(value, Image.Image):
+def _input(
+    value: Image.Image | Planes | NDArray[Any], preprocessing: Preprocessing | None
+) -> NDArray[Any]:
+    if isinstance(value, np.ndarray):
         return value
     if preprocessing is None:
         raise ModelError(

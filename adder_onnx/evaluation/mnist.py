@@ -69,6 +69,7 @@ def read_mnist(path: Path, split: str) -> Dataset:
         name_of=lambda i: f"image {i} of {path}",
         labels=labels,
         classes=tuple(str(digit) for digit in range(_CLASSES)),
+        published=True,
     )
 
 

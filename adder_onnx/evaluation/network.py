@@ -94,7 +94,7 @@ class Network:
             ModelError: it has several inputs or none that is float, (N, C, H, W).
         """
         inputs = self._inputs
-        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _FLOATS:
             raise ModelError(
                 "this command needs a model with one float input (N, C, H, W); this one has "
                 + ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)

@@ -6,7 +6,8 @@ import logging
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +16,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adder_onnx.errors import DataError
-from adder_onnx.evaluation.dataset import Dataset, Sample
+from adder_onnx.evaluation.array_layout import channels_first
+from adder_onnx.evaluation.dataset import Dataset, Planes, Sample
+from adder_onnx.evaluation.npz_labels import read_labels
+from adder_onnx.evaluation.npz_names import choose_arrays
+from adder_onnx.metadata import Preprocessing
+from adder_onnx.runtime import NodeArg
 
 __all__ = ["read_npz"]
 
-_LABELS = "labels"
+_logger = logging.getLogger(__name__)
+
+_SAMPLED = 64
 _SUFFIX = ".npy"
 _CHUNK = 1 << 20
 _READ_HEADER = {
@@ -28,18 +36,23 @@ _READ_HEADER = {
 }
 
 
-def read_npz(path: Path, inputs: Sequence[str]) -> Dataset:
+def read_npz(
+    path: Path, split: str, inputs: Sequence[NodeArg], preprocessing: Preprocessing | None
+) -> Dataset:
     """The arrays of an ``.npz`` file.
 
-    It holds one array (N, …) for each input of the model, under the input's name, or a single one
-    of any name, and perhaps ``labels`` (N,), integers. An array (N, C, H, W) of uint8 holds images
-    of C = 1 (grey) or 3 (RGB) channels, which the model's preprocessing is applied to; a float one
-    is taken as it is. Arrays that are not compressed stay in the file until they are needed, others
-    are held in memory.
+    It holds an array for each input of the model, or one of images for each split, and perhaps
+    labels, under the names that `choose_arrays` knows. An array of uint8 with four axes, or with
+    three for grey images, holds images, which the model's preprocessing is applied to; a float one
+    is taken as it is. Channels are brought in front as `channels_first` says, and labels are what
+    `read_labels` takes. Arrays that are not compressed stay in the file until they are needed,
+    others are held in memory.
 
     Args:
         path: the file; pickled objects in it are refused.
-        inputs: names of the model's inputs.
+        split: one of `SPLITS`.
+        inputs: the model's inputs.
+        preprocessing: the model's, if it says it.
 
     Raises:
         DataError: the file is not whole, or its arrays are not as described.
@@ -51,59 +64,63 @@ def read_npz(path: Path, inputs: Sequence[str]) -> Dataset:
                 for info in archive.infolist()
                 if info.filename.endswith(_SUFFIX)
             }
-            names = _choose(path, members, inputs)
-            arrays = [_read(path, archive, members[name]) for name in names]
-            labelled = _LABELS in members and _LABELS not in names
-            labels = _read(path, archive, members[_LABELS]) if labelled else None
+            choice = choose_arrays(path, members, [value.name for value in inputs], split)
+            read = partial(_read, path, archive)
+            arrays = [read(members[name]) for name in choice.inputs]
+            label_array = read(members[choice.labels]) if choice.labels else None
+            classes = read(members[choice.classes]) if choice.classes else None
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
         raise DataError(f"{path} is not an .npz file, or is damaged: {error}") from error
-    for name, array in zip(names, arrays, strict=True):
-        _check(path, name, array, alone=len(names) == 1)
-    counts = {name: len(array) for name, array in zip(names, arrays, strict=True)}
-    if labels is not None:
-        _check_labels(path, labels)
-        counts[_LABELS] = len(labels)
+    unused = list(choice.other)
+    if classes is not None and (classes.ndim != 1 or classes.dtype.kind not in "US"):
+        unused.append(choice.classes or "")
+        classes = None
+    labels = None
+    counts = {name: len(a) for name, a in zip(choice.inputs, arrays, strict=True) if a.ndim}
+    if label_array is not None:
+        labels = read_labels(path, choice.labels or "", label_array, classes)
+        counts[choice.labels or ""] = len(labels.numbers)
+    for i, name in enumerate(choice.inputs):
+        shape = inputs[i].shape if inputs else [None] * 4
+        named = bool(inputs) and inputs[i].name == name
+        found = f"{path}: the array {name} is {arrays[i].dtype} {list(arrays[i].shape)}"
+        arrays[i] = channels_first(
+            found, arrays[i], shape, preprocessing, named=named, counted=labels is not None
+        )
+        _check(found, arrays[i], preprocessing, alone=len(choice.inputs) == 1)
     if len(set(counts.values())) > 1:
         raise DataError(
             f"{path} has arrays of different lengths: "
             + ", ".join(f"{name} has {count}" for name, count in counts.items())
         )
-
-    unused = [name for name in members if name not in (*names, _LABELS)]
     if unused:
-        logging.getLogger(__name__).warning(
+        _logger.warning(
             "%s also holds %s, which the model has no input for", path, ", ".join(unused)
         )
+    if len(arrays) == 1 and preprocessing is not None:
+        _warn_unless_preprocessed(path, choice.inputs[0], arrays[0], preprocessing)
 
     def load(i: int) -> Sample:
-        return tuple(_sample(path, name, a, i) for name, a in zip(names, arrays, strict=True))
+        pairs = zip(choice.inputs, arrays, strict=True)
+        return tuple(_sample(path, name, array, i) for name, array in pairs)
 
+    description = f"arrays {', '.join(choice.inputs)} of an .npz file"
     return Dataset(
-        description=f"arrays {', '.join(names)} of an .npz file",
-        split=None,
+        description=description if choice.split is None else f"{description}, split {choice.split}",
+        split=choice.split,
         images=len(arrays[0]),
         load=load,
         name_of=lambda i: f"row {i} of {path}",
-        labels=None if labels is None else labels.astype(np.int64),
+        labels=None if labels is None else labels.numbers,
+        classes=None if labels is None else labels.classes,
+        published=labels is not None and labels.published,
+        label_span=None if labels is None else labels.span,
         arrays=True,
     )
 
 
 def _array_name(member: str) -> str:
     return member.removesuffix(_SUFFIX)
-
-
-def _choose(path: Path, names: Mapping[str, object], inputs: Sequence[str]) -> list[str]:
-    """The arrays to feed, in the order of the model's inputs."""
-    data = [name for name in names if name != _LABELS or name in inputs]
-    if inputs and all(name in data for name in inputs):
-        return list(inputs)
-    if len(data) == 1 and len(inputs) <= 1:
-        return data
-    raise DataError(
-        f"{path} holds {', '.join(data) or 'no arrays'}; expected one array for each input of the "
-        f"model ({', '.join(inputs)})" + (", or a single one" if len(inputs) == 1 else "")
-    )
 
 
 def _read(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
@@ -141,14 +158,20 @@ def _read(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArra
     return np.memmap(path, dtype, "r", offset, shape, order)
 
 
-def _check(path: Path, name: str, array: NDArray[Any], *, alone: bool) -> None:
-    found = f"{path}: the array {name} is {array.dtype} {list(array.shape)}"
+def _check(found: str, array: NDArray[Any], how: Preprocessing | None, *, alone: bool) -> None:
+    """Checks an array whose channels are in front."""
     if array.ndim == 0 or array.dtype.kind not in "fiub" or (alone and not _fits(array)):
         raise DataError(
             f"{found}; expected images (N, C, H, W), of uint8 or, already preprocessed, of float32"
         )
-    if _holds_images(array) and (array.shape[1] not in (1, 3) or 0 in array.shape[2:]):
-        raise DataError(f"{found}; expected uint8 images (N, C, H, W) with 1 or 3 channels")
+    if _holds_images(array):
+        channels = 3 if how is None else how.channels
+        allowed = {1, 3} if channels in (1, 3) else {channels}
+        if array.shape[1] not in allowed or 0 in array.shape[2:]:
+            raise DataError(
+                f"{found}; expected uint8 images (N, C, H, W) or (N, H, W, C) with "
+                f"{' or '.join(map(str, sorted(allowed)))} channels"
+            )
 
 
 def _fits(array: NDArray[Any]) -> bool:
@@ -159,23 +182,36 @@ def _holds_images(array: NDArray[Any]) -> bool:
     return array.ndim == 4 and array.dtype == np.uint8
 
 
-def _check_labels(path: Path, labels: NDArray[Any]) -> None:
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"{path}: the array {_LABELS} is {labels.dtype} {list(labels.shape)}; expected "
-            "integers (N,)"
-        )
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < 1 << 31:
-        raise DataError(
-            f"{path}: the array {_LABELS} has the values {labels.min()} … {labels.max()}; expected "
-            "numbers of classes, from 0"
+def _warn_unless_preprocessed(
+    path: Path, name: str, array: NDArray[Any], how: Preprocessing
+) -> None:
+    """Warns where floats look like pixels that a mean is still to be subtracted from."""
+    if array.dtype.kind != "f" or not array.size or (not any(how.mean) and set(how.std) == {1.0}):
+        return
+    rows = np.linspace(0, len(array) - 1, min(len(array), _SAMPLED)).astype(int)
+    values = np.asarray(array[np.unique(rows)], np.float64)
+    lowest, highest = float(values.min()), float(values.max())
+    expected = max((1 - mean) / std for mean, std in zip(how.mean, how.std, strict=True))
+    pixels = lowest >= 0 and highest <= 255
+    if pixels and (any(mean > 0 for mean in how.mean) or highest > expected):
+        _logger.warning(
+            "%s: the floats of %s are taken as already preprocessed, but are %.3g to %.3g, where "
+            "the model's preprocessing gives values around 0; give uint8 pixels if they are not",
+            path,
+            name,
+            lowest,
+            highest,
         )
 
 
-def _sample(path: Path, name: str, array: NDArray[Any], i: int) -> Image.Image | NDArray[Any]:
+def _sample(
+    path: Path, name: str, array: NDArray[Any], i: int
+) -> Image.Image | Planes | NDArray[Any]:
     value = np.array(array[i])
     if _holds_images(array):
-        return Image.fromarray(value[0] if len(value) == 1 else value.transpose(1, 2, 0))
+        if len(value) == 1:
+            return Image.fromarray(value[0])
+        return Image.fromarray(value.transpose(1, 2, 0)) if len(value) == 3 else Planes(value)
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         raise DataError(f"row {i} of {path}: {name} holds values that are not finite")
     return value

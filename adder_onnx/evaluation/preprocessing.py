@@ -1,7 +1,8 @@
 """From an image to a model's input.
 
 The arithmetic is that of torchvision's Resize, CenterCrop, ToTensor and Normalize on Pillow images,
-which the evaluation script of the paper's reference implementation uses.
+which the evaluation script of the paper's reference implementation uses. Images of other numbers of
+channels than Pillow has are treated channel by channel.
 """
 
 from __future__ import annotations
@@ -11,19 +12,48 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adder_onnx.errors import DataError
+from adder_onnx.evaluation.dataset import Planes
 from adder_onnx.metadata import Preprocessing
 
 __all__ = ["preprocess"]
 
+_MODES = {1: "L", 3: "RGB"}
 
-def preprocess(image: Image.Image, how: Preprocessing) -> NDArray[np.float32]:
+
+def preprocess(image: Image.Image | Planes, how: Preprocessing) -> NDArray[np.float32]:
     """The input (C, H, W) for one image.
 
     Raises:
-        DataError: the image has another size than the model takes, is too small to crop, or has
-            pixels that are not of 8 bits per channel.
+        DataError: the image has another size than the model takes, is too small to crop, has pixels
+            that are not of 8 bits per channel, or channels that cannot be converted to the model's.
     """
-    image = _convert(image, "RGB" if how.channels == 3 else "L")
+    planes = [_fit(plane, how) for plane in _planes(image, how.channels)]
+    pixels = np.dstack([np.asarray(plane, np.float32) for plane in planes])
+    scaled = pixels.transpose(2, 0, 1) / np.float32(255)
+    mean = np.array(how.mean, np.float32)[:, None, None]
+    std = np.array(how.std, np.float32)[:, None, None]
+    return np.ascontiguousarray((scaled - mean) / std)
+
+
+def _planes(image: Image.Image | Planes, channels: int) -> list[Image.Image]:
+    """Images that have these channels together; their pixels do not meet in what follows."""
+    if isinstance(image, Image.Image):
+        if channels in _MODES:
+            return [_convert(image, _MODES[channels])]
+        found = len(image.getbands())
+    elif len(image.pixels) == channels:
+        return [Image.fromarray(plane) for plane in image.pixels]
+    else:
+        found = len(image.pixels)
+    raise DataError(
+        f"the image has {found} channels, and the model takes {channels}, which image files do not "
+        f"have: give it uint8 arrays (N, {channels}, H, W) in an .npz file"
+        if channels not in _MODES
+        else f"the image has {found} channels, and the model takes {channels}"
+    )
+
+
+def _fit(image: Image.Image, how: Preprocessing) -> Image.Image:
     if how.resize is not None:
         image = _resize_shorter_side(image, how.resize)
     if how.crop:
@@ -33,11 +63,7 @@ def preprocess(image: Image.Image, how: Preprocessing) -> NDArray[np.float32]:
             f"the image is {image.width} x {image.height} pixels; the model takes "
             f"{how.width} x {how.height}"
         )
-    pixels = np.asarray(image, np.float32).reshape(how.height, how.width, how.channels)
-    scaled = pixels.transpose(2, 0, 1) / np.float32(255)
-    mean = np.array(how.mean, np.float32)[:, None, None]
-    std = np.array(how.std, np.float32)[:, None, None]
-    return np.ascontiguousarray((scaled - mean) / std)
+    return image
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:

@@ -1,17 +1,36 @@
-"""Choosing one of the splits that a data set comes in."""
+"""The splits that a data set comes in: what they are called, and choosing one."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 
 from adder_onnx.errors import DataError
 
-__all__ = ["SPLITS", "choose_split"]
+__all__ = ["HELD_OUT", "SPLITS", "choose_split", "split_called"]
 
 SPLITS = ("auto", "train", "val", "test")
 
-_PREFERRED = ("test", "val", "train")
+HELD_OUT = ("test", "val")
+"""Those that a model was not trained on, the preferred one first."""
+
+_CALLED = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+_AROUND = re.compile(r"^(ilsvrc2012_img_)?(.+?)[ _-]?(set)?$")
+
+
+def split_called(name: str) -> str | None:
+    """The split that is called so, such as ``Train``, ``test_set`` or ``ILSVRC2012_img_val``."""
+    match = _AROUND.match(name.casefold())
+    return _CALLED.get(match[2]) if match else None
 
 
 def choose_split(path: Path, available: Collection[str], wanted: str) -> str:
@@ -26,7 +45,7 @@ def choose_split(path: Path, available: Collection[str], wanted: str) -> str:
         DataError: the split is not there.
     """
     if wanted == "auto":
-        return next(split for split in _PREFERRED if split in available)
+        return next(split for split in (*HELD_OUT, "train") if split in available)
     if wanted not in available:
         raise DataError(
             f"{path} has no {wanted} data, only {', '.join(sorted(available))}: choose another "

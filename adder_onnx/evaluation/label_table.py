@@ -1,0 +1,138 @@
+"""A table of images and their classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adder_onnx.errors import DataError
+from adder_onnx.evaluation.class_names import normalized
+from adder_onnx.evaluation.text_files import Row, read_lines, split_columns
+
+__all__ = ["Labelled", "read_table"]
+
+_IMAGE_HEADERS = frozenset(
+    {
+        "file",
+        "filename",
+        "filepath",
+        "id",
+        "image",
+        "imageid",
+        "imagename",
+        "imagepath",
+        "img",
+        "imgid",
+        "imgname",
+        "imgpath",
+        "name",
+        "path",
+    }
+)
+_LABEL_HEADERS = frozenset(
+    {
+        "breed",
+        "category",
+        "class",
+        "classid",
+        "classname",
+        "groundtruth",
+        "gt",
+        "label",
+        "labels",
+        "species",
+        "target",
+        "y",
+    }
+)
+_INTEGER = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """What a file says of an image.
+
+    Attributes:
+        line: where, from 1.
+        image: its name, perhaps with folders before it, perhaps without suffix.
+        label: its class: a name, a WordNet id or a number.
+    """
+
+    line: int
+    image: str
+    label: str
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The folders, as far as they are named, and the name."""
+        names = self.image.replace("\\", "/").split("/")
+        return tuple(name for name in names if name not in ("", ".", ".."))
+
+
+def read_table(path: Path, images: Sequence[Path]) -> list[Labelled]:
+    """The rows of a table with a column of images and one of their classes.
+
+    Columns are separated as `split_columns` says. With two columns the image comes first, unless a
+    header names them otherwise; with more, a header must name one of images and one of classes. A
+    first line is a header if it is no image's and names such columns, or says no number where all
+    others do.
+
+    Args:
+        path: the table.
+        images: those that it is for, to tell a header.
+
+    Raises:
+        DataError: it cannot be read, or its columns cannot be told; or its numbers count its lines.
+    """
+    rows = split_columns(path, read_lines(path))
+    width = len(rows[0].fields)
+    for row in rows:
+        if len(row.fields) != width:
+            raise DataError(
+                f"{path}, line {row.number}: {len(row.fields)} columns, where line "
+                f"{rows[0].number} has {width}"
+            )
+    if width < 2:
+        raise DataError(f"{path} has one column; expected an image and its class in each line")
+    image, label = _columns(rows[0])
+    names = {name for file in images for name in (file.name, file.stem)}
+    first = [Labelled(0, field, "").parts[-1:] for field in rows[0].fields]
+    if not any(names.issuperset(last) and last for last in first) and _is_header(rows, label):
+        rows = rows[1:]
+    elif width == 2:
+        image, label = 0, 1
+    else:
+        image = label = None
+    if image is None or label is None:
+        raise DataError(
+            f"{path} has {width} columns: a header must name one of images, such as 'image', and "
+            "one of classes, such as 'label'"
+        )
+    found = [Labelled(row.number, row.fields[image], row.fields[label]) for row in rows]
+    if len(found) > 1 and [one.label for one in found] == [str(i + 1) for i in range(len(found))]:
+        raise DataError(f"{path} has the numbers 1 to {len(found)}, which count its lines")
+    return found
+
+
+def _columns(header: Row) -> tuple[int | None, int | None]:
+    """The columns of images and classes that a header names; of two, one may tell the other."""
+    names = [normalized(field) for field in header.fields]
+    images = [i for i, name in enumerate(names) if name in _IMAGE_HEADERS]
+    labels = [i for i, name in enumerate(names) if name in _LABEL_HEADERS]
+    image = images[0] if len(images) == 1 else None
+    label = labels[0] if len(labels) == 1 else None
+    if len(names) == 2:
+        if image is None:
+            image = 0 if label is None else 1 - label
+        label = 1 - image
+    return image, label
+
+
+def _is_header(rows: Sequence[Row], label: int | None) -> bool:
+    named = {normalized(field) for field in rows[0].fields} & (_IMAGE_HEADERS | _LABEL_HEADERS)
+    if named or label is None:
+        return True
+    numbers = [bool(_INTEGER.fullmatch(row.fields[label])) for row in rows]
+    return len(rows) > 1 and not numbers[0] and all(numbers[1:])

@@ -1,0 +1,110 @@
+"""Text that people write beside a data set, or that comes with it."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adder_onnx.errors import DataError
+
+__all__ = ["Line", "Row", "read_lines", "read_text", "split_columns"]
+
+_LARGEST = 1 << 25
+_MOST_LINES = 1_000_000
+_DELIMITERS = ("\t", ";", ",")
+_INTEGER = re.compile(r"[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line that is not empty.
+
+    Attributes:
+        number: in the file, from 1.
+        text: without white space around it.
+    """
+
+    number: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line in columns.
+
+    Attributes:
+        number: of the line, from 1.
+        fields: without white space around them.
+    """
+
+    number: int
+    fields: tuple[str, ...]
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, in UTF-8, of at most 32 MiB and a million lines.
+
+    Raises:
+        DataError: it cannot be read, or is no such text.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    lines = max(data.count(b"\n"), data.count(b"\r"))
+    if len(data) > _LARGEST or b"\0" in data or lines > _MOST_LINES:
+        raise DataError(
+            f"{path} is not a text file of at most {_LARGEST >> 20} MiB and {_MOST_LINES} lines"
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8: {error.reason}") from error
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The lines of a file that are not empty.
+
+    Raises:
+        DataError: it cannot be read, is not text, or holds none.
+    """
+    text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
+    lines = [Line(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
+    lines = [line for line in lines if line.text]
+    if not lines:
+        raise DataError(f"{path} is empty")
+    return lines
+
+
+def split_columns(path: Path, lines: Sequence[Line]) -> list[Row]:
+    """Lines in columns, of which each line may have another number.
+
+    What separates them is that of tab, semicolon and comma which comes first and is in all lines;
+    fields may then be quoted. Otherwise it is white space, of which, in lines of more than two
+    words, only the last counts if a number follows in all lines, else only the first.
+
+    Raises:
+        DataError: quotes are not closed.
+    """
+    for delimiter in _DELIMITERS:
+        if all(delimiter in line.text for line in lines):
+            return [_split(path, line, delimiter) for line in lines]
+    words = [line.text.split() for line in lines]
+    from_right = all(_INTEGER.fullmatch(parts[-1]) for parts in words)
+    split = str.rsplit if from_right else str.split
+    return [
+        Row(line.number, tuple(parts if len(parts) <= 2 else split(line.text, None, 1)))
+        for line, parts in zip(lines, words, strict=True)
+    ]
+
+
+def _split(path: Path, line: Line, delimiter: str) -> Row:
+    try:
+        (fields,) = csv.reader([line.text], delimiter=delimiter, strict=True)
+    except (csv.Error, ValueError) as error:
+        raise DataError(f"{path}, line {line.number}: {error}") from error
+    return Row(line.number, tuple(field.strip() for field in fields))
