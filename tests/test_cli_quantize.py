@@ -254,3 +254,26 @@ def test_bad_models_and_data(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     ):
         np.savez(tmp_path / f"{name}.npz", input=array)
         fails(MODEL, tmp_path / f"{name}.npz", message)
+
+
+def with_float16_border(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model as converters make it that leave its inside in float32."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    cast = helper.make_node("Cast", [graph.input[0].name], ["as_float32"], to=TensorProto.FLOAT)
+    for user in graph.node:
+        user.input[:] = ["as_float32" if n == graph.input[0].name else n for n in user.input]
+    graph.node.insert(0, cast)
+    return copy
+
+
+def test_images_for_a_model_that_takes_float16(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, output = tmp_path / "half.onnx", tmp_path / "int8.onnx"
+    onnx.save(with_float16_border(onnx.load(MODEL)), model)
+    assert main(model, output, "--data", DATA, "--samples", 32) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    assert right(model, "float32", capsys) - right(output, "uint8", capsys) <= 2

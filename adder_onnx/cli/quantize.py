@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
 
 from adder_onnx.cli._command import (
@@ -20,7 +21,7 @@ from adder_onnx.cli._command import (
     run_command,
     write_json,
 )
-from adder_onnx.errors import AdderError
+from adder_onnx.errors import AdderError, ModelError
 from adder_onnx.evaluation import FORMATS, SPLITS, Dataset, open_dataset
 from adder_onnx.evaluation.inference import load_inputs
 from adder_onnx.evaluation.network import Network
@@ -119,7 +120,12 @@ def _run(options: argparse.Namespace) -> None:
     final = result.model
     if options.standard_nodes:
         final = quantize_standard_nodes(final, _feeds(dataset, model))
-    data = final.SerializeToString()
+    try:
+        data = final.SerializeToString()
+    except (EncodeError, ValueError) as error:
+        raise ModelError(
+            f"{options.output} would have 2 GiB or more, which protobuf cannot write"
+        ) from error
     write_atomically(options.output, data)
     summary = _summary(options, result, len(data), dataset.images)
     if options.json:
@@ -165,10 +171,7 @@ def _feeds(dataset: Dataset, model: Network) -> Iterator[dict[str, Any]]:
         ]
         if model.batch_size is not None:
             samples += [samples[-1]] * (size - len(samples))
-        yield {
-            name: np.stack(values)
-            for name, values in zip(model.inputs, zip(*samples, strict=True), strict=True)
-        }
+        yield model.feed([np.stack(values) for values in zip(*samples, strict=True)])
 
 
 def _summary(

@@ -59,14 +59,18 @@ class Network:
         Raises:
             InputError: an array has another shape or type than the model's input.
         """
-        feed = {
-            expected.name: _same_float(value, _FLOATS.get(expected.type))
-            for expected, value in zip(self._inputs, batch, strict=True)
-        }
+        feed = self.feed(batch)
         start = time.perf_counter()
         values = self._session.run(self._names, feed)
         self.seconds += time.perf_counter() - start
         return dict(zip(self._names, values, strict=True))
+
+    def feed(self, batch: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """A batch (N, …) of each input by the input's name, floats in its precision."""
+        return {
+            expected.name: _same_float(value, _FLOATS.get(expected.type))
+            for expected, value in zip(self._inputs, batch, strict=True)
+        }
 
     @property
     def precision(self) -> str:
