@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,7 +158,6 @@ def test_real_accuracy(
     shared: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert real_result(wrapping, shared, tmp_path, capsys) == (500, 456, 499)
 
@@ -168,7 +166,6 @@ def real_result(
     wrapping: str, shared: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, int, int]:
     """What the real network in a wrapping has right, after export: images, top-1, top-5."""
-    logging.getLogger("adder_onnx").setLevel(logging.ERROR)
     net = load_model(read_checkpoint(shared / "models" / "resnet20_addernet_cifar10.pt"))
     path, output = folder / "net.pth", folder / "net.onnx"
     torch.save(WRAPPINGS[wrapping](net), path)

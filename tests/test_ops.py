@@ -151,6 +151,7 @@ def test_registering_again_changes_nothing() -> None:
     assert onnx.defs.get_schema("AdderConv", domain=DOMAIN).has_type_and_shape_inference_function
 
 
+@settings(deadline=None)
 @given(
     size=st.integers(1, 20),
     kernel=st.integers(1, 5),
@@ -243,6 +244,7 @@ def test_shape_inference_with_unknown_dimensions() -> None:
     assert not dims[2].HasField("dim_value")
 
 
+@settings(deadline=None)
 @given(
     kernel=st.integers(1, 5),
     stride=st.integers(1, 2),
@@ -304,7 +306,7 @@ def test_file_runs_where_the_package_is_not(tmp_path: Any) -> None:
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-6)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_auto_pad_of_the_body_equals_explicit_pads(data: st.DataObject) -> None:
     """The body works auto_pad out in the graph, the reference in Python."""
