@@ -201,7 +201,11 @@ def _infer_shapes(model: ir.Model) -> ir.Model:
         inferred = onnx.shape_inference.infer_shapes(
             ir.to_proto(model), check_type=True, strict_mode=strict, data_prop=False
         )
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+    except (
+        onnx.shape_inference.InferenceError,
+        onnx.checker.ValidationError,
+        ValueError,  # of a number for a type that is none
+    ) as error:
         raise ModelError(f"shapes or types contradict each other: {_cause(error)}") from error
     return ir.from_proto(inferred)
 
