@@ -8,11 +8,11 @@ tests/test_graph_fusion.py, and puts the files back. Exit status 1 where a chang
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parents[1]
+from mutation import ROOT, Mutant, try_mutants
+
 FUSION = ROOT / "adder_onnx" / "graph" / "fusion.py"
 NODE = ROOT / "adder_onnx" / "graph" / "adder_node.py"
 
@@ -48,28 +48,13 @@ GUARDS = [
 ]
 
 
-def main() -> int:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    command.append(str(ROOT / "tests" / "test_graph_fusion.py"))
-    if subprocess.run(command, check=False, cwd=ROOT, capture_output=True).returncode:
-        sys.exit("the tests fail before anything is changed")
-    survivors = 0
+def mutants() -> Iterator[Mutant]:
     for path, guard, broken in GUARDS:
         text = path.read_text()
         if text.count(guard) != 1:
             sys.exit(f"{path.name}: {guard!r} is there {text.count(guard)} times, not once")
-        try:
-            path.write_text(text.replace(guard, broken))
-            result = subprocess.run(command, check=False, cwd=ROOT, capture_output=True)
-        finally:
-            path.write_text(text)
-        failed = result.returncode != 0
-        survivors += not failed
-        what = f"{guard!r} -> {broken!r}".replace("\\n", " ")
-        print(f"{'noticed ' if failed else 'SURVIVED'}  {path.name}: {what}", flush=True)
-    print(f"{len(GUARDS) - survivors} passed, {survivors} failed")
-    return int(survivors > 0)
+        yield Mutant(path, text.replace(guard, broken), f"{guard!r} -> {broken!r}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(try_mutants(mutants(), ["test_graph_fusion.py"]) > 0)

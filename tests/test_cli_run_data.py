@@ -49,9 +49,11 @@ def _pixel_model(
         {"logits": [batch, classes]},
         {"i": np.arange(classes)},
         elem_type=elem_type,
+        bodies=False,
     )
+    del model.opset_import[1:]  # an adder network without adder nodes would be worth a warning
     how = Preprocessing(channels, height, width, (0.0,) * channels, (1.0,) * channels)
-    helper.set_model_props(model, ModelMetadata("pixels", how, labels).to_props())
+    helper.set_model_props(model, ModelMetadata(None, how, labels).to_props())
     path.write_bytes(model.SerializeToString())
     return path
 

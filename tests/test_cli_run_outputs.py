@@ -91,7 +91,7 @@ def _model(
     for output in model.graph.output:
         elem_type = (types or {}).get(output.name, TensorProto.FLOAT)
         output.type.tensor_type.elem_type = elem_type
-    helper.set_model_props(model, ModelMetadata("toy", _HOW, labels).to_props())
+    helper.set_model_props(model, ModelMetadata(None, _HOW, labels).to_props())
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
     return path

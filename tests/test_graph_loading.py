@@ -76,6 +76,14 @@ def test_invalid_model_and_contradicting_shapes() -> None:
         load_graph(channels)
 
 
+def test_a_type_that_is_none() -> None:
+    model = simple()
+    model.graph.node[1].op_type = "Cast"
+    model.graph.node[1].attribute.append(helper.make_attribute("to", 0))
+    with pytest.raises(ModelError, match="Invalid tensor data type 0"):
+        load_graph(model)
+
+
 def test_unknown_operator_is_named() -> None:
     model = simple()
     model.graph.node[1].domain = "my.domain"

@@ -91,6 +91,20 @@ def _dimension(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
+class _Once(logging.Filter):
+    """Lets each message through once: a command may load a model several times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        is_new = message not in self._seen
+        self._seen.add(message)
+        return is_new
+
+
 def run_command(
     parser: argparse.ArgumentParser,
     command: Callable[[argparse.Namespace], None],
@@ -104,10 +118,12 @@ def run_command(
         # Names of files and classes may hold what the terminal's encoding does not.
         sys.stdout.reconfigure(errors="backslashreplace")
     options = parser.parse_args(argv)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_Once())
     logging.basicConfig(
         level=logging.INFO if options.verbose else logging.WARNING,
         format=f"{parser.prog}: %(levelname)s: %(message)s",
-        stream=sys.stderr,
+        handlers=[handler],
     )
     try:
         if options.json is not None and options.json != "-":

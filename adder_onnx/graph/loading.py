@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes import common as passes
 
 from adder_onnx.errors import ModelError
+from adder_onnx.graph.inlined.restoration import restore_adder_nodes
 from adder_onnx.ops import DOMAIN, MIN_OPSET, VERSION, function_bodies
 
 __all__ = ["load_graph", "read_model"]
@@ -76,7 +77,9 @@ def load_graph(model: onnx.ModelProto) -> ir.Model:
     3. Types and shapes are inferred (without data propagation: a Range to 2**62 would hang it).
     4. Initializers are constants: they are no longer inputs, and Constant nodes have become
        initializers. Unused nodes are gone.
-    5. Every node of the main graph has a name of its own.
+    5. Adder nodes that another tool replaced by their function bodies are nodes again, where that
+       is safe; a warning says how many are not.
+    6. Every node of the main graph has a name of its own.
 
     Raises:
         ModelError: the model is invalid; the message is onnx's own first line.
@@ -95,13 +98,44 @@ def load_graph(model: onnx.ModelProto) -> ir.Model:
     graph = ir.from_proto(checked)
     passes.InlinePass()(graph)
     _check_operators_known(graph)
+    has_adder_nodes = any(node.domain == DOMAIN for node in graph.graph.all_nodes())
     passes.RemoveInitializersFromInputsPass()(graph)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
     passes.RemoveUnusedNodesPass()(graph)
     _name_nodes(graph.graph)
+    _type_fused_nodes(graph.graph)
     inferred = _infer_shapes(graph)
+    _put_in({n: ir.serde.deserialize_tensor(t) for n, t in weights.items()}, inferred.graph)
+    restored = restore_adder_nodes(inferred, has_adder_nodes)
+    return _infer_again(inferred) if restored else inferred
+
+
+def _infer_again(model: ir.Model) -> ir.Model:
+    """The model with what is known of shapes now that nodes were replaced."""
+    _name_nodes(model.graph)
+    for node in model.graph:
+        if onnx.defs.has(node.op_type, node.domain):
+            for value in node.outputs:
+                # A symbol for a dimension that was unknown would stand beside the known one.
+                if not value.is_graph_output() and value.shape and not value.shape.is_static():
+                    value.shape = None
+    weights = _take_out(model.graph)
+    inferred = _infer_shapes(model)
     _put_in(weights, inferred.graph)
     return inferred
+
+
+def _take_out(graph: ir.Graph) -> dict[str, ir.TensorProtocol]:
+    """Turns weights into inputs; `_put_in` undoes it."""
+    weights = {}
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes > _WEIGHT_BYTES:
+            weights[name] = tensor
+            del graph.initializers[name]
+            value.const_value = None
+            graph.inputs.append(value)
+    return weights
 
 
 def _without(weights: Mapping[str, onnx.TensorProto], model: onnx.ModelProto) -> onnx.ModelProto:
@@ -136,13 +170,13 @@ def _copy_fields(source: Any, target: Any, but: str) -> None:
             setattr(target, field.name, value)
 
 
-def _put_in(weights: Mapping[str, onnx.TensorProto], graph: ir.Graph) -> None:
+def _put_in(weights: Mapping[str, ir.TensorProtocol], graph: ir.Graph) -> None:
     """Turns the inputs that stand for weights into constants; those that nobody uses are gone."""
     for value in [value for value in graph.inputs if value.name in weights]:
         graph.inputs.remove(value)
         if value.uses() or value.is_graph_output():
             assert value.name is not None
-            value.const_value = ir.serde.deserialize_tensor(weights[value.name])
+            value.const_value = weights[value.name]
             graph.initializers[value.name] = value
 
 
@@ -207,6 +241,24 @@ def _check_operators_known(model: ir.Model) -> None:
             )
 
 
+def _type_fused_nodes(graph: ir.Graph) -> None:
+    """Gives a type to what onnxruntime's optimizer has fused or laid out anew.
+
+    onnx does not know these operators. FusedConv has its weight's type; those of the layout NCHWc
+    are there for float32 only.
+    """
+    for node in graph:
+        if node.domain == "com.microsoft.nchwc":
+            type_: ir.TypeProtocol | None = ir.TensorType(ir.DataType.FLOAT)
+        elif (node.domain, node.op_type) == ("com.microsoft", "FusedConv"):
+            weight = node.inputs[1]
+            type_ = None if weight is None else weight.type
+        else:
+            continue
+        if node.outputs[0].type is None:
+            node.outputs[0].type = type_
+
+
 def _infer_shapes(model: ir.Model) -> ir.Model:
     # Contrib operators have no schema in onnx, which strict mode does not forgive.
     strict = not any(node.domain.startswith("com.") for node in model.graph.all_nodes())
@@ -214,7 +266,11 @@ def _infer_shapes(model: ir.Model) -> ir.Model:
         inferred = onnx.shape_inference.infer_shapes(
             ir.to_proto(model), check_type=True, strict_mode=strict, data_prop=False
         )
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+    except (
+        onnx.shape_inference.InferenceError,
+        onnx.checker.ValidationError,
+        ValueError,  # of a number for a type that is none
+    ) as error:
         raise ModelError(f"shapes or types contradict each other: {_cause(error)}") from error
     return ir.from_proto(inferred)
 

@@ -181,6 +181,8 @@ def inspect_model(
         raise InputError(f"the model does not fit {text}: {error}") from error
     complete_types(symbolic)
     complete_types(graph)
+    if len(symbolic.graph) != len(graph.graph):
+        symbolic = graph  # with fixed sizes, more inlined adder nodes may be recognised
     # All that is said about nodes is read before the plan changes the graph.
     described = [_describe(*pair) for pair in zip(symbolic.graph, graph.graph, strict=True)]
     shapes = _shapes(graph)

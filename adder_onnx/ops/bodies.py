@@ -4,7 +4,7 @@ Any onnxruntime can execute a model that carries these bodies, slowly but right.
 over single taps (one channel, one kernel position) with a double accumulator, so that its memory
 is O(N * M * oH * oW) and float16, float32 and float64 inputs all work. The attribute defaults are
 those of the schema. `auto_pad` is compared by TfIdfVectorizer, because Equal takes strings only
-from opset 19 on.
+from opset 19 on. Where another tool has written a body out, `adder_onnx.graph.inlined` reads it.
 """
 
 from __future__ import annotations
