@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 
@@ -11,6 +12,8 @@ from adder_onnx.errors import CheckpointError
 from adder_onnx.export.adder_layers import BOOKKEEPING
 
 __all__ = ["clean", "fit", "is_counter", "listed", "network_in"]
+
+_logger = logging.getLogger(__name__)
 
 _AVERAGED = "n_averaged"
 _ORIGINAL, _MASK = "_orig", "_mask"
@@ -122,7 +125,10 @@ def _above(names: Iterable[str], first: str) -> str:
 
 
 def _within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    beside = [n for n in state if not n.startswith(prefix) and not _BESIDE.fullmatch(n)]
+    outside = [name for name in state if not name.startswith(prefix)]
+    beside = [name for name in outside if not _BESIDE.fullmatch(name)]
+    if outside and not beside:
+        _logger.warning("left out, being no part of the network: %s", listed(outside))
     if beside:
         raise CheckpointError(
             f"beside the network under {prefix.rstrip('.')!r} the checkpoint holds "

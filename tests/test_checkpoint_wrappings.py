@@ -79,6 +79,17 @@ def test_what_may_be_part_of_the_network_is_not_left_out(net: ResNet, tmp_path: 
         load_model(read_checkpoint(path))
 
 
+def test_what_is_left_out_is_told(
+    net: ResNet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "net.pth"
+    torch.save(WRAPPINGS["Lightning"](net), path)
+    load_model(read_checkpoint(path))
+    assert "left out, being no part of the network: 'criterion.weight', 'train_acc.total'" in (
+        caplog.text
+    )
+
+
 def test_masks_of_pruning_are_applied(net: ResNet, tmp_path: Path) -> None:
     pruned = random_resnet(CONFIG)
     layer = pruned.get_submodule("layer2.0.conv1")
