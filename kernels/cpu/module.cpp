@@ -12,11 +12,11 @@
 #include <stdexcept>
 #include <tuple>
 
-#include "adder_conv.h"
-#include "input_gradient.h"
-#include "isa.h"
-#include "program.h"
-#include "qadder_conv.h"
+#include "float32/adder_conv.h"
+#include "float32/input_gradient.h"
+#include "isa/isa.h"
+#include "program/program.h"
+#include "uint8/qadder_conv.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "cuda_stand_in.h"
-#include "half.h"
+#include "layout/half.h"
 
 struct __half {
   adder_onnx::Half value;

@@ -17,13 +17,13 @@
 #include <thread>
 #include <vector>
 
-#include "adder_conv.h"
-#include "input_gradient.h"
-#include "isa.h"
-#include "layout.h"
-#include "program.h"
-#include "qadder_conv.h"
-#include "thread_pool.h"
+#include "float32/adder_conv.h"
+#include "float32/input_gradient.h"
+#include "isa/isa.h"
+#include "layout/layout.h"
+#include "program/program.h"
+#include "uint8/qadder_conv.h"
+#include "threads/thread_pool.h"
 
 using namespace adder_onnx;
 

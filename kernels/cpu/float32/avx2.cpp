@@ -1,0 +1,19 @@
+// The float32 kernels for avx2.
+#include <utility>
+
+#include "float32/kernels.h"
+
+#include "float32/lanes.inc"
+
+#include "layers/depthwise_taps.inc"
+
+#include "float32/depthwise_kernel.inc"
+#include "float32/gradient_kernel.inc"
+#include "float32/sums_kernel.inc"
+
+namespace adder_onnx {
+
+const Float32Kernels kFloat32Avx2 = {
+    {kKernel<Form::kDirect>, kKernel<Form::kMax>}, run_depthwise, run_gradient};
+
+}  // namespace adder_onnx

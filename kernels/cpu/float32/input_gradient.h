@@ -1,0 +1,15 @@
+// The gradient of an adder convolution with respect to its input, for training.
+#pragma once
+
+#include "isa/isa.h"
+#include "layers/params.h"
+
+namespace adder_onnx {
+
+// x, grad_x: (N, C, H, W); weights: (M, C/group, kH, kW); grad_y: (N, M, oH, oW). Writes grad_x, see
+// float32/gradient.h. The result does not depend on `threads`.
+void input_gradient(const ConvParams& params, const ConvShape& shape, const float* x,
+                    const float* weights, const float* grad_y, float* grad_x, Isa isa,
+                    int threads);
+
+}  // namespace adder_onnx

@@ -1,0 +1,13 @@
+// Which kernels run: the one place where an instruction set's are chosen.
+#pragma once
+
+#include "float32/kernels.h"
+#include "isa/isa.h"
+#include "uint8/kernels.h"
+
+namespace adder_onnx {
+
+const Float32Kernels& float32_kernels(Isa isa);
+const Uint8Kernels& uint8_kernels(Isa isa);
+
+}  // namespace adder_onnx

@@ -1,0 +1,48 @@
+// Conversions between onnxruntime's layout (N, C, H, W) and the kernels' (N, H, W, padded C), with a
+// change of type where the two sides differ:
+//
+//   outside   inside    into the kernels                                      out of them
+//   float32   float32
+//   float16   float32   exact                                                 rounded to even
+//   uint8     uint8
+//   float32   uint8     clamp(round_half_even(v / scale) + zero_point, 0, top)  (q - zero_point) * scale
+//
+// the last as QuantizeLinear and DequantizeLinear have it.
+#pragma once
+
+#include "layers/params.h"
+
+namespace adder_onnx {
+
+struct ImageShape {
+  int64_t batch, channels, height, width;
+
+  int64_t nchw_size() const { return batch * channels * height * width; }
+  int64_t nhwc_size() const { return batch * height * width * padded_channels(channels); }
+};
+
+enum class ElementType { kFloat32, kFloat16, kUint8 };
+
+inline int64_t size_of(ElementType type) {
+  return type == ElementType::kFloat32 ? 4 : type == ElementType::kFloat16 ? 2 : 1;
+}
+
+// The type of the outer side, and how it becomes the inner one's.
+struct Conversion {
+  ElementType outside;
+  ElementType inside;  // float32 or uint8
+  float scale;         // of what is quantized
+  int32_t zero_point;
+  int32_t top;
+};
+
+// Both directions share out their work in so many tasks, which may run in any order and at once.
+int64_t conversion_tasks(const ImageShape& shape);
+
+// The padding channels of `nhwc` are set to zero.
+void nchw_to_nhwc(const ImageShape& shape, const Conversion& conversion, const void* nchw,
+                  void* nhwc, int64_t task);
+void nhwc_to_nchw(const ImageShape& shape, const Conversion& conversion, const void* nhwc,
+                  void* nchw, int64_t task);
+
+}  // namespace adder_onnx

@@ -1,0 +1,152 @@
+#include "threads/thread_pool.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+
+namespace adder_onnx {
+namespace {
+
+constexpr int kSpins = 2000;  // some ten microseconds, before the core is offered to others
+
+// Waits in a loop for what another thread is about to do.
+class Spin {
+ public:
+  void wait() {
+    if (++count_ < kSpins) {
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    } else {
+      sched_yield();
+    }
+  }
+
+ private:
+  int count_ = 0;
+};
+
+// One call of run_phases. It lives on the caller's stack: the caller leaves only when no worker is in
+// it and it is no longer in the queue.
+//
+// Tasks are given out by a ticket, the phase's number above that of the next task. Whoever ends the
+// last task of a phase opens the next, so that nobody waits for a thread that has no task: one that
+// was woken late, or not at all, delays nothing.
+class Job {
+ public:
+  Job(const int64_t* counts, int64_t phases, int seats, TaskRef task)
+      : seats(seats), counts_(counts), phases_(phases), task_(task), ticket_(open(0)) {}
+
+  int seats;                    // workers that may still join; guarded by the pool's mutex
+  std::atomic<int> working{0};  // workers inside
+
+  void work() {
+    uint64_t ticket = ticket_.fetch_add(1, std::memory_order_acq_rel);
+    while (phase_of(ticket) < phases_) {
+      const int64_t phase = phase_of(ticket), i = static_cast<int64_t>(ticket & 0xffffffff);
+      if (i < counts_[phase]) {
+        task_(phase, i);
+        if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == counts_[phase]) {
+          done_.store(0, std::memory_order_relaxed);
+          ticket_.store(open(phase + 1), std::memory_order_release);
+        }
+      } else {
+        Spin spin;
+        while (phase_of(ticket_.load(std::memory_order_acquire)) == phase) spin.wait();
+      }
+      ticket = ticket_.fetch_add(1, std::memory_order_acq_rel);
+    }
+  }
+
+ private:
+  static int64_t phase_of(uint64_t ticket) { return static_cast<int64_t>(ticket >> 32); }
+
+  // The first ticket of the first phase from this one on that has tasks.
+  uint64_t open(int64_t phase) const {
+    while (phase < phases_ && counts_[phase] == 0) ++phase;
+    return static_cast<uint64_t>(phase) << 32;
+  }
+
+  const int64_t* const counts_;
+  const int64_t phases_;
+  const TaskRef task_;
+  std::atomic<uint64_t> ticket_;
+  std::atomic<int64_t> done_{0};
+};
+
+class Pool {
+ public:
+  explicit Pool(pid_t owner) : owner(owner) {}
+
+  const pid_t owner;
+
+  void run(const int64_t* counts, int64_t phases, int helpers, TaskRef task) {
+    Job job(counts, phases, helpers, task);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      for (; workers_ < helpers; ++workers_) std::thread([this] { serve(); }).detach();
+      queue_.push_back(&job);
+    }
+    for (int i = 0; i < helpers; ++i) wake_.notify_one();
+    job.work();
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      queue_.erase(std::remove(queue_.begin(), queue_.end(), &job), queue_.end());
+    }
+    Spin spin;
+    while (job.working.load(std::memory_order_acquire) != 0) spin.wait();
+  }
+
+ private:
+  void serve() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [this] { return !queue_.empty(); });
+      Job* job = queue_.front();
+      if (--job->seats == 0) queue_.pop_front();
+      job->working.fetch_add(1, std::memory_order_relaxed);
+      lock.unlock();
+      job->work();
+      lock.lock();
+      // Its work is given out: nobody else need join it.
+      queue_.erase(std::remove(queue_.begin(), queue_.end(), job), queue_.end());
+      job->working.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::deque<Job*> queue_;
+  int workers_ = 0;
+};
+
+// Workers are detached and no pool is ever destroyed: at exit nothing waits for them. A forked
+// child has none of its parent's threads, and perhaps a locked mutex, so it makes its own pool.
+Pool& pool() {
+  static std::atomic<Pool*> current{nullptr};
+  Pool* pool = current.load();
+  while (pool == nullptr || pool->owner != getpid()) {
+    Pool* fresh = new Pool(getpid());
+    if (current.compare_exchange_strong(pool, fresh)) return *fresh;
+    delete fresh;
+  }
+  return *pool;
+}
+
+}  // namespace
+
+void run_phases(const int64_t* counts, int64_t phases, int threads, TaskRef task) {
+  const int64_t most = phases == 0 ? 0 : *std::max_element(counts, counts + phases);
+  const int helpers = static_cast<int>(std::min<int64_t>(threads, most)) - 1;
+  if (helpers > 0) return pool().run(counts, phases, helpers, task);
+  for (int64_t phase = 0; phase < phases; ++phase)
+    for (int64_t i = 0; i < counts[phase]; ++i) task(phase, i);
+}
+
+}  // namespace adder_onnx

@@ -1,0 +1,60 @@
+// One quantized adder convolution with its constants, and the kernel chosen for this machine.
+#pragma once
+
+#include <vector>
+
+#include "layers/aligned.h"
+#include "isa/select.h"
+#include "layers/packing.h"
+#include "layers/work.h"
+
+namespace adder_onnx {
+
+// Of the activation that follows a sum; see uint8/sad.h.
+struct Q8Activation {
+  float z_scale;
+  int32_t z_zero_point;
+  float y_scale;
+  int32_t y_zero_point;
+  float clip_min;
+  int32_t top;  // 2^bits - 1
+};
+
+class QAdderConv {
+ public:
+  // weights: (M, C/group, kH, kW) in C order; factor, bias: M values; zero_point: of x.
+  QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t zero_point,
+             const float* factor, const float* bias, const Q8Activation& activation, Isa isa);
+
+  const ConvParams& params() const { return params_; }
+
+  Work share_out(const ConvShape& shape, int threads) const;
+
+  // x: (batch, in_h, in_w, padded C); y and z (or null): (batch, out_h, out_w, padded M).
+  void run(const Work& work, int64_t task, const ConvShape& shape, const uint8_t* x,
+           const uint8_t* z, uint8_t* y) const;
+
+ private:
+  void run_depthwise(const ConvShape& shape, const uint8_t* x, const uint8_t* z, uint8_t* y,
+                     Range rows) const;
+
+  ConvParams params_;
+  uint8_t zero_point_;
+  Q8Epilogue epilogue_;
+  const Uint8Kernels& kernels_;
+  FilterBlocks blocks_;
+  // Packed by blocks, or as uint8/depthwise.h has it.
+  AlignedVector<uint8_t> weights_;
+  std::vector<float> factor_, bias_;
+  std::vector<uint8_t> padding_;  // depthwise: a pixel of padding
+};
+
+// Whether the product with the reciprocal and one correction, as uint8/sad.h has it, rounds to the same
+// integer as the quotient does for all v with a quotient in [-top, top].
+bool is_reciprocal_exact(float y_scale, int32_t top);
+
+// Taps per second of the bare inner loop, its operands in the first-level cache, on so many threads
+// at once: the bound on what QAdderConv can reach. Takes about `seconds`; the best of ten parts.
+double q8_inner_loop_rate(Isa isa, int threads, double seconds);
+
+}  // namespace adder_onnx
