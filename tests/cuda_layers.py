@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adder_onnx.kernels.cuda import layout
-from adder_onnx.kernels.cuda.conv import AdderConv
+from adder_onnx.kernels.cuda.launch import layout
+from adder_onnx.kernels.cuda.launch.conv import AdderConv
 from tests.layers import Layer
 
 __all__ = ["assert_right", "run"]

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from adder_onnx.errors import AdderError, DeviceError
-from adder_onnx.kernels.cuda.device import Grid
-from adder_onnx.kernels.cuda.variants import Kernel
+from adder_onnx.kernels.cuda.launch.device import Grid
+from adder_onnx.kernels.cuda.launch.variants import Kernel
 from benchmarks.cuda import __main__ as command
 from benchmarks.cuda import borders, layers, networks, table
 from benchmarks.cuda.layers import LayerContenders, WrongResultError, layer_row

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from adder_onnx.errors import MissingDependencyError
-from adder_onnx.kernels.cuda import audit, nvrtc, sass
+from adder_onnx.kernels.cuda import audit
 from adder_onnx.kernels.cuda.audit import Row, audit_function, main
 from adder_onnx.kernels.cuda.bound import LOOP_EXTRA, LOOP_TAPS, LOOPS, loop_source
-from adder_onnx.kernels.cuda.variants import GEMM_TILES, KERNELS, direct, gemm
+from adder_onnx.kernels.cuda.compiler import nvrtc, sass
+from adder_onnx.kernels.cuda.launch.variants import GEMM_TILES, KERNELS, direct, gemm
 
 pytest.importorskip("cupy", reason="CuPy, whose NVRTC compiles the kernels, is not installed")
 try:
@@ -88,13 +89,13 @@ def test_what_the_compiler_spills_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where eight blocks are to be resident instead of three, a thread has 64 registers."""
-    for file in nvrtc.source_folder().glob("*.cu*"):
-        shutil.copy(file, tmp_path)
-    header = tmp_path / "gemm.cuh"
+    folder = tmp_path / "sources"
+    shutil.copytree(nvrtc.source_folder(), folder)
+    header = folder / "float" / "gemm.cuh"
     promise = "384 / gemm_threads(kPixels, kFilters)"
     assert header.read_text().count(promise) == 1
     header.write_text(header.read_text().replace(promise, "8"))
-    monkeypatch.setattr(nvrtc, "source_folder", lambda: tmp_path)
+    monkeypatch.setattr(nvrtc, "source_folder", lambda: folder)
     (row,) = audit.audit([90], [GEMM])
     assert row.registers <= 64
     assert row.local_accesses > 0

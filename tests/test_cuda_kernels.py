@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adder_onnx.errors import InputError
-from adder_onnx.kernels.cuda import layout
-from adder_onnx.kernels.cuda.conv import AdderConv
-from adder_onnx.kernels.cuda.selection import select_tile
-from adder_onnx.kernels.cuda.variants import GATHERED, GEMM_TILES, KERNELS, TYPES
+from adder_onnx.kernels.cuda.launch import layout
+from adder_onnx.kernels.cuda.launch.conv import AdderConv
+from adder_onnx.kernels.cuda.launch.selection import select_tile
+from adder_onnx.kernels.cuda.launch.variants import GATHERED, GEMM_TILES, KERNELS, TYPES
 from adder_onnx.ops import ConvAttributes
 from tests.cuda_layers import assert_right, run
 from tests.cuda_on_cpu.device import CpuDevice

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from adder_onnx.errors import AdderError, DeviceError, MissingDependencyError
-from adder_onnx.kernels.cuda import nvrtc
+from adder_onnx.kernels.cuda.compiler import nvrtc
 from adder_onnx.runtime import devices
 from adder_onnx.runtime.devices import DeviceChoice, resolve_device
 

@@ -18,7 +18,7 @@ from adder_onnx.graph.plan import ChainStep, ConversionStep, OnnxruntimeStep, Pl
 from adder_onnx.inspection.cost import Cost, Operations, cost_of
 from adder_onnx.inspection.dimensions import assume
 from adder_onnx.kernels.cpu import padded_channels
-from adder_onnx.kernels.cuda import layout
+from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.ops import DOMAIN
 from adder_onnx.runtime.chain import Chain, Image, Passes, plan_passes, type_inside
 from adder_onnx.runtime.parts import parts_of

@@ -12,9 +12,9 @@ import numpy as np
 
 from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.plan import Step
-from adder_onnx.kernels.cuda import layout
-from adder_onnx.kernels.cuda.conv import AdderConv
-from adder_onnx.kernels.cuda.device import Device, Launch
+from adder_onnx.kernels.cuda.launch import layout
+from adder_onnx.kernels.cuda.launch.conv import AdderConv
+from adder_onnx.kernels.cuda.launch.device import Device, Launch
 from adder_onnx.runtime.chain import Chain, ChainMemory, Image, Shape, check_filters
 from adder_onnx.runtime.lru import LruCache
 

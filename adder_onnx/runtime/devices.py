@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adder_onnx.errors import AdderError, DeviceError, MissingDependencyError
-from adder_onnx.kernels.cuda.nvrtc import MIN_ARCHITECTURE, check_compiler
+from adder_onnx.kernels.cuda.compiler.nvrtc import MIN_ARCHITECTURE, check_compiler
 from adder_onnx.runtime.onnxruntime_step import CPU_PROVIDER, CUDA_PROVIDER, import_onnxruntime
 
 __all__ = [

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.errors import DeviceError
-from adder_onnx.kernels.cuda.device import Device, Grid
-from adder_onnx.kernels.cuda.nvrtc import compiler_options, source
-from adder_onnx.kernels.cuda.variants import Kernel
+from adder_onnx.kernels.cuda.compiler.nvrtc import compiler_options, source
+from adder_onnx.kernels.cuda.launch.device import Device, Grid
+from adder_onnx.kernels.cuda.launch.variants import Kernel
 
 __all__ = ["CupyGpu", "Gpu"]
 

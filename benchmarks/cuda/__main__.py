@@ -46,7 +46,7 @@ from typing import Any
 from adder_onnx.errors import AdderError
 from adder_onnx.evaluation.environment import gpu_name, versions
 from adder_onnx.files import check_writable, write_atomically
-from adder_onnx.kernels.cuda.variants import TYPES
+from adder_onnx.kernels.cuda.launch.variants import TYPES
 from adder_onnx.runtime.devices import check_cuda
 from benchmarks.cuda.borders import measure_borders
 from benchmarks.cuda.layers import WrongResultError, measure_layers

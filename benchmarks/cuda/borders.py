@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from adder_onnx.kernels.cuda import layout
-from adder_onnx.kernels.cuda.variants import TYPES
+from adder_onnx.kernels.cuda.launch import layout
+from adder_onnx.kernels.cuda.launch.variants import TYPES
 from benchmarks.cuda.layers import BATCHES
 from benchmarks.cuda.machine import Inputs, Machine
 from benchmarks.cuda.timing import Call, summary, take_turns

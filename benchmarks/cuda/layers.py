@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from adder_onnx.kernels.cuda import layout
-from adder_onnx.kernels.cuda.conv import AdderConv
-from adder_onnx.kernels.cuda.device import Launch
-from adder_onnx.kernels.cuda.variants import TYPES
+from adder_onnx.kernels.cuda.launch import layout
+from adder_onnx.kernels.cuda.launch.conv import AdderConv
+from adder_onnx.kernels.cuda.launch.device import Launch
+from adder_onnx.kernels.cuda.launch.variants import TYPES
 from benchmarks.cuda.machine import Inputs, Machine, copies_beyond
 from benchmarks.cuda.timing import Call, summary, take_turns
 from benchmarks.networks import Layer, adder_layers

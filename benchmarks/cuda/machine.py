@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.kernels.cuda.bound import measure
-from adder_onnx.kernels.cuda.device import Device
+from adder_onnx.kernels.cuda.launch.device import Device
 from adder_onnx.runtime.gpu import CupyGpu
 from benchmarks.cuda.timing import EventTimer, Timer, WallTimer
 

@@ -27,9 +27,9 @@ from pathlib import Path
 
 from adder_onnx.errors import AdderError, InputError
 from adder_onnx.files import write_atomically
-from adder_onnx.kernels.cuda.nvrtc import MIN_ARCHITECTURE, compile_cubin, compiler_version
-from adder_onnx.kernels.cuda.sass import Function, disassemble, parse
-from adder_onnx.kernels.cuda.variants import (
+from adder_onnx.kernels.cuda.compiler.nvrtc import MIN_ARCHITECTURE, compile_cubin, compiler_version
+from adder_onnx.kernels.cuda.compiler.sass import Function, disassemble, parse
+from adder_onnx.kernels.cuda.launch.variants import (
     DEPTH,
     GATHERED,
     GEMM_TILES,

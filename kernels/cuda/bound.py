@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from adder_onnx.kernels.cuda.nvrtc import compiler_options, source_folder
+from adder_onnx.kernels.cuda.compiler.nvrtc import compiler_options, source_folder
 
 __all__ = ["LOOPS", "LOOP_EXTRA", "LOOP_TAPS", "loop_source", "measure"]
 

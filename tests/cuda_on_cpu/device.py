@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adder_onnx.kernels.cuda.device import Grid
-from adder_onnx.kernels.cuda.params import CONV_ARGS, LAYOUT_ARGS, PACK_ARGS
-from adder_onnx.kernels.cuda.variants import KERNELS, Kernel
+from adder_onnx.kernels.cuda.launch.device import Grid
+from adder_onnx.kernels.cuda.launch.params import CONV_ARGS, LAYOUT_ARGS, PACK_ARGS
+from adder_onnx.kernels.cuda.launch.variants import KERNELS, Kernel
 
 __all__ = ["CpuDevice", "CpuGpu", "GpuArray"]
 
@@ -42,7 +42,7 @@ def _build(folder: Path) -> Path:
         os.environ.get("CXX", "g++"),
         *["-std=c++17", "-O2", "-march=native", "-ffp-contract=off", "-fno-strict-aliasing"],
         *["-fPIC", "-shared", "-pthread", "-Wall", "-Wextra", "-Wno-unknown-pragmas"],
-        *(f"-I{path}" for path in (_KERNELS / "cuda", _KERNELS / "cpu", _HERE)),
+        *(f"-I{path}" for path in (_KERNELS / "cuda" / "sources", _KERNELS / "cpu", _HERE)),
         f'-DKERNEL_TABLE="{table}"',
         str(_HERE / "run.cpp"),
         "-o",
@@ -75,7 +75,7 @@ def _forget(address: int, owner: object) -> None:
 
 
 class CpuDevice:
-    """Implements `adder_onnx.kernels.cuda.device.Device` with NumPy arrays.
+    """Implements `adder_onnx.kernels.cuda.launch.device.Device` with NumPy arrays.
 
     Args:
         backwards: whether the threads of a block take turns from the last to the first.

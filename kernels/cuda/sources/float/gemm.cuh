@@ -18,10 +18,10 @@
 // while one fetches.
 #pragma once
 
-#include "epilogue.cuh"
-#include "image.cuh"
-#include "params.cuh"
-#include "taps.cuh"
+#include "float/epilogue.cuh"
+#include "common/image.cuh"
+#include "common/params.cuh"
+#include "float/taps.cuh"
 
 constexpr int kDepth = 32;  // words of taps in shared memory
 constexpr int kChunk = 8;   // words that a thread fetches of one pixel

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adder_onnx.kernels.cuda.params import CONV_ARGS, LAYOUT_ARGS, PACK_ARGS
+from adder_onnx.kernels.cuda.launch.params import CONV_ARGS, LAYOUT_ARGS, PACK_ARGS
 
 __all__ = [
     "CHUNK_WORDS",

@@ -1,8 +1,8 @@
 // Where the taps of an output pixel lie in the image.
 #pragma once
 
-#include "divide.cuh"
-#include "params.cuh"
+#include "common/divide.cuh"
+#include "common/params.cuh"
 
 constexpr int kOutside = -(1 << 30);  // a row that is outside of any image
 

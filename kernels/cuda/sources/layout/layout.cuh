@@ -3,8 +3,8 @@
 // tiles of 32 x 32 in shared memory.
 #pragma once
 
-#include "params.cuh"
-#include "taps.cuh"
+#include "common/params.cuh"
+#include "float/taps.cuh"
 
 constexpr int kTile = 32;
 constexpr int kTileRows = 8;  // a block has 32 x 8 threads

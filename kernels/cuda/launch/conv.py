@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.errors import InputError
-from adder_onnx.kernels.cuda.device import Device, Launch
-from adder_onnx.kernels.cuda.layout import padded_channels
-from adder_onnx.kernels.cuda.params import CONV_ARGS, PACK_ARGS
-from adder_onnx.kernels.cuda.selection import select_tile
-from adder_onnx.kernels.cuda.variants import (
+from adder_onnx.kernels.cuda.launch.device import Device, Launch
+from adder_onnx.kernels.cuda.launch.layout import padded_channels
+from adder_onnx.kernels.cuda.launch.params import CONV_ARGS, PACK_ARGS
+from adder_onnx.kernels.cuda.launch.selection import select_tile
+from adder_onnx.kernels.cuda.launch.variants import (
     CHUNK_WORDS,
     DEPTH,
     Tile,

@@ -7,8 +7,8 @@
 // converted tap by tap: sums are always FloatSum.
 #pragma once
 
-#include "epilogue.cuh"
-#include "image.cuh"
+#include "float/epilogue.cuh"
+#include "common/image.cuh"
 
 constexpr int kDirectThreads = 128;
 

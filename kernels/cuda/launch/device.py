@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from adder_onnx.kernels.cuda.variants import Kernel
+from adder_onnx.kernels.cuda.launch.variants import Kernel
 
 __all__ = ["Device", "Grid", "Launch"]
 

@@ -28,8 +28,8 @@ _INSTALL = 'pip install "adder-onnx[cuda13]" (or [cuda12])'
 
 
 def source_folder() -> Path:
-    """The folder of the .cu and .cuh files."""
-    return Path(str(resources.files("adder_onnx.kernels.cuda")))
+    """The folder of the CUDA sources, which include each other by paths from there."""
+    return Path(str(resources.files("adder_onnx.kernels.cuda"))) / "sources"
 
 
 @functools.cache
@@ -40,7 +40,7 @@ def source() -> str:
 
 @functools.cache
 def _digest() -> str:
-    files = sorted(source_folder().glob("*.cu*"))
+    files = sorted(source_folder().rglob("*.cu*"))
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 

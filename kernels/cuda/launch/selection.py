@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adder_onnx.kernels.cuda.variants import (
+from adder_onnx.kernels.cuda.launch.variants import (
     CHUNK_WORDS,
     GATHERED,
     GEMM_TILES,

@@ -1,8 +1,8 @@
 // What follows the sum: scale and bias, residual, clip, and the conversion to the tensor's type.
 #pragma once
 
-#include "params.cuh"
-#include "taps.cuh"
+#include "common/params.cuh"
+#include "float/taps.cuh"
 
 // The clip is written so that NaN stays NaN.
 __device__ inline float finish(const ConvArgs& a, float value, float residual) {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from adder_onnx.errors import InputError
-from adder_onnx.kernels.cuda.device import Launch
-from adder_onnx.kernels.cuda.params import LAYOUT_ARGS
-from adder_onnx.kernels.cuda.variants import Kernel, nchw_to_nhwc, nhwc_to_nchw
+from adder_onnx.kernels.cuda.launch.device import Launch
+from adder_onnx.kernels.cuda.launch.params import LAYOUT_ARGS
+from adder_onnx.kernels.cuda.launch.variants import Kernel, nchw_to_nhwc, nhwc_to_nchw
 
 __all__ = ["enter", "leave", "nhwc_size", "padded_channels"]
 

@@ -7,8 +7,8 @@
 // nothing to the sum.
 #pragma once
 
-#include "params.cuh"
-#include "taps.cuh"
+#include "common/params.cuh"
+#include "float/taps.cuh"
 
 constexpr int kPackThreads = 256;
 

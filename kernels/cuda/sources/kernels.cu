@@ -1,0 +1,5 @@
+// All kernels; which of their instances exist is listed in variants.py.
+#include "float/direct.cuh"
+#include "float/gemm.cuh"
+#include "layout/layout.cuh"
+#include "float/pack.cuh"
