@@ -7,26 +7,22 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from adder_onnx.cli._command import (
     add_arithmetic_option,
     make_parser,
     non_negative,
-    one_line,
     positive,
     progress_bar,
     run_command,
-    write_json,
 )
+from adder_onnx.cli._run_report import ModelClasses, Outcome, describe_run, report
 from adder_onnx.errors import AdderError, DataError, InputError, ModelError
 from adder_onnx.evaluation import FORMATS, SPLITS, Accuracy, Dataset, evaluate, open_dataset
-from adder_onnx.evaluation.environment import cpu_name, file_sha256, gpu_name, versions
 from adder_onnx.evaluation.network import Network
 from adder_onnx.evaluation.npz_output import NpzOutput, array_names
-from adder_onnx.evaluation.outputs import Classified, choose_output
+from adder_onnx.evaluation.outputs import choose_output
 from adder_onnx.evaluation.predictions import Predictions, check_output
 from adder_onnx.metadata import ModelMetadata
 from adder_onnx.runtime import InferenceSession
@@ -128,38 +124,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(parser, _run, argv)
 
 
-@dataclass(frozen=True)
-class _Classes:
-    """Where the model says what class an image is of.
-
-    Attributes:
-        output: which one says it; None if none does, or its classes are not those of the data.
-        why_none: the reason for that.
-    """
-
-    output: Classified | None
-    why_none: str | None = None
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What a run has found, for reports.
-
-    Attributes:
-        dataset: what was run over.
-        classes: where the model says them.
-        accuracy: counts and time.
-        collected: what the model says of each image, where that is asked for.
-        result: what is written as JSON.
-    """
-
-    dataset: Dataset
-    classes: _Classes
-    accuracy: Accuracy
-    collected: NpzOutput | Predictions | None
-    result: dict[str, Any]
-
-
 def _run(options: argparse.Namespace) -> None:
     _check_options(options)
     session = InferenceSession(
@@ -181,41 +145,8 @@ def _run(options: argparse.Namespace) -> None:
             raise DataError(f"{options.data}: {error}") from error
         if accuracy.skipped:
             _logger.warning("skipped %d of %d images", accuracy.skipped, dataset.images)
-        result = _result(options, session, model, dataset, accuracy, batch_size)
-        _report(options, _Outcome(dataset, classes, accuracy, collected, result))
-
-
-def _result(
-    options: argparse.Namespace,
-    session: InferenceSession,
-    model: Network,
-    dataset: Dataset,
-    accuracy: Accuracy,
-    batch_size: int,
-) -> dict[str, Any]:
-    return {
-        "model": str(options.model),
-        "architecture": model.metadata.architecture,
-        "model_sha256": file_sha256(options.model),
-        "checkpoint_sha256": model.metadata.checkpoint_sha256,
-        "dataset": str(options.data),
-        "data": dataset.description,
-        "split": dataset.split,
-        "class_matching": dataset.matching and asdict(dataset.matching),
-        "device": session.device,
-        "cpu": cpu_name(),
-        "gpu": gpu_name(session.device),
-        "threads": session.threads,
-        "precision": model.precision,
-        "arithmetic": session.arithmetic,
-        "versions": versions(session.device),
-        "images": accuracy.images,
-        "skipped": accuracy.skipped,
-        "batch_size": batch_size,
-        "seconds": accuracy.seconds,
-        "images_per_second": accuracy.images / accuracy.seconds,
-        "inference_images_per_second": accuracy.images / model.seconds,
-    }
+        result = describe_run(options, session, model, dataset, accuracy, batch_size)
+        report(options, Outcome(dataset, classes, accuracy, collected, result))
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -233,18 +164,18 @@ def _to_npz(options: argparse.Namespace) -> bool:
 
 def _find_classes(
     options: argparse.Namespace, session: InferenceSession, labels: Sequence[str] | None
-) -> _Classes:
+) -> ModelClasses:
     try:
-        return _Classes(choose_output(session, labels))
+        return ModelClasses(choose_output(session, labels))
     except ModelError as error:
         if not _to_npz(options):
             raise ModelError(f"{error}; --output FILE.npz writes all outputs") from error
-        return _Classes(None, str(error))
+        return ModelClasses(None, str(error))
 
 
 def _dataset(
-    options: argparse.Namespace, session: InferenceSession, model: Network, classes: _Classes
-) -> tuple[Dataset, _Classes]:
+    options: argparse.Namespace, session: InferenceSession, model: Network, classes: ModelClasses
+) -> tuple[Dataset, ModelClasses]:
     """The images to run over, their labels in the model's numbering if it says classes."""
     how, inputs = model.metadata.preprocessing, session.get_inputs()
     dataset = open_dataset(
@@ -261,7 +192,7 @@ def _dataset(
             given = labels is not None or options.class_map is not None
             if given or not _to_npz(options):
                 raise
-            classes = _Classes(None, str(error))
+            classes = ModelClasses(None, str(error))
     dataset = dataset.skip(options.skip)
     if options.limit is not None:
         dataset = dataset.first(options.limit) if options.first else dataset.limit(options.limit)
@@ -273,7 +204,7 @@ def _collector(
     session: InferenceSession,
     model: Network,
     dataset: Dataset,
-    classes: _Classes,
+    classes: ModelClasses,
 ) -> AbstractContextManager[NpzOutput | Predictions | None]:
     """What collects the model's answers for each image, where they are asked for."""
     if _to_npz(options):
@@ -298,7 +229,7 @@ def _evaluate(
     model: Network,
     dataset: Dataset,
     batch_size: int,
-    classes: _Classes,
+    classes: ModelClasses,
     collected: NpzOutput | Predictions | None,
 ) -> Accuracy:
     with progress_bar("images", dataset.images) as advance:
@@ -314,72 +245,6 @@ def _evaluate(
             progress=advance,
             collect=(lambda *_: None) if collected is None else collected.add,
         )
-
-
-def _report(options: argparse.Namespace, outcome: _Outcome) -> None:
-    accuracy, collected, result = outcome.accuracy, outcome.collected, outcome.result
-    rows = {
-        "model": f"{options.model} ({result['architecture'] or 'unnamed'}, {result['precision']})",
-        "data": f"{options.data} ({outcome.dataset.description})",
-        "device": f"{result['device']}, {result['gpu'] or str(result['threads']) + ' threads'}",
-    }
-    matching = outcome.dataset.matching
-    if matching is not None:
-        rows["classes"] = f"{'a guess: ' if matching.guess else ''}{matching.how}"
-    for places, hits in (("1", accuracy.top1), ("5", accuracy.top5)):
-        if hits is not None:
-            percent = 100 * hits / accuracy.images
-            result |= {f"top{places}": percent, f"top{places}_correct": hits}
-            rows[f"top-{places}"] = f"{percent:6.2f} %  ({hits} of {accuracy.images})"
-    rows |= _report_classes(outcome)
-    if accuracy.skipped:
-        rows["skipped"] = f"{accuracy.skipped} images that cannot be read"
-    rows["speed"] = (
-        f"{result['images_per_second']:.0f} images/s, decoding included; "
-        f"{result['inference_images_per_second']:.0f} images/s in the model"
-    )
-    lines = [f"{name:<8}{text}" for name, text in rows.items()]
-    if options.output is not None:
-        if isinstance(collected, Predictions):
-            collected.write_csv(options.output, options.topk)
-        elif collected is not None:
-            collected.write()
-        result["output"] = str(options.output)
-        lines.append(f"{'output':<8}{options.output}")
-    elif isinstance(collected, Predictions):
-        if "answers" in rows and options.json != "-":
-            _logger.warning("the answers are %s", rows["answers"])
-        lines = _answers(options, outcome, collected)
-    if options.json:
-        write_json(options.json, result)
-    if options.json != "-":
-        print(*lines, sep="\n")
-
-
-def _report_classes(outcome: _Outcome) -> dict[str, str]:
-    """Rows that say where the model says classes, where that is not plain; all of it in JSON."""
-    output, result = outcome.classes.output, outcome.result
-    result["classified_output"] = None if output is None else output.name
-    result["output_kind"] = outcome.accuracy.kind
-    if output is None:
-        result["no_accuracy"] = outcome.classes.why_none
-        return {"top-1": one_line(f"none: {outcome.classes.why_none}")}
-    if output.others:
-        result["outputs_passed_over"] = list(output.others)
-        others = " or ".join(output.others)
-        return {"answers": one_line(f"from the output {output.name}, not {others}")}
-    return {}
-
-
-def _answers(options: argparse.Namespace, outcome: _Outcome, predictions: Predictions) -> list[str]:
-    """Lines with the best answer for each image, or with the k best ones for a single image."""
-    if outcome.dataset.single:
-        answers = predictions.answers(0, options.topk)
-        outcome.result["predictions"] = [answer.as_json() for answer in answers]
-        return [str(answer) for answer in answers]
-    named = [(predictions.name(i), predictions.answers(i, 1)[0]) for i in range(len(predictions))]
-    outcome.result["predictions"] = [{"name": name} | answer.as_json() for name, answer in named]
-    return [f"{answer}  {' '.join(name.splitlines())}" for name, answer in named]
 
 
 if __name__ == "__main__":

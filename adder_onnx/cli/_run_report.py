@@ -1,0 +1,154 @@
+"""What adder-run says of a run."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from adder_onnx.cli._command import one_line, write_json
+from adder_onnx.evaluation import Accuracy, Dataset
+from adder_onnx.evaluation.environment import cpu_name, file_sha256, gpu_name, versions
+from adder_onnx.evaluation.network import Network
+from adder_onnx.evaluation.npz_output import NpzOutput
+from adder_onnx.evaluation.outputs import Classified
+from adder_onnx.evaluation.predictions import Predictions
+from adder_onnx.runtime import InferenceSession
+
+__all__ = ["ModelClasses", "Outcome", "describe_run", "report"]
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelClasses:
+    """Where the model says what class an image is of.
+
+    Attributes:
+        output: which one says it; None if none does, or its classes are not those of the data.
+        why_none: the reason for that.
+    """
+
+    output: Classified | None
+    why_none: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has found, for reports.
+
+    Attributes:
+        dataset: what was run over.
+        classes: where the model says them.
+        accuracy: counts and time.
+        collected: what the model says of each image, where that is asked for.
+        result: what is written as JSON.
+    """
+
+    dataset: Dataset
+    classes: ModelClasses
+    accuracy: Accuracy
+    collected: NpzOutput | Predictions | None
+    result: dict[str, Any]
+
+
+def describe_run(
+    options: argparse.Namespace,
+    session: InferenceSession,
+    model: Network,
+    dataset: Dataset,
+    accuracy: Accuracy,
+    batch_size: int,
+) -> dict[str, Any]:
+    """What a run was made with, and how fast it was, as in the JSON."""
+    return {
+        "model": str(options.model),
+        "architecture": model.metadata.architecture,
+        "model_sha256": file_sha256(options.model),
+        "checkpoint_sha256": model.metadata.checkpoint_sha256,
+        "dataset": str(options.data),
+        "data": dataset.description,
+        "split": dataset.split,
+        "class_matching": dataset.matching and asdict(dataset.matching),
+        "device": session.device,
+        "cpu": cpu_name(),
+        "gpu": gpu_name(session.device),
+        "threads": session.threads,
+        "precision": model.precision,
+        "arithmetic": session.arithmetic,
+        "versions": versions(session.device),
+        "images": accuracy.images,
+        "skipped": accuracy.skipped,
+        "batch_size": batch_size,
+        "seconds": accuracy.seconds,
+        "images_per_second": accuracy.images / accuracy.seconds,
+        "inference_images_per_second": accuracy.images / model.seconds,
+    }
+
+
+def report(options: argparse.Namespace, outcome: Outcome) -> None:
+    """Prints the result, or writes it as JSON, and what was collected, as the options say."""
+    accuracy, collected, result = outcome.accuracy, outcome.collected, outcome.result
+    rows = {
+        "model": f"{options.model} ({result['architecture'] or 'unnamed'}, {result['precision']})",
+        "data": f"{options.data} ({outcome.dataset.description})",
+        "device": f"{result['device']}, {result['gpu'] or str(result['threads']) + ' threads'}",
+    }
+    matching = outcome.dataset.matching
+    if matching is not None:
+        rows["classes"] = f"{'a guess: ' if matching.guess else ''}{matching.how}"
+    for places, hits in (("1", accuracy.top1), ("5", accuracy.top5)):
+        if hits is not None:
+            percent = 100 * hits / accuracy.images
+            result |= {f"top{places}": percent, f"top{places}_correct": hits}
+            rows[f"top-{places}"] = f"{percent:6.2f} %  ({hits} of {accuracy.images})"
+    rows |= _report_classes(outcome)
+    if accuracy.skipped:
+        rows["skipped"] = f"{accuracy.skipped} images that cannot be read"
+    rows["speed"] = (
+        f"{result['images_per_second']:.0f} images/s, decoding included; "
+        f"{result['inference_images_per_second']:.0f} images/s in the model"
+    )
+    lines = [f"{name:<8}{text}" for name, text in rows.items()]
+    if options.output is not None:
+        if isinstance(collected, Predictions):
+            collected.write_csv(options.output, options.topk)
+        elif collected is not None:
+            collected.write()
+        result["output"] = str(options.output)
+        lines.append(f"{'output':<8}{options.output}")
+    elif isinstance(collected, Predictions):
+        if "answers" in rows and options.json != "-":
+            _logger.warning("the answers are %s", rows["answers"])
+        lines = _answers(options, outcome, collected)
+    if options.json:
+        write_json(options.json, result)
+    if options.json != "-":
+        print(*lines, sep="\n")
+
+
+def _report_classes(outcome: Outcome) -> dict[str, str]:
+    """Rows that say where the model says classes, where that is not plain; all of it in JSON."""
+    output, result = outcome.classes.output, outcome.result
+    result["classified_output"] = None if output is None else output.name
+    result["output_kind"] = outcome.accuracy.kind
+    if output is None:
+        result["no_accuracy"] = outcome.classes.why_none
+        return {"top-1": one_line(f"none: {outcome.classes.why_none}")}
+    if output.others:
+        result["outputs_passed_over"] = list(output.others)
+        others = " or ".join(output.others)
+        return {"answers": one_line(f"from the output {output.name}, not {others}")}
+    return {}
+
+
+def _answers(options: argparse.Namespace, outcome: Outcome, predictions: Predictions) -> list[str]:
+    """Lines with the best answer for each image, or with the k best ones for a single image."""
+    if outcome.dataset.single:
+        answers = predictions.answers(0, options.topk)
+        outcome.result["predictions"] = [answer.as_json() for answer in answers]
+        return [str(answer) for answer in answers]
+    named = [(predictions.name(i), predictions.answers(i, 1)[0]) for i in range(len(predictions))]
+    outcome.result["predictions"] = [{"name": name} | answer.as_json() for name, answer in named]
+    return [f"{answer}  {' '.join(name.splitlines())}" for name, answer in named]
