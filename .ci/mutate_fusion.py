@@ -2,8 +2,8 @@
 
     python .ci/mutate_fusion.py
 
-changes adder_onnx/graph/fusion.py and adder_node.py in place, one guard at a time, runs
-tests/test_graph_fusion.py, and puts the files back. Exit status 1 where a change goes unnoticed.
+changes adder_onnx/graph/fusion.py and adder_node.py, one guard at a time, and runs
+tests/test_graph_fusion.py. Exit status 1 where a change goes unnoticed.
 """
 
 from __future__ import annotations

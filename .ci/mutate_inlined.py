@@ -2,9 +2,9 @@
 
     python .ci/mutate_inlined.py [MODULE…]
 
-changes the modules of adder_onnx/graph/inlined in place: the condition of one `require` becomes
-true, or that of one ``if`` before a ``raise`` becomes false, at a time; runs the tests, puts the
-files back, and exits with status 1 where a change goes unnoticed.
+changes the modules of adder_onnx/graph/inlined: the condition of one `require` becomes
+true, or that of one ``if`` before a ``raise`` becomes false, at a time; runs the tests,
+and exits with status 1 where a change goes unnoticed.
 """
 
 from __future__ import annotations
