@@ -14,7 +14,7 @@ from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.plan import Step
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
-from adder_onnx.kernels.cuda.launch.device import Device, Launch
+from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS, Device, Launch
 from adder_onnx.runtime.chain import Chain, ChainMemory, Image, Shape, check_filters
 from adder_onnx.runtime.lru import LruCache
 
@@ -35,7 +35,7 @@ class _Call:
 
     Attributes:
         launch: the kernel and its constant arguments.
-        tensors: byte offsets of channels-last tensors, by field.
+        tensors: byte offsets of channels-last tensors and scratch memory, by field.
         borders: numbers of arrays that enter or leave the chain, by field.
     """
 
@@ -46,10 +46,18 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Program:
-    """The launches for fixed shapes; `arena` is the bytes of all channels-last tensors."""
+    """The launches for fixed shapes.
+
+    Attributes:
+        calls: in their order.
+        arena: bytes of all channels-last tensors and of the scratch memory behind them.
+        scratch: where that begins, which all launches share; None where none needs it.
+        output_shapes: in the order of the chain's outputs.
+    """
 
     calls: list[_Call]
     arena: int
+    scratch: int | None
     output_shapes: list[Image]
 
 
@@ -102,6 +110,8 @@ class CudaChain:
         ]
         start = device.pointer(arena)
         borders = [device.pointer(array) for array in (*entering, *leaving)]
+        if program.scratch is not None:
+            device.clear(start + program.scratch, SCRATCH_ZEROS)
         if seconds is not None:
             device.finish()
         for call in program.calls:
@@ -150,15 +160,23 @@ class CudaChain:
             tensors = {"x": offsets[node.x], "y": offsets[node.y]}
             if node.residual is not None:
                 tensors["z"] = offsets[node.residual]
-            calls.append(_Call(conv.launch(x[0], x[2:], y[2:], (top, left)), tensors, {}))
+            launch = conv.launch(x[0], x[2:], y[2:], (top, left))
+            if launch.scratch:
+                tensors["scratch"] = size * _UNIT
+            calls.append(_Call(launch, tensors, {}))
         for i, step in enumerate(chain.exits):
             launch = layout.leave(shapes[step.value], types[step.value], step.type)
             number = len(chain.entries) + i
             calls.append(_Call(launch, {"from": offsets[step.value]}, {"to": number}))
-        _logger.info(
-            "chain of %d adder nodes for %s: %d bytes", len(chain.nodes), entering, size * _UNIT
+        scratch = max(call.launch.scratch for call in calls)
+        arena = size * _UNIT + scratch
+        _logger.info("chain of %d adder nodes for %s: %d bytes", len(chain.nodes), entering, arena)
+        return _Program(
+            calls,
+            arena,
+            size * _UNIT if scratch else None,
+            [shapes[name] for name in self.outputs],
         )
-        return _Program(calls, size * _UNIT, [shapes[name] for name in self.outputs])
 
 
 def _prepare(device: Device, node: AdderNode, weight: Any) -> AdderConv:

@@ -89,6 +89,7 @@ class CupyGpu:
         self._number = number
         self.name = f"cuda:{number}"
         self.ort_device = ("cuda", number)
+        self.multiprocessors = int(self._device.attributes["MultiProcessorCount"])
         self._functions: dict[str, Any] = {}
         self._lock = threading.Lock()
 
@@ -99,6 +100,10 @@ class CupyGpu:
     def upload(self, array: NDArray[Any]) -> Any:
         with self._memory_errors():
             return self._cupy.asarray(array)
+
+    def clear(self, address: int, size: int) -> None:
+        stream = self._cupy.cuda.get_current_stream()
+        self._cupy.cuda.runtime.memsetAsync(address, 0, size, stream.ptr)
 
     def pointer(self, array: Any) -> int:
         return int(array.data.ptr)

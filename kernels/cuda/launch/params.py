@@ -19,10 +19,10 @@ def _structure(
 
 
 CONV_ARGS = _structure(
-    "x weights scale bias z y zeros",
+    "x weights scale bias z y zeros scratch",
     "pixels in_h in_w out_h out_w x_row y_row group_in group_out "
     "kernel_h kernel_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
-    "weight_words weight_row",
+    "weight_words weight_row splits",
     "per_position per_position_inverse kernel_w_inverse",
     "clip_min clip_max",
 )
