@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adder_onnx.kernels.cuda.launch.variants import (
-    DEPTH,
-    GATHERED,
-    GEMM_TILES,
+    ALL_TILES,
+    TURN,
     TYPES,
     Tile,
     gemm,
@@ -26,7 +25,7 @@ _SLOT_BOUNDS = {
     ("float32", False): 2.7,
     ("float16", False): 1.6,
 }
-"""Issue slots per tap, by type and by whether a tile is fetched by chunks."""
+"""Issue slots per tap, by type and by whether a tile is fetched by pieces."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def promises(architecture: int) -> dict[str, Promise]:
     return {
         gemm(type_, tile).expression: _gemm(type_, tile)
         for type_ in TYPES
-        for tile in (*GEMM_TILES, GATHERED)
+        for tile in ALL_TILES
     }
 
 
@@ -66,7 +65,7 @@ def _gemm(type_: str, tile: Tile) -> Promise:
 
     The first term of a partial sum costs no addition of its own.
     """
-    words = DEPTH * _THREAD_OUTPUTS
+    words = TURN * _THREAD_OUTPUTS
     return Promise(
         arithmetic={"float32": ("FADD",), "float16": ("HADD2", "HFMA2")}[type_],
         least=int(0.9 * 2 * words),

@@ -2,6 +2,7 @@
 // C++ and run on the CPU: a block at a time, its threads as fibres that change over at barriers.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -10,6 +11,9 @@
 #define __device__
 #define __shared__ static thread_local
 #define __launch_bounds__(...)
+
+using std::max;
+using std::min;
 
 struct Index3 {
   unsigned x, y, z;
@@ -22,6 +26,10 @@ void __syncthreads();
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 inline unsigned __umulhi(unsigned a, unsigned b) {

@@ -9,11 +9,13 @@ import numpy as np
 from adder_onnx.kernels.cuda.launch.params import CONV_ARGS, LAYOUT_ARGS, PACK_ARGS
 
 __all__ = [
-    "CHUNK_WORDS",
-    "DEPTH",
+    "ALL_TILES",
+    "FEW_PIXELS",
     "GATHERED",
     "GEMM_TILES",
     "KERNELS",
+    "PIECE_WORDS",
+    "TURN",
     "TYPES",
     "Kernel",
     "Tile",
@@ -26,11 +28,11 @@ __all__ = [
     "taps_per_word",
 ]
 
-DEPTH = 32
-"""Words of taps that a tile holds; packed weights are a multiple of it (kDepth in gemm.cuh)."""
+TURN = 32
+"""Words in a turn of the loop over taps; packed weights are a multiple of it (kTurn in tile.cuh)."""
 
-CHUNK_WORDS = 8
-"""Words that a thread fetches at a time (kChunk in gemm.cuh)."""
+PIECE_WORDS = 4
+"""Words that are fetched as one: 16 bytes (kPieceWords in tile.cuh)."""
 
 TYPES = ("float32", "float16")
 _SCALARS = {"float32": "float", "float16": "__half"}
@@ -64,7 +66,7 @@ class Tile:
     Attributes:
         pixels: how many.
         filters: how many.
-        vector: whether input channels are fetched by whole chunks; else tap by tap.
+        vector: whether input channels are fetched by whole pieces; else tap by tap.
     """
 
     pixels: int
@@ -79,8 +81,13 @@ class Tile:
 GEMM_TILES = (Tile(64, 64), Tile(128, 32), Tile(256, 16))
 """By the filters of a group, most first."""
 
+FEW_PIXELS = Tile(32, 64)
+"""In place of the first of them where there are few output pixels."""
+
 GATHERED = Tile(64, 64, vector=False)
-"""For groups whose input channels are not whole chunks."""
+"""For groups whose input channels are not whole pieces."""
+
+ALL_TILES = (*GEMM_TILES, FEW_PIXELS, GATHERED)
 
 
 def taps_per_word(type_: str) -> int:
@@ -121,7 +128,7 @@ def nhwc_to_nchw(from_: str, to: str) -> Kernel:
 
 
 KERNELS = (
-    *(gemm(t, tile) for t in TYPES for tile in (*GEMM_TILES, GATHERED)),
+    *(gemm(t, tile) for t in TYPES for tile in ALL_TILES),
     *(direct(t) for t in TYPES),
     *dict.fromkeys(pack(t, words=words) for t in TYPES for words in (True, False)),
     *(convert(a, b) for convert in (nchw_to_nhwc, nhwc_to_nchw) for a in TYPES for b in TYPES),
