@@ -40,10 +40,34 @@ __device__ void store_single(const ConvArgs& a,
         store_filter<typename Tile::Scalar>(a, sums[p][f], pixel, group * a.group_out + filter + f);
 }
 
-// Four neighbouring filters of a pixel.
+// Four neighbouring filters of a pixel, as they lie in a tensor.
+struct FloatQuad {
+  float4 values;
+
+  __device__ float4 get() const { return values; }
+  __device__ void set(const float4& from) { values = from; }
+};
+struct HalfQuad {
+  uint2 bits;
+
+  __device__ float4 get() const {
+    const __half2 *pairs = reinterpret_cast<const __half2*>(&bits);
+    return make_float4(__low2float(pairs[0]), __high2float(pairs[0]), __low2float(pairs[1]),
+                       __high2float(pairs[1]));
+  }
+  __device__ void set(const float4& from) {
+    __half2* pairs = reinterpret_cast<__half2*>(&bits);
+    pairs[0] = __floats2half2_rn(from.x, from.y);
+    pairs[1] = __floats2half2_rn(from.z, from.w);
+  }
+};
 template <typename Scalar>
-struct alignas(4 * sizeof(Scalar)) Quad {
-  Scalar values[4];
+struct QuadOf {
+  using Type = FloatQuad;
+};
+template <>
+struct QuadOf<__half> {
+  using Type = HalfQuad;
 };
 
 // The same by whole quads: where there are several groups, their filters must be a multiple of four.
@@ -54,31 +78,41 @@ __device__ void store_whole(const ConvArgs& a,
                             const typename Tile::Sum (&sums)[kThreadPixels][kThreadFilters],
                             int pixel, int group, int filter) {
   using Scalar = typename Tile::Scalar;
-  if (filter >= a.group_out) return;
+  using Quad = typename QuadOf<Scalar>::Type;
+  if (filter >= a.group_out || pixel >= a.pixels) return;
   filter += group * a.group_out;
-  const long long first = static_cast<long long>(pixel) * a.y_row + filter;
-  const int step = Tile::kPixelLanes * a.y_row;
   const float4 scale = *reinterpret_cast<const float4*>(a.scale + filter);
   const float4 bias = *reinterpret_cast<const float4*>(a.bias + filter);
-  const Scalar* z = static_cast<const Scalar*>(a.z) + first;
-  Scalar* y = static_cast<Scalar*>(a.y) + first;
-  Quad<Scalar> residuals[kThreadPixels] = {};
-  if (a.z != nullptr) {
+
+  const unsigned row = a.y_row * static_cast<unsigned>(sizeof(Scalar));
+  const unsigned step = Tile::kPixelLanes * row;
+  const unsigned long long first =
+      static_cast<unsigned long long>(pixel) * row + filter * sizeof(Scalar);
+  bool there[kThreadPixels];
 #pragma unroll
-    for (int p = 0; p < kThreadPixels; ++p)
-      if (pixel + p * Tile::kPixelLanes < a.pixels)
-        residuals[p] = *reinterpret_cast<const Quad<Scalar>*>(z + p * step);
-  }
+  for (int p = 0; p < kThreadPixels; ++p) there[p] = pixel + p * Tile::kPixelLanes < a.pixels;
+
+  // Without a residual zeros are added, and beyond the last pixel it is read once more: all loads
+  // start at once, and none depends on a condition.
+  const bool has_z = a.z != nullptr;
+  const char* z = has_z ? static_cast<const char*>(a.z) + first : static_cast<const char*>(a.zeros);
+  const unsigned z_step = has_z ? step : 0;
+  Quad residuals[kThreadPixels];
 #pragma unroll
   for (int p = 0; p < kThreadPixels; ++p) {
-    const float4 v = make_float4(sums[p][0].affine(scale.x, bias.x), sums[p][1].affine(scale.y, bias.y),
-      sums[p][2].affine(scale.z, bias.z), sums[p][3].affine(scale.w, bias.w));
-    const float values[4] = {v.x, v.y, v.z, v.w};
-    Quad<Scalar> quad;
+    if (p > 0) z += there[p] ? z_step : 0;
+    residuals[p] = *reinterpret_cast<const Quad*>(z);
+  }
+
+  char* y = static_cast<char*>(a.y) + first;
 #pragma unroll
-    for (int f = 0; f < kThreadFilters; ++f)
-      quad.values[f] = from_float<Scalar>(clip(a, values[f] + to_float(residuals[p].values[f])));
-    if (pixel + p * Tile::kPixelLanes < a.pixels)
-      *reinterpret_cast<Quad<Scalar>*>(y + p * step) = quad;
+  for (int p = 0; p < kThreadPixels; ++p, y += step) {
+    const float4 residual = residuals[p].get();
+    Quad quad;
+    quad.set(make_float4(clip(a, sums[p][0].affine(scale.x, bias.x) + residual.x),
+                         clip(a, sums[p][1].affine(scale.y, bias.y) + residual.y),
+                         clip(a, sums[p][2].affine(scale.z, bias.z) + residual.z),
+                         clip(a, sums[p][3].affine(scale.w, bias.w) + residual.w)));
+    if (there[p]) *reinterpret_cast<Quad*>(y) = quad;
   }
 }

@@ -47,7 +47,7 @@ struct Tile {
 // The same value, in a register: the compiler does not know how to compute it anew in each turn of a
 // loop, which it prefers.
 __device__ inline unsigned keep(unsigned value) {
-#ifdef __CUDACC_RTC__
+#if defined(__CUDACC_RTC__) && __CUDA_ARCH__ >= 800
   return __shfl_sync(0xffffffffu, value, threadIdx.x % 32);
 #else
   return value;
