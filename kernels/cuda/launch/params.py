@@ -28,7 +28,6 @@ CONV_ARGS = _structure(
 )
 PACK_ARGS = _structure(
     "weights packed",
-    "group group_in group_out kernel_size words_per_position weight_words weight_row "
-    "tile_filters",
+    "group group_in group_out kernel_size words_per_position weight_words weight_row tile_filters",
 )
 LAYOUT_ARGS = _structure("from to", "batch channels pixels row")

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 TURN = 32
-"""Words in a turn of the loop over taps; packed weights are a multiple of it (kTurn in tile.cuh)."""
+"""Words in a turn of the loop over taps; packed weights are a multiple of it (kTurn, tile.cuh)."""
 
 PIECE_WORDS = 4
 """Words that are fetched as one: 16 bytes (kPieceWords in tile.cuh)."""
