@@ -22,8 +22,9 @@ from adder_onnx.cli import bench
 from adder_onnx.errors import DeviceError, InputError
 from adder_onnx.inspection import profile
 from adder_onnx.quantization import quantize
-from adder_onnx.runtime import cuda_runner, session
-from adder_onnx.runtime.cuda_runner import MAX_CONTEXTS, provider_options
+from adder_onnx.runtime import session
+from adder_onnx.runtime.cuda import runner
+from adder_onnx.runtime.cuda.runner import MAX_CONTEXTS, provider_options
 from adder_onnx.runtime.devices import DeviceChoice
 from tests.concurrency import assert_threads_agree
 from tests.cuda_on_cpu.device import CpuGpu, GpuArray
@@ -293,7 +294,7 @@ def test_contexts_are_returned_when_making_one_fails(
     gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s = cuda_session(network())
-    assert isinstance(s._runner, cuda_runner.CudaRunner)
+    assert isinstance(s._runner, runner.CudaRunner)
     pool = s._runner._contexts
     while not pool._free.empty():
         pool._free.get()

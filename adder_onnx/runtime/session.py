@@ -16,10 +16,10 @@ from adder_onnx.kernels.cpu import ARITHMETICS
 from adder_onnx.runtime.arrays import kind_of
 from adder_onnx.runtime.chain import ChainMemory
 from adder_onnx.runtime.cpu_runner import CpuRunner
-from adder_onnx.runtime.cuda_runner import CudaRunner
+from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
+from adder_onnx.runtime.cuda.onnxruntime_binding import load_libraries
+from adder_onnx.runtime.cuda.runner import CudaRunner
 from adder_onnx.runtime.devices import DeviceChoice, has_cuda_provider, resolve_device
-from adder_onnx.runtime.gpu import CupyGpu
-from adder_onnx.runtime.onnxruntime_binding import load_libraries
 from adder_onnx.runtime.onnxruntime_step import make_session_options
 from adder_onnx.runtime.threads import resolve_threads
 from adder_onnx.runtime.times import Recorder, RunTimes

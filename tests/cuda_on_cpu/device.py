@@ -144,7 +144,7 @@ class GpuArray(np.ndarray):  # type: ignore[type-arg]
 
 
 class CpuGpu(CpuDevice):
-    """Implements `adder_onnx.runtime.gpu.Gpu`; streams are numbers, and all is done at once.
+    """Implements `adder_onnx.runtime.cuda.gpu.Gpu`; streams are numbers, and all is done at once.
 
     Attributes:
         waits: pairs of a stream and the one that it was made to wait for.

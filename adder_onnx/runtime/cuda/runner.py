@@ -13,9 +13,9 @@ from typing import Any
 from adder_onnx.graph.plan import OnnxruntimeStep, Plan
 from adder_onnx.runtime.arrays import Kind, is_on_gpu, to_numpy, to_same_kind
 from adder_onnx.runtime.chain import ChainMemory
-from adder_onnx.runtime.cuda_chain import CudaChain
-from adder_onnx.runtime.gpu import Gpu
-from adder_onnx.runtime.onnxruntime_binding import (
+from adder_onnx.runtime.cuda.chain import CudaChain
+from adder_onnx.runtime.cuda.gpu import Gpu
+from adder_onnx.runtime.cuda.onnxruntime_binding import (
     BoundExecutor,
     HostExecutor,
     to_gpu,

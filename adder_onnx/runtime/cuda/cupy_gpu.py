@@ -7,75 +7,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.errors import DeviceError
 from adder_onnx.kernels.cuda.compiler.nvrtc import compiler_options, source
-from adder_onnx.kernels.cuda.launch.device import Device, Grid
+from adder_onnx.kernels.cuda.launch.device import Grid
 from adder_onnx.kernels.cuda.launch.variants import Kernel
 
-__all__ = ["CupyGpu", "Gpu"]
+__all__ = ["CupyGpu"]
 
 _logger = logging.getLogger(__name__)
-
-
-class Gpu(Device, Protocol):
-    """What a runner needs of a GPU: memory, streams, exchange of arrays.
-
-    Attributes:
-        name: ``cuda:0``.
-        ort_device: type and number, as onnxruntime's IOBinding takes them.
-    """
-
-    name: str
-    ort_device: tuple[str, int]
-
-    def owns(self, value: Any) -> bool:
-        """Whether a value is an array of this device."""
-
-    def adopt(self, value: Any) -> Any:
-        """An array of this device from one of another library on it, without a copy.
-
-        Raises:
-            ValueError: it is on another device.
-        """
-
-    def contiguous(self, array: Any) -> Any:
-        """An array of this device in C order."""
-
-    def download(self, array: Any) -> NDArray[Any]:
-        """A NumPy array with the values of one of this device, once they are there."""
-
-    def wrap(self, address: int, shape: Sequence[int], dtype: Any, owner: object) -> Any:
-        """An array of memory that ``owner`` keeps."""
-
-    def copy(self, source: Any, destination: Any) -> None:
-        """Copies between arrays of one shape and type, both in C order."""
-
-    def to_torch(self, array: Any) -> Any:
-        """A torch tensor on the same memory."""
-
-    def new_stream(self) -> Any:
-        """A stream of its own."""
-
-    def stream_address(self, stream: Any) -> int:
-        """The ``cudaStream_t`` of a stream."""
-
-    def callers_stream(self, values: Iterable[Any]) -> Any:
-        """The stream on which a caller makes ``values`` and uses results."""
-
-    def using(self, stream: Any) -> AbstractContextManager[Any]:
-        """Makes this device and a stream current."""
-
-    def wait(self, stream: Any, other: Any) -> None:
-        """Lets a stream wait for all that has been started on another one."""
-
-    def synchronize(self, stream: Any) -> None:
-        """Waits for all that has been started on a stream."""
 
 
 class CupyGpu:

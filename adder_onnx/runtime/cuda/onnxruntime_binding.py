@@ -13,7 +13,7 @@ import onnx
 
 from adder_onnx.errors import DeviceError
 from adder_onnx.graph.plan import OnnxruntimeStep
-from adder_onnx.runtime.gpu import Gpu
+from adder_onnx.runtime.cuda.gpu import Gpu
 from adder_onnx.runtime.onnxruntime_step import (
     OnnxruntimeExecutor,
     failure,
