@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +14,10 @@ from torch import Tensor, nn
 from torch.autograd import backward
 from torch.nn import functional
 
-from adder_onnx.export import AdderConv2d, adder_conv2d, native_layer
+from adder_onnx.export import AdderConv2d, adder_conv2d
+from adder_onnx.export.layer import cpu, pytorch, selection
 from adder_onnx.kernels.cpu import available_isas
 
-# The package's attribute of this name is the function.
-MODULE = importlib.import_module("adder_onnx.export.adder_conv2d")
 OPERATOR = torch.ops.adder_onnx.adder_conv2d.default
 
 Array = NDArray[np.float64]
@@ -134,17 +132,17 @@ def tensors(
 def two_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Bounds the columns to two images of `tensors(SOME[2])`; records the images in each part."""
     positions, taps, size = 3 * 4, 2 * 9, 8
-    monkeypatch.setattr(MODULE, "_MAX_COLUMN_BYTES", 2 * positions * taps * size + 1)
+    monkeypatch.setattr(pytorch, "_MAX_COLUMN_BYTES", 2 * positions * taps * size + 1)
     seen: list[int] = []
-    columns = MODULE._columns
+    columns = pytorch._columns
 
     def record(x: Tensor, *rest: Any) -> Tensor:
         result: Tensor = columns(x, *rest)
-        assert result.numel() * result.element_size() <= MODULE._MAX_COLUMN_BYTES
+        assert result.numel() * result.element_size() <= pytorch._MAX_COLUMN_BYTES
         seen.append(x.shape[0])
         return result
 
-    monkeypatch.setattr(MODULE, "_columns", record)
+    monkeypatch.setattr(pytorch, "_columns", record)
     return seen
 
 
@@ -224,7 +222,7 @@ def test_chunks_of_the_batch_give_the_same(two_images_at_a_time: list[int]) -> N
 
 
 def test_image_larger_than_the_bound_is_a_chunk_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MODULE, "_MAX_COLUMN_BYTES", 1)
+    monkeypatch.setattr(pytorch, "_MAX_COLUMN_BYTES", 1)
     x, w = tensors(SOME[0], batch=3)
     y = adder_conv2d(x, w, *SOME[0].arguments)
     np.testing.assert_allclose(y.numpy(), definition(x.numpy(), w.numpy(), SOME[0]), rtol=1e-13)
@@ -286,7 +284,7 @@ def test_gradients_are_the_papers(g: Geometry) -> None:
 def test_native_gradients_are_the_papers(
     g: Geometry, isa: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native_layer, "select_isa", lambda: isa)
+    monkeypatch.setattr(cpu, "select_isa", lambda: isa)
     check_gradients(g, 2, torch.float32, 1e-5)
 
 
@@ -310,9 +308,9 @@ def test_native_gradient_of_any_width(channels: int) -> None:
 
 def test_pytorch_computes_where_native_kernels_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[None] = []
-    monkeypatch.setattr(native_layer, "forward", lambda *_: calls.append(None))
+    monkeypatch.setattr(cpu, "forward", lambda *_: calls.append(None))
     x, w = tensors(SOME[0], torch.float32)
-    with native_layer.without_native_kernels():
+    with selection.without_native_kernels():
         y = adder_conv2d(x, w)
     assert not calls
     np.testing.assert_allclose(y.numpy(), definition(x.numpy(), w.numpy(), Geometry()), rtol=1e-5)

@@ -1,0 +1,87 @@
+"""One GPU as PyTorch uses it: its memory, its current stream, and our kernels launched there."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adder_onnx.errors import AdderError
+from adder_onnx.kernels.cuda.launch.device import Grid
+from adder_onnx.kernels.cuda.launch.variants import Kernel
+from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
+from adder_onnx.runtime.devices import check_cupy
+
+__all__ = ["TorchGpu", "torch_gpu"]
+
+_logger = logging.getLogger(__name__)
+
+
+class TorchGpu:
+    """Implements `adder_onnx.kernels.cuda.launch.device.Device`; its arrays are torch tensors.
+
+    All is in the order of torch's current stream of this device: memory comes from torch's
+    allocator, which gives it back to that stream, and CuPy launches kernels on it.
+    """
+
+    def __init__(self, number: int) -> None:
+        import cupy
+
+        self._cupy: Any = cupy
+        self._device = torch.device("cuda", number)
+        self._gpu = CupyGpu(number)
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
+        self._lock = threading.Lock()
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Tensor:
+        return torch.empty(
+            tuple(shape), dtype=getattr(torch, np.dtype(dtype).name), device=self._device
+        )
+
+    def upload(self, array: NDArray[Any]) -> Tensor:
+        """Layers upload constants only: what has been uploaded stays, for all streams.
+
+        A copy in each step would wait for the stream, and could not be captured in a CUDA graph.
+        """
+        key = (array.dtype.str, array.shape, array.tobytes())
+        with self._lock:
+            if key not in self._constants:
+                self._constants[key] = torch.from_numpy(array).to(self._device)
+                self.finish()
+            return self._constants[key]
+
+    def pointer(self, array: Tensor) -> int:
+        return array.data_ptr()
+
+    def launch(self, kernel: Kernel, grid: Grid, args: NDArray[np.void]) -> None:
+        stream = self._cupy.cuda.ExternalStream(self._stream().cuda_stream, self._device.index)
+        with self._gpu.using(stream):
+            self._gpu.launch(kernel, grid, args)
+
+    def finish(self) -> None:
+        self._stream().synchronize()
+
+    def _stream(self) -> torch.cuda.Stream:
+        return torch.cuda.current_stream(self._device)
+
+
+@functools.cache
+def torch_gpu(number: int) -> TorchGpu | None:
+    """A GPU that our kernels run on; None, with a warning when it is first asked for, where not."""
+    try:
+        check_cupy(number)
+    except AdderError as error:
+        _logger.warning(
+            "adder layers on cuda:%d are computed by PyTorch's operators, which is slow: %s",
+            number,
+            error,
+        )
+        return None
+    return TorchGpu(number)
