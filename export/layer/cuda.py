@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adder_onnx.export.layer import pytorch
 from adder_onnx.export.layer.geometry import Geometry, memory_format
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
 from adder_onnx.kernels.cuda.launch.device import Device, Launch
+from adder_onnx.kernels.cuda.launch.gradients import InputGradient
 
 __all__ = ["CudaKernels"]
 
@@ -59,9 +59,18 @@ class CudaKernels:
         self, x: Tensor, weight: Tensor, grad_y: Tensor, geometry: Geometry
     ) -> Tensor:
         """The gradient of the input; see the protocol."""
-        grad_x, _ = pytorch.gradients(x, weight, grad_y, geometry, True)
-        assert grad_x is not None
-        return grad_x
+        gradient = InputGradient(
+            self._device,
+            weight.detach().contiguous(),
+            geometry.stride,
+            geometry.dilation,
+            geometry.groups,
+        )
+        batch, channels, height, width = x.shape
+        in_size, out_size = (height, width), (grad_y.shape[2], grad_y.shape[3])
+        launch = gradient.launch(batch, in_size, out_size, geometry.padding)
+        shape = (batch, channels, height, width)
+        return self._run(launch, "grad_x", shape, memory_format(x), x=x, grad_y=grad_y)
 
     def _run(
         self,

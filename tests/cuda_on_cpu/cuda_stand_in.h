@@ -28,6 +28,8 @@ inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>(static_cast<uint64_t>(a) * b >> 32);
 }
 
+inline float __saturatef(float value) { return value > 0 ? (value < 1 ? value : 1) : 0; }
+
 // Ends the process, saying so, where the bytes belong to no array.
 void check_read(const void* from, size_t size);
 

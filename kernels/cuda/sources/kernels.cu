@@ -3,3 +3,6 @@
 #include "float/gemm.cuh"
 #include "layout/layout.cuh"
 #include "float/pack.cuh"
+#include "training/input_gradient.cuh"
+#include "training/input_gradient_direct.cuh"
+#include "training/pack.cuh"
