@@ -59,3 +59,100 @@ def test_shapes_of_real_networks(
     device = CpuDevice(backwards=backwards)
     assert_gradient_right(layer, device)
     device.check_guards()
+
+
+def test_every_kernel_is_tested() -> None:
+    """The shapes above reach every tile, and the kernel without one."""
+    reached = {
+        select_gradient_tile(group, channels // group, filters // group)
+        for channels, filters, group in [
+            (16, 16, 1),
+            (32, 64, 1),
+            (64, 64, 1),
+            (96, 48, 3),
+            (32, 32, 32),
+        ]
+    }
+    assert reached == {*GRADIENT_TILES, None}
+
+
+def test_groups_that_share_a_chunk_of_four_take_the_direct_kernel() -> None:
+    assert select_gradient_tile(1, 9, 5) is not None
+    assert select_gradient_tile(2, 16, 16) is not None
+    assert select_gradient_tile(2, 18, 16) is None
+    assert select_gradient_tile(2, 16, 18) is None
+    assert select_gradient_tile(1, 7, 16) is None
+
+
+def test_sums_of_thousands_of_terms_stay_precise() -> None:
+    """A sum of all terms in a row would be off by 2e-6 of the gradient's size here."""
+    rng = np.random.default_rng(3)
+    layer = make_layer(rng, 1, 16, 512, (6, 6), (3, 3), pads=(1, 1, 1, 1))
+    grad_y = rng.standard_normal(layer.y_shape).astype(np.float32)
+    expected, _ = expected_gradient(layer, grad_y)
+    error = run_gradient(layer, grad_y, CpuDevice()) - expected
+    assert np.sqrt(np.mean(error**2)) < 7e-7 * np.sqrt(np.mean(expected**2))
+
+
+@pytest.mark.parametrize("channels", [2, 16])
+def test_slopes_are_clipped_by_hand(channels: int) -> None:
+    x = np.array([-5.0, -0.5, 0.25, 3.0], np.float32).reshape(1, 1, 1, 4).repeat(channels, 1)
+    w = np.zeros((1, channels, 1, 1), np.float32)
+    layer = Layer(x, w, ConvAttributes(), np.ones(1, np.float32), np.zeros(1, np.float32))
+    found = run_gradient(layer, np.full((1, 1, 1, 4), 3, np.float32), CpuDevice())
+    assert found.tolist() == [[[[3.0, 1.5, -0.75, -3.0]]] * channels] * 1
+
+
+@pytest.mark.parametrize("channels", [2, 16])
+def test_nan_and_infinity_are_not_hidden(channels: int) -> None:
+    """An undefined input has an undefined gradient, an infinite one the slope of its sign."""
+    x = np.array([np.nan, np.inf, -np.inf, 1], np.float32).reshape(1, 1, 1, 4).repeat(channels, 1)
+    w = np.ones((4, channels, 1, 1), np.float32)
+    layer = Layer(x, w, ConvAttributes(), np.ones(4, np.float32), np.zeros(4, np.float32))
+    grad_y = np.ones((1, 4, 1, 4), np.float32)
+    found = run_gradient(layer, grad_y, CpuDevice())
+    np.testing.assert_array_equal(found[0, :, 0], [[np.nan, -4, 4, 0]] * channels)
+    grad_y[0, 0] = np.inf
+    assert not np.isfinite(run_gradient(layer, grad_y, CpuDevice())[0, :, 0]).any()
+
+
+def test_results_do_not_depend_on_the_batch() -> None:
+    layer = make_layer(
+        np.random.default_rng(1), 5, 40, 36, (13, 9), (3, 3), pads=(1, 1, 1, 1), strides=(2, 1)
+    )
+    grad_y = np.random.default_rng(2).standard_normal(layer.y_shape).astype(np.float32)
+    found = run_gradient(layer, grad_y, CpuDevice())
+    for n in range(5):
+        one = Layer(layer.x[n : n + 1], layer.w, layer.a, layer.scale, layer.bias)
+        of_one = run_gradient(one, grad_y[n : n + 1], CpuDevice())
+        np.testing.assert_array_equal(of_one, found[n : n + 1])
+
+
+def test_padding_channels_of_the_input_are_never_used() -> None:
+    """They are NaN here, as those of another layer's output may be."""
+    rng = np.random.default_rng(5)
+    w, x = rng.standard_normal((8, 9, 1, 1)), rng.standard_normal((1, 2, 2, 9))
+    device = CpuDevice()
+    weight = device.upload(w.astype(np.float32))
+    inside = device.empty((1, 2, 2, 12), np.float32)
+    assert np.isnan(inside).all()
+    inside[..., :9] = x
+    grad_y = device.upload(np.ones((1, 2, 2, 8), np.float32))
+    grad_x = device.empty((1, 2, 2, 12), np.float32)
+    InputGradient(device, weight, (1, 1), (1, 1), 1).launch(1, (2, 2), (2, 2), (0, 0)).run(
+        device,
+        x=device.pointer(inside),
+        grad_y=device.pointer(grad_y),
+        grad_x=device.pointer(grad_x),
+    )
+    expected = np.clip(w[:, :, 0, 0] - x[..., None, :], -1, 1).sum(3)
+    np.testing.assert_allclose(grad_x[..., :9], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_32_bit_indices_cannot_reach_is_refused() -> None:
+    device = CpuDevice()
+    weight = device.upload(np.zeros((8, 8, 3, 3), np.float32))
+    gradient = InputGradient(device, weight, (1, 1), (1, 1), 1)
+    gradient.launch(2000, (1024, 1024), (1022, 1022), (0, 0))
+    with pytest.raises(InputError, match="smaller batch"):
+        gradient.launch(2100, (1024, 1024), (1022, 1022), (0, 0))

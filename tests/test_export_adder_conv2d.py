@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -345,3 +346,59 @@ def test_training_of_the_filters_lowers_the_loss() -> None:
         losses.append(loss.item())
     assert len(list(model.parameters())) == 2
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_w"),
+    [
+        (torch.float16, torch.float16),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float64),
+    ],
+)
+def test_types_that_it_does_not_take(of_x: torch.dtype, of_w: torch.dtype) -> None:
+    x, w = tensors(SOME[0])
+    message = f"the input is {of_x} and the filters are {of_w}; expected both float32, or both"
+    with pytest.raises(ValueError, match=message):
+        adder_conv2d(x.to(of_x), w.to(of_w))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_computes_in_float32(dtype: torch.dtype) -> None:
+    """As torch.cdist does; gradients come back in each tensor's own type."""
+    g = SOME[2]
+    x, w = (t.requires_grad_() for t in tensors(g, torch.float32))
+    narrow = x.detach().to(dtype).requires_grad_()
+    expected = adder_conv2d(narrow.detach().float(), w, *g.arguments)
+    with torch.autocast("cpu", dtype):
+        y = adder_conv2d(narrow, w, *g.arguments)
+    torch.testing.assert_close(y, expected, rtol=0, atol=0)
+    assert y.dtype == torch.float32
+    backward(y.sum())
+    assert narrow.grad is not None
+    assert w.grad is not None
+    assert (narrow.grad.dtype, w.grad.dtype) == (dtype, torch.float32)
+
+
+def test_filters_gradient_is_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user has set otherwise is found again afterwards, whatever happens."""
+    module = importlib.import_module("adder_onnx.export.adder_conv2d")
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    found = []
+
+    def conv2d_weight(*arguments: Any) -> Tensor:
+        found.append(convolutions.fp32_precision)
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(module, "conv2d_weight", conv2d_weight)
+    try:
+        for setting in ("tf32", "ieee"):
+            convolutions.fp32_precision = setting
+            x, w = (t.requires_grad_() for t in tensors(SOME[0], torch.float32))
+            with pytest.raises(RuntimeError, match="no memory"):
+                backward(adder_conv2d(x, w).sum())
+            assert convolutions.fp32_precision == setting
+    finally:
+        convolutions.fp32_precision = before
+    assert found == ["ieee", "ieee"]
