@@ -260,7 +260,7 @@ def test_running_out_of_memory_is_a_clear_error(
         raise RuntimeError("Failed to allocate memory for requested buffer of size 9")
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", fail)
-    with pytest.raises(DeviceError, match="cuda:0 is out of memory while .*: use a smaller batch"):
+    with pytest.raises(DeviceError, match=r"cuda:0 is out of memory while .*: use a smaller batch"):
         s.run(None, {"X": image(1, 3, 4, 4)})
 
 

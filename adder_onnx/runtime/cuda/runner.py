@@ -159,7 +159,7 @@ class CudaRunner:
 
     @contextmanager
     def _remembering(self) -> Iterator[None]:
-        """Says at once that the device is lost, if it once was: whatever ran would fail somewhere."""
+        """Says at once that the device is lost once it is: any run would fail somewhere."""
         if self._lost:
             raise DeviceLostError(f"this session cannot be used any more: {self._lost}")
         try:

@@ -77,7 +77,7 @@ class Staging:
                 buffer.event.record(stream)
 
     def download(self, address: int, target: NDArray[Any], stream: Any) -> None:
-        """Copies from the GPU's memory to an array in C order, whose values are there at the end."""
+        """Copies from the GPU's memory to an array in C order; it is complete at the end."""
         copy, kind = self._runtime.memcpyAsync, self._runtime.memcpyDeviceToHost
         with self._lane() as lane:
             before: tuple[NDArray[np.uint8], _Buffer] | None = None
