@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from adder_onnx.kernels.cuda.launch.device import Device
+from adder_onnx.kernels.cuda.launch.variants import Kernel
 
 __all__ = ["Gpu"]
 
 
 class Gpu(Device, Protocol):
-    """What a runner needs of a GPU: memory, streams, exchange of arrays.
+    """What a runner needs of a GPU: memory, streams, graphs, exchange of arrays.
+
+    All methods raise DeviceError where the GPU fails: DeviceMemoryError where its memory does not
+    suffice, DeviceLostError where nothing on it can be used any more.
 
     Attributes:
         name: ``cuda:0``.
@@ -23,6 +27,9 @@ class Gpu(Device, Protocol):
 
     name: str
     ort_device: tuple[str, int]
+
+    def prepare(self, kernels: Iterable[Kernel]) -> None:
+        """Compiles kernels, so that no run has to wait for it."""
 
     def owns(self, value: Any) -> bool:
         """Whether a value is an array of this device."""
@@ -46,8 +53,11 @@ class Gpu(Device, Protocol):
     def copy(self, source: Any, destination: Any) -> None:
         """Copies between arrays of one shape and type, both in C order."""
 
+    def free_unused(self) -> None:
+        """Gives memory that no array uses back to the device, for others than this pool."""
+
     def to_torch(self, array: Any) -> Any:
-        """A torch tensor on the same memory."""
+        """A torch tensor on the same memory, for torch's current stream."""
 
     def new_stream(self) -> Any:
         """A stream of its own."""
@@ -56,13 +66,26 @@ class Gpu(Device, Protocol):
         """The ``cudaStream_t`` of a stream."""
 
     def callers_stream(self, values: Iterable[Any]) -> Any:
-        """The stream on which a caller makes ``values`` and uses results."""
+        """The stream on which a caller makes ``values`` and uses results.
+
+        Raises:
+            DeviceError: a CUDA graph is being captured there.
+        """
 
     def using(self, stream: Any) -> AbstractContextManager[Any]:
-        """Makes this device and a stream current."""
+        """Makes this device and a stream current, and afterwards those that were so before."""
 
     def wait(self, stream: Any, other: Any) -> None:
         """Lets a stream wait for all that has been started on another one."""
 
     def synchronize(self, stream: Any) -> None:
         """Waits for all that has been started on a stream."""
+
+    def capture(self, work: Callable[[], None]) -> Any:
+        """A graph of the launches that ``work`` does on the current stream; none of them is run.
+
+        Their arguments are part of it: the memory that they point at must stay.
+        """
+
+    def replay(self, graph: Any) -> None:
+        """Starts the launches of a graph on the current stream."""
