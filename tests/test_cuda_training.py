@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -198,9 +197,17 @@ def test_a_gpu_without_cupy_is_warned_of_once(
 
 def test_kernels_are_launched_on_torchs_current_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cupy", reason="CuPy is not installed")
-    launched = []
-    stream = SimpleNamespace(cuda_stream=0)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    launched: list[Any] = []
+    current: dict[torch.device, Stream] = {}
+
+    class Stream:
+        def __init__(self, address: int) -> None:
+            self.address = address
+
+        def __cuda_stream__(self) -> tuple[int, int]:
+            return (0, self.address)
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current[device])
     gpu = torch_gpu.TorchGpu(0)
 
     @contextmanager
@@ -213,7 +220,7 @@ def test_kernels_are_launched_on_torchs_current_stream(monkeypatch: pytest.Monke
     monkeypatch.setattr(gpu._gpu, "launch", lambda *arguments: launched.append(arguments))
     arguments = (pack_gradient(), (1, 2, 3), np.zeros((), pack_gradient().args))
     for address in (4096, 8192):
-        stream.cuda_stream = address
+        current[torch.device("cuda:0")] = Stream(address)
         gpu.launch(*arguments)
     assert launched == [
         *[("on", 4096), arguments, ("after", 4096)],

@@ -61,8 +61,7 @@ class TorchGpu:
         return array.data_ptr()
 
     def launch(self, kernel: Kernel, grid: Grid, args: NDArray[np.void]) -> None:
-        stream = self._cupy.cuda.ExternalStream(self._stream().cuda_stream, self._device.index)
-        with self._gpu.using(stream):
+        with self._gpu.using(self._cupy.cuda.Stream.from_external(self._stream())):
             self._gpu.launch(kernel, grid, args)
 
     def finish(self) -> None:

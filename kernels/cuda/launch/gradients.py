@@ -77,8 +77,8 @@ class InputGradient:
         """
         if max(batch * math.prod(in_size), batch * math.prod(out_size)) >= _MAX_SIZE:
             raise InputError(
-                f"{batch} images of {list(in_size)} are too large for the CUDA kernels, which index "
-                "with 32 bits: use a smaller batch"
+                f"{batch} images of {list(in_size)} are too large for the CUDA kernels, which "
+                "index with 32 bits: use a smaller batch"
             )
         args = self._args.copy()
         args["batch"] = batch
