@@ -8,16 +8,20 @@ from adder_onnx.kernels.cuda.launch.variants import (
     DEPTH,
     GATHERED,
     GEMM_TILES,
+    GRADIENT_DEPTH,
+    GRADIENT_TILES,
     TYPES,
+    GradientTile,
     Tile,
     gemm,
+    input_gradient,
     taps_per_word,
 )
 
 __all__ = ["Promise", "promises"]
 
 _THREAD_OUTPUTS = 8 * 4
-"""Pixels by filters that a thread of the matrix product computes."""
+"""Pixels by filters, or channels, that a thread of a matrix product computes."""
 
 _SLOT_BOUNDS = {
     ("float32", True): 2.41,
@@ -28,10 +32,14 @@ _SLOT_BOUNDS = {
 }
 """Issue slots per tap, by type and by whether a tile is fetched by chunks."""
 
+_GRADIENT_SLOT_BOUNDS = {64: 2.45, 32: 2.5, 16: 2.75}
+"""Issue slots per term of the input's gradient, by the channels of a tile. The loop over kernel
+positions counts as one with that over filters: with 16 of them, both make a turn at a time."""
+
 
 @dataclass(frozen=True)
 class Promise:
-    """What is promised of a kernel whose inner loop adds up taps.
+    """What is promised of a kernel whose inner loop adds up taps, or terms of a gradient.
 
     Attributes:
         arithmetic: names of the instructions that do, suffixes aside: the loop with most of them
@@ -54,11 +62,13 @@ def promises(architecture: int) -> dict[str, Promise]:
 
     Kernels that are not among them keep no more than that nothing is spilled.
     """
-    return {
+    taps = {
         gemm(type_, tile).expression: _gemm(type_, tile)
         for type_ in TYPES
         for tile in (*GEMM_TILES, GATHERED)
     }
+    gradients = {input_gradient(tile).expression: _gradient(tile) for tile in GRADIENT_TILES}
+    return taps | gradients
 
 
 def _gemm(type_: str, tile: Tile) -> Promise:
@@ -72,5 +82,17 @@ def _gemm(type_: str, tile: Tile) -> Promise:
         least=int(0.9 * 2 * words),
         taps=words * taps_per_word(type_),
         slot_bound=_SLOT_BOUNDS[type_, tile.vector],
+        resident_threads=384,
+    )
+
+
+def _gradient(tile: GradientTile) -> Promise:
+    """Two instructions per term are the floor: an addition that saturates, and a multiply-add."""
+    terms = GRADIENT_DEPTH * _THREAD_OUTPUTS
+    return Promise(
+        arithmetic=("FADD", "FFMA"),
+        least=int(0.95 * 2 * terms),
+        taps=terms,
+        slot_bound=_GRADIENT_SLOT_BOUNDS[tile.channels],
         resident_threads=384,
     )
