@@ -1,4 +1,4 @@
-"""What the kernels' machine code must keep, on each architecture: what the audit holds it against."""
+"""What the kernels' machine code must keep on each architecture, which the audit checks."""
 
 from __future__ import annotations
 
