@@ -26,9 +26,11 @@ class AdderConv2d(nn.Module):
     """A two-dimensional adder convolution (Chen et al., CVPR 2020).
 
     The output is the negated L1 distance between patches of the input and the filters; padding is
-    with zeros. On a CPU float32 is computed by the native kernels, forwards (in exact arithmetic)
-    and backwards; anything else by PyTorch. Arguments are those of ``torch.nn.Conv2d``, except that
-    ``bias`` is off by default; parameters are called as in the paper's reference implementation.
+    with zeros. float32 is computed by kernels of ours, forwards (in exact arithmetic) and
+    backwards, on a CPU, and with CuPy on an NVIDIA GPU, on torch's current stream; float64 by
+    PyTorch. Under ``torch.autocast`` the layer computes in float32. Arguments are those of
+    ``torch.nn.Conv2d``, except that ``bias`` is off by default; parameters are called as in the
+    paper's reference implementation.
 
     Attributes:
         adder: the filters, (out_channels, in_channels / groups, kernel height, kernel width).
@@ -36,7 +38,7 @@ class AdderConv2d(nn.Module):
 
     Shapes:
         input (N, in_channels, H, W), output (N, out_channels, oH, oW) as of ``Conv2d``; float32
-        or float64.
+        or float64. The output is ``channels_last`` where the input is, else contiguous.
     """
 
     def __init__(
@@ -110,7 +112,11 @@ def adder_conv2d(
         groups: number of groups of channels.
 
     Returns:
-        (N, M, oH, oW).
+        (N, M, oH, oW), channels last where ``x`` is, else contiguous.
+
+    Raises:
+        ValueError: the filters do not fit the input, the types are others, or the kernel does not
+            fit into the padded image.
     """
     result: Tensor = torch.ops.adder_onnx.adder_conv2d(
         x, weight, pair(stride), pair(padding), pair(dilation), groups
