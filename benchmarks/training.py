@@ -230,8 +230,9 @@ def measure(options: argparse.Namespace) -> None:
     of_cpu = environment("training")
     of_gpu = gpu_environment() if options.device == "cuda" else {"versions": {}}
     result = {
-        **of_gpu,
         **of_cpu,
+        **of_gpu,
+        "benchmark": of_cpu["benchmark"],
         "versions": of_gpu["versions"] | of_cpu["versions"],
         "network": "resnet20",
         "batch": options.batch_size,

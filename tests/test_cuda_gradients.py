@@ -156,3 +156,12 @@ def test_what_32_bit_indices_cannot_reach_is_refused() -> None:
     gradient.launch(2000, (1024, 1024), (1022, 1022), (0, 0))
     with pytest.raises(InputError, match="smaller batch"):
         gradient.launch(2100, (1024, 1024), (1022, 1022), (0, 0))
+
+
+def test_no_pixel_is_in_two_phases() -> None:
+    """With a stride of 2 by 3 there are 6, each of at most so many pixels as its largest."""
+    device = CpuDevice()
+    weight = device.upload(np.zeros((8, 64, 3, 3), np.float32))
+    gradient = InputGradient(device, weight, (2, 3), (1, 1), 1)
+    launch = gradient.launch(10, (31, 30), (15, 10), (0, 0))
+    assert launch.grid == (6 * -(-10 * 16 * 10 // 64), 1, 1)

@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kGradientPackThreads) pack_gradient_weights(co
     float weight = 0;
     if (filter < a.group_out && channel < a.group_in) {
       const long long from = (group * a.group_out + filter) * a.group_in + channel;
-      weight = static_cast<const float*>(a.weights)[from * a.kernel_size + position];
+      weight = __ldg(static_cast<const float*>(a.weights) + from * a.kernel_size + position);
     }
     static_cast<float*>(a.packed)[i] = 0.5f * weight;
   }
