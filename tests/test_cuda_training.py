@@ -208,7 +208,7 @@ def test_kernels_are_launched_on_torchs_current_stream(monkeypatch: pytest.Monke
             return (0, self.address)
 
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current[device])
-    gpu = torch_gpu.TorchGpu(0)
+    gpu = torch_gpu.TorchGpu(1)
 
     @contextmanager
     def using(stream: Any) -> Iterator[None]:
@@ -220,7 +220,7 @@ def test_kernels_are_launched_on_torchs_current_stream(monkeypatch: pytest.Monke
     monkeypatch.setattr(gpu._gpu, "launch", lambda *arguments: launched.append(arguments))
     arguments = (pack_gradient(), (1, 2, 3), np.zeros((), pack_gradient().args))
     for address in (4096, 8192):
-        current[torch.device("cuda:0")] = Stream(address)
+        current[torch.device("cuda:1")] = Stream(address)
         gpu.launch(*arguments)
     assert launched == [
         *[("on", 4096), arguments, ("after", 4096)],

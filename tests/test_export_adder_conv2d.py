@@ -120,6 +120,13 @@ def test_what_is_made_of_channels_last_lies_so(dtype: torch.dtype) -> None:
         torch.testing.assert_close(channels_last, contiguous, rtol=1e-5, atol=1e-6)
 
 
+def test_what_lies_both_ways_is_contiguous() -> None:
+    """As the images of one channel do."""
+    x = torch.zeros(2, 1, 5, 5)
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    assert adder_conv2d(x, torch.zeros(3, 1, 2, 2)).is_contiguous()
+
+
 def test_batch_of_none() -> None:
     x, w = tensors(SOME[2], batch=0)
     assert adder_conv2d(x, w, *SOME[2].arguments).shape == (0, 8, 3, 4)
@@ -306,6 +313,18 @@ def test_operator_obeys_pytorchs_rules(rule: str) -> None:
     x, w = (t.requires_grad_() for t in tensors(g, torch.float32))
     results = torch.library.opcheck(OPERATOR, (x, w, *g.arguments), test_utils=rule)
     assert results == {rule: "SUCCESS"}
+
+
+@pytest.mark.parametrize("name", ["input_gradient", "weight_gradient"])
+@pytest.mark.parametrize("lies", [torch.contiguous_format, torch.channels_last])
+def test_operators_of_gradients_obey_pytorchs_rules(lies: torch.memory_format, name: str) -> None:
+    g = SOME[2]
+    x, w = (t.contiguous(memory_format=lies) for t in tensors(g, torch.float32))
+    grad_y = torch.ones_like(adder_conv2d(x, w, *g.arguments))
+    operator = getattr(torch.ops.adder_onnx, f"adder_conv2d_{name}").default
+    for rule in ("test_schema", "test_faketensor"):
+        results = torch.library.opcheck(operator, (x, w, grad_y, *g.arguments), test_utils=rule)
+        assert results == {rule: "SUCCESS"}
 
 
 def test_torch_export_keeps_the_operator_in_one_piece() -> None:

@@ -94,7 +94,7 @@ class CudaKernels:
         result = device.empty(shape, _TYPE)
         leave = layout.leave(shape, _TYPE, _TYPE)
         leave.run(device, **{"from": device.pointer(padded), "to": device.pointer(result)})
-        return result.contiguous(memory_format=lies)
+        return result
 
     def _enter(self, tensor: Tensor) -> Tensor:
         """The same values as the kernels take them."""
