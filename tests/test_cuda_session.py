@@ -29,6 +29,7 @@ from adder_onnx.runtime.cuda.onnxruntime_binding import provider_options
 from adder_onnx.runtime.devices import DeviceChoice
 from tests.concurrency import assert_threads_agree
 from tests.cuda_on_cpu.device import CpuGpu, GpuArray
+from tests.cuda_on_cpu.sessions import assert_equals_stock, cuda_session, pretend
 from tests.models import W1, W2, K, adder_conv, image, make_model, network, node
 from tests.random_graphs import random_model
 from tests.test_random_graphs import TOLERANCE, stock
@@ -36,13 +37,7 @@ from tests.test_random_graphs import TOLERANCE, stock
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> CpuGpu:
-    """A GPU that sessions with ``device="cuda"`` use, and an onnxruntime that has its provider."""
-    fake = CpuGpu()
-    monkeypatch.setattr(session, "resolve_device", lambda *_: DeviceChoice(0))
-    monkeypatch.setattr(session, "CupyGpu", lambda _: fake)
-    monkeypatch.setattr(session, "has_cuda_provider", lambda: True)
-    monkeypatch.setattr(session, "load_libraries", lambda: None)
-    return fake
+    return pretend(monkeypatch, CpuGpu())
 
 
 @pytest.fixture(params=["bound", "host"])
@@ -50,19 +45,6 @@ def either(request: pytest.FixtureRequest, gpu: CpuGpu, monkeypatch: pytest.Monk
     """The same with and without a provider for the GPU."""
     monkeypatch.setattr(session, "has_cuda_provider", lambda: request.param == "bound")
     return gpu
-
-
-def cuda_session(model: onnx.ModelProto | bytes, **options: Any) -> adder_onnx.InferenceSession:
-    data = model if isinstance(model, bytes) else model.SerializeToString()
-    return adder_onnx.InferenceSession(data, device="cuda", **options)
-
-
-def assert_equals_stock(model: onnx.ModelProto, s: Any, feed: dict[str, Any]) -> None:
-    expected = stock(model.SerializeToString()).run(None, feed)
-    for result, truth in zip(s.run(None, feed), expected, strict=True):
-        assert type(result) is np.ndarray
-        assert result.dtype == truth.dtype
-        np.testing.assert_allclose(result, truth, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (3, 3, 5, 9), (0, 3, 8, 8), (2, 3, 1, 1)])
