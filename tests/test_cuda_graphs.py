@@ -91,6 +91,27 @@ def test_their_number_is_bounded_and_their_memory_shown(gpu: CpuGpu) -> None:
     assert gpu.replayed == before + 1
 
 
+def test_the_one_used_longest_ago_gives_way_once_it_has_run(
+    gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[int] = []
+    monkeypatch.setattr(gpu, "finish", lambda: waits.append(gpu.on))
+    s = cuda_session(network())
+    feeds = [{"X": image(1, 3, 5 + i, 5)} for i in range(MAX_GRAPHS + 1)]
+    for feed in feeds[:MAX_GRAPHS]:
+        for _ in range(2):
+            s.run(None, feed)
+    s.run(None, feeds[0])
+    assert waits == []
+    s.run(None, feeds[MAX_GRAPHS])
+    assert len(waits) == 1
+    before = gpu.replayed
+    s.run(None, feeds[0])
+    assert gpu.replayed == before + 1
+    s.run(None, feeds[1])
+    assert gpu.replayed == before + 1
+
+
 def test_arenas_of_graphs_are_all_that_stays(gpu: CpuGpu) -> None:
     """By the memory itself: after a run, the weights and the arenas of `session.memory()`."""
 
@@ -134,6 +155,7 @@ def test_profiles_time_single_kernels(gpu: CpuGpu) -> None:
         times = s.profile({"X": image(1, 3, 6, 6)})
         assert sum(len(part.kernels) for part in times.parts) > 2
     assert gpu.replayed == 0
+    assert [m.arenas for m in s.memory()] == [0]
 
 
 def test_where_capturing_fails_runs_go_on_without(

@@ -23,6 +23,7 @@ from adder_onnx.errors import DeviceError, InputError
 from adder_onnx.inspection import profile
 from adder_onnx.quantization import quantize
 from adder_onnx.runtime import session
+from adder_onnx.runtime.arrays import Kind
 from adder_onnx.runtime.cuda import runner
 from adder_onnx.runtime.cuda.contexts import MAX_CONTEXTS
 from adder_onnx.runtime.cuda.onnxruntime_binding import provider_options
@@ -100,6 +101,17 @@ def test_arrays_of_the_gpu_come_back_as_such(either: CpuGpu) -> None:
     np.testing.assert_array_equal(y.view(np.ndarray), expected)
 
 
+def test_torch_tensors_on_the_gpu_are_made_on_the_callers_stream(gpu: CpuGpu) -> None:
+    """Which `CpuGpu` checks."""
+    torch = pytest.importorskip("torch")
+    s = cuda_session(network())
+    x = image(2, 3, 6, 6)
+    (expected,) = s.run(None, {"X": x})
+    (y,) = s._runner.run({"X": gpu.wrap_values(x)}, ["Y"], Kind.TORCH_CUDA)
+    assert isinstance(y, torch.Tensor)
+    np.testing.assert_array_equal(y.numpy(), expected)
+
+
 def test_torch_tensors_in_the_cpus_memory_come_back_as_such(gpu: CpuGpu) -> None:
     torch = pytest.importorskip("torch")
     x = image(2, 3, 6, 6)
@@ -163,6 +175,21 @@ def test_computed_weights(either: CpuGpu) -> None:
     s = cuda_session(model)
     for _ in range(2):  # other weights in each run
         assert_equals_stock(model, s, {"X": image(2, 3, 5, 5), "V": image(4, 3, 3, 3)})
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_computed_weights_with_channels_that_the_model_does_not_say(
+    gpu: CpuGpu, channels: int
+) -> None:
+    """Kernels for any number of them are compiled ahead, which `CpuGpu` checks."""
+    model = make_model(
+        [node("Exp", ["V"], "W"), adder_conv("X", "W", "Y")],
+        {"X": ["N", "C", 5, 5], "V": [20, "C", "K", "K"]},
+        {"Y": ["N", 20, "H", "W"]},
+    )
+    for kernel in (1, 3):
+        feed = {"X": image(2, channels, 5, 5), "V": image(20, channels, kernel, kernel)}
+        assert_equals_stock(model, cuda_session(model), feed)
 
 
 def test_shapes_that_depend_on_values_and_wrong_declarations(gpu: CpuGpu) -> None:
