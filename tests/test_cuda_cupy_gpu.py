@@ -17,7 +17,7 @@ from adder_onnx.errors import DeviceError
 from adder_onnx.kernels.cuda.launch.params import LAYOUT_ARGS
 from adder_onnx.kernels.cuda.launch.variants import KERNELS
 from adder_onnx.runtime.cuda import errors, kernels
-from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
+from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu, _Foreign
 from adder_onnx.runtime.cuda.errors import (
     DeviceLostError,
     DeviceMemoryError,
@@ -205,6 +205,15 @@ def test_torchs_current_stream_is_the_callers(
     cupy.capturing.add(5001)
     with pytest.raises(DeviceError, match="is being captured"):
         gpu.callers_stream([Tensor()])
+
+
+def test_cupy_does_not_end_a_stream_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real one: it would fail to, without a GPU, and say so where nobody can catch it."""
+    cupy = pytest.importorskip("cupy")
+    unraisable: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    cupy.cuda.Stream.from_external(_Foreign(5000))
+    assert not unraisable
 
 
 def test_a_capture_ends_whatever_happens_in_it(gpu: CupyGpu, cupy: FakeCupy) -> None:
