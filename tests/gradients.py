@@ -49,7 +49,9 @@ def run_gradient(layer: Layer, grad_y: NDArray[np.float32], device: Any) -> NDAr
     """By the kernels and the conversions around them."""
     a = layer.a
     arrays: list[Any] = [device.upload(layer.w)]  # kept, so that their memory stays
-    gradient = InputGradient(device, arrays[0], a.strides, a.dilations, a.group)
+    gradient = InputGradient(layer.w.shape, a.strides, a.dilations, a.group)  # type: ignore[arg-type]
+    arrays.append(gradient.pack(device, arrays[0]))
+    weights = device.pointer(arrays[-1])
 
     def channels_last(shape: tuple[int, ...]) -> int:
         size = layout.nhwc_size(shape, "float32")  # type: ignore[arg-type]
@@ -71,7 +73,9 @@ def run_gradient(layer: Layer, grad_y: NDArray[np.float32], device: Any) -> NDAr
     top, left, _, _ = a.resolve_pads(layer.x.shape[2:], layer.w.shape[2:])
     in_size = (layer.x.shape[2], layer.x.shape[3])
     out_size = (grad_y.shape[2], grad_y.shape[3])
-    gradient.launch(layer.x.shape[0], in_size, out_size, (top, left)).run(device, **addresses)
+    gradient.launch(layer.x.shape[0], in_size, out_size, (top, left)).run(
+        device, weights=weights, **addresses
+    )
     result = device.empty(layer.x.shape, np.float32)
     leave = layout.leave(layer.x.shape, "float32", "float32")  # type: ignore[arg-type]
     leave.run(device, **{"from": addresses["grad_x"], "to": device.pointer(result)})

@@ -139,8 +139,11 @@ def test_padding_channels_of_the_input_are_never_used() -> None:
     inside[..., :9] = x
     grad_y = device.upload(np.ones((1, 2, 2, 8), np.float32))
     grad_x = device.empty((1, 2, 2, 12), np.float32)
-    InputGradient(device, weight, (1, 1), (1, 1), 1).launch(1, (2, 2), (2, 2), (0, 0)).run(
+    gradient = InputGradient((8, 9, 1, 1), (1, 1), (1, 1), 1)
+    packed = gradient.pack(device, weight)
+    gradient.launch(1, (2, 2), (2, 2), (0, 0)).run(
         device,
+        weights=device.pointer(packed),
         x=device.pointer(inside),
         grad_y=device.pointer(grad_y),
         grad_x=device.pointer(grad_x),
@@ -150,9 +153,7 @@ def test_padding_channels_of_the_input_are_never_used() -> None:
 
 
 def test_what_32_bit_indices_cannot_reach_is_refused() -> None:
-    device = CpuDevice()
-    weight = device.upload(np.zeros((8, 8, 3, 3), np.float32))
-    gradient = InputGradient(device, weight, (1, 1), (1, 1), 1)
+    gradient = InputGradient((8, 8, 3, 3), (1, 1), (1, 1), 1)
     gradient.launch(2000, (1024, 1024), (1022, 1022), (0, 0))
     with pytest.raises(InputError, match="smaller batch"):
         gradient.launch(2100, (1024, 1024), (1022, 1022), (0, 0))
@@ -160,8 +161,6 @@ def test_what_32_bit_indices_cannot_reach_is_refused() -> None:
 
 def test_no_pixel_is_in_two_phases() -> None:
     """With a stride of 2 by 3 there are 6, each of at most so many pixels as its largest."""
-    device = CpuDevice()
-    weight = device.upload(np.zeros((8, 64, 3, 3), np.float32))
-    gradient = InputGradient(device, weight, (2, 3), (1, 1), 1)
+    gradient = InputGradient((8, 64, 3, 3), (2, 3), (1, 1), 1)
     launch = gradient.launch(10, (31, 30), (15, 10), (0, 0))
     assert launch.grid == (6 * -(-10 * 16 * 10 // 64), 1, 1)

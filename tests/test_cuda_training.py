@@ -29,7 +29,8 @@ OPERATOR = torch.ops.adder_onnx.adder_conv2d.default
 def device(monkeypatch: pytest.MonkeyPatch) -> TorchOnCpu:
     """What the CUDA kernels run on, which compute all float32 layers here."""
     found = TorchOnCpu()
-    monkeypatch.setattr(selection, "_kernels_of", lambda device: CudaKernels(found))
+    kernels = CudaKernels(found)
+    monkeypatch.setattr(selection, "_kernels_of", lambda device: kernels)
     return found
 
 
@@ -167,7 +168,8 @@ def test_a_step_of_training_is_the_cpus(
     x = torch.randn(6, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     expected = step(network(), x)
     device = TorchOnCpu()
-    monkeypatch.setattr(selection, "_kernels_of", lambda device_: CudaKernels(device))
+    kernels = CudaKernels(device)
+    monkeypatch.setattr(selection, "_kernels_of", lambda device: kernels)
     model = network().to(memory_format=lies)
     found = step(model, x.contiguous(memory_format=lies))
     assert len(found) == len(expected) == 1 + len(list(model.parameters()))
@@ -183,11 +185,11 @@ def test_a_gpu_without_cupy_is_warned_of_once(
         raise DeviceError(f"there is no CuPy for {number}")
 
     monkeypatch.setattr(torch_gpu, "check_cupy", refuse)
-    torch_gpu.torch_gpu.cache_clear()
+    torch_gpu.cuda_kernels.cache_clear()
     with caplog.at_level(logging.WARNING):
-        assert torch_gpu.torch_gpu(3) is None
-        assert torch_gpu.torch_gpu(3) is None
-    torch_gpu.torch_gpu.cache_clear()
+        assert torch_gpu.cuda_kernels(3) is None
+        assert torch_gpu.cuda_kernels(3) is None
+    torch_gpu.cuda_kernels.cache_clear()
     (record,) = caplog.records
     assert record.message == (
         "adder layers on cuda:3 are computed by PyTorch's operators, which is slow: there is no "
@@ -221,7 +223,8 @@ def test_kernels_are_launched_on_torchs_current_stream(monkeypatch: pytest.Monke
     arguments = (pack_gradient(), (1, 2, 3), np.zeros((), pack_gradient().args))
     for address in (4096, 8192):
         current[torch.device("cuda:1")] = Stream(address)
-        gpu.launch(*arguments)
+        with gpu.current():
+            gpu.launch(*arguments)
     assert launched == [
         *[("on", 4096), arguments, ("after", 4096)],
         *[("on", 8192), arguments, ("after", 8192)],

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from adder_onnx.export.layer import cpu
-from adder_onnx.export.layer.cuda import CudaKernels
 from adder_onnx.export.layer.geometry import Geometry
-from adder_onnx.export.layer.torch_gpu import torch_gpu
+from adder_onnx.export.layer.torch_gpu import cuda_kernels
 
 __all__ = ["Kernels", "native_kernels", "without_native_kernels"]
 
@@ -68,5 +67,4 @@ def native_kernels(x: Tensor, weight: Tensor) -> Kernels | None:
 def _kernels_of(device: torch.device) -> Kernels | None:
     if device.type == "cpu":
         return cpu
-    gpu = torch_gpu(device.index) if device.type == "cuda" else None
-    return CudaKernels(gpu) if gpu else None
+    return cuda_kernels(device.index) if device.type == "cuda" else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adder_onnx.errors import AdderError
+from adder_onnx.export.layer.cuda import CudaKernels
 from adder_onnx.kernels.cuda.launch.device import Grid
 from adder_onnx.kernels.cuda.launch.variants import Kernel
 from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
 from adder_onnx.runtime.devices import check_cupy
 
-__all__ = ["TorchGpu", "torch_gpu"]
+__all__ = ["TorchGpu", "cuda_kernels"]
 
 _logger = logging.getLogger(__name__)
 
 
 class TorchGpu:
-    """Implements `adder_onnx.kernels.cuda.launch.device.Device`; its arrays are torch tensors.
+    """Implements `adder_onnx.export.layer.cuda.TorchDevice`.
 
     All is in the order of torch's current stream of this device: memory comes from torch's
     allocator, which gives it back to that stream, and CuPy launches kernels on it.
@@ -41,9 +43,7 @@ class TorchGpu:
         self._lock = threading.Lock()
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Tensor:
-        return torch.empty(
-            tuple(shape), dtype=getattr(torch, np.dtype(dtype).name), device=self._device
-        )
+        return torch.empty(tuple(shape), dtype=_torch_type(dtype), device=self._device)
 
     def upload(self, array: NDArray[Any]) -> Tensor:
         """Layers upload constants only: what has been uploaded stays, for all streams.
@@ -60,9 +60,13 @@ class TorchGpu:
     def pointer(self, array: Tensor) -> int:
         return array.data_ptr()
 
-    def launch(self, kernel: Kernel, grid: Grid, args: NDArray[np.void]) -> None:
+    @contextmanager
+    def current(self) -> Iterator[None]:
         with self._gpu.using(self._cupy.cuda.Stream.from_external(self._stream())):
-            self._gpu.launch(kernel, grid, args)
+            yield
+
+    def launch(self, kernel: Kernel, grid: Grid, args: NDArray[np.void]) -> None:
+        self._gpu.launch(kernel, grid, args)
 
     def finish(self) -> None:
         self._stream().synchronize()
@@ -72,8 +76,14 @@ class TorchGpu:
 
 
 @functools.cache
-def torch_gpu(number: int) -> TorchGpu | None:
-    """A GPU that our kernels run on; None, with a warning when it is first asked for, where not."""
+def _torch_type(dtype: Any) -> torch.dtype:
+    found: torch.dtype = getattr(torch, np.dtype(dtype).name)
+    return found
+
+
+@functools.cache
+def cuda_kernels(number: int) -> CudaKernels | None:
+    """The kernels on a GPU; None where they do not run, with a warning when first asked for."""
     try:
         check_cupy(number)
     except AdderError as error:
@@ -83,4 +93,4 @@ def torch_gpu(number: int) -> TorchGpu | None:
             error,
         )
         return None
-    return TorchGpu(number)
+    return CudaKernels(TorchGpu(number))

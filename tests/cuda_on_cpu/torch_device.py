@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adder_onnx.kernels.cuda.launch.device import Grid
+from adder_onnx.kernels.cuda.launch.variants import Kernel
 from tests.cuda_on_cpu.device import CpuDevice
 
 __all__ = ["TorchOnCpu"]
@@ -26,7 +29,18 @@ class TorchOnCpu(CpuDevice):
         super().__init__(backwards=backwards)
         self._made: dict[int, Tensor] = {}
         self._copies: list[NDArray[Any]] = []
-        self.copied = 0
+        self._is_current = False
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        assert not self._is_current
+        self._is_current = True
+        yield
+        self._is_current = False
+
+    def launch(self, kernel: Kernel, grid: Grid, args: NDArray[np.void]) -> None:
+        assert self._is_current, "a kernel is launched on whatever stream CuPy has"
+        super().launch(kernel, grid, args)
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Any:
         return self._tensor(super().empty(shape, dtype))
@@ -44,7 +58,6 @@ class TorchOnCpu(CpuDevice):
         copy = CpuDevice.empty(self, flat.shape, np.float32)
         copy[...] = flat.numpy()
         self._copies.append(copy)
-        self.copied += 1
         return copy.ctypes.data
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:

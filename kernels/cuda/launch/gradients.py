@@ -1,4 +1,4 @@
-"""The gradient of an adder convolution with respect to its input, for one set of weights."""
+"""The gradient of an adder convolution with respect to its input."""
 
 from __future__ import annotations
 
@@ -30,20 +30,19 @@ _Pair = tuple[int, int]
 
 
 class InputGradient:
-    """Packed weights, and the kernel that is chosen for them.
+    """The kernel that is chosen for a layer, whose weights change from run to run.
 
     Args:
-        device: where.
-        weight: (M, C/group, kH, kW), float32, an array of the device.
+        weight: their shape, (M, C/group, kH, kW); they are float32.
         strides: vertical, horizontal.
         dilations: vertical, horizontal.
         group: number of groups.
     """
 
     def __init__(
-        self, device: Device, weight: Any, strides: _Pair, dilations: _Pair, group: int
+        self, weight: tuple[int, int, int, int], strides: _Pair, dilations: _Pair, group: int
     ) -> None:
-        filters, group_in, *kernel = (int(size) for size in weight.shape)
+        filters, group_in, *kernel = weight
         group_out = filters // group
         self.channels = group * group_in
         self.strides = strides
@@ -58,13 +57,22 @@ class InputGradient:
         for axis, stride, dilation in zip("hw", strides, dilations, strict=True):
             common = math.gcd(stride, dilation)
             self._set(**{f"step_{axis}": stride // common, f"shift_{axis}": dilation // common})
-        self._weights = weight if self.tile is None else self._pack(device, weight)
-        self._set(weights=device.pointer(self._weights))
+        self._packed_shape, self._packing = self._plan_packing()
+
+    def pack(self, device: Device, weight: Any) -> Any:
+        """Weights, an array of the device, as a launch takes them: another one, or the same."""
+        if self.tile is None:
+            return weight
+        packed = device.empty(self._packed_shape, np.float32)
+        addresses = {"weights": device.pointer(weight), "packed": device.pointer(packed)}
+        self._packing.run(device, **addresses)
+        return packed
 
     def launch(self, batch: int, in_size: _Pair, out_size: _Pair, pad_begin: _Pair) -> Launch:
-        """The launch for one shape; its fields ``x``, ``grad_y`` and ``grad_x`` are addresses.
+        """The launch for one shape.
 
-        All are channels-last; the padding of ``grad_y`` beyond its channels is zero.
+        Its fields ``x``, ``grad_y`` and ``grad_x`` are addresses of channels-last tensors, where
+        the padding of ``grad_y`` beyond its channels is zero, ``weights`` that of what `pack` gave.
 
         Args:
             batch: N.
@@ -89,7 +97,7 @@ class InputGradient:
             kernel = input_gradient_direct()
             elements = batch * math.prod(in_size) * self.channels
             blocks = min(-(-elements // kernel.threads), _MAX_BLOCKS)
-            return Launch(kernel, (blocks, 1, 1), args, self._weights)
+            return Launch(kernel, (blocks, 1, 1), args)
         # A phase is the pixels between which the stride lies; the first one is the largest.
         phases = [min(stride, size) for stride, size in zip(self.strides, in_size, strict=True)]
         largest = [-(-size // stride) for stride, size in zip(self.strides, in_size, strict=True)]
@@ -97,28 +105,26 @@ class InputGradient:
         args["phases_w"], args["tiles"] = phases[1], tiles
         channel_tiles = -(-int(args["group_in"]) // self.tile.channels)
         grid = (math.prod(phases) * tiles, channel_tiles, int(args["group"]))
-        return Launch(input_gradient(self.tile), grid, args, self._weights)
+        return Launch(input_gradient(self.tile), grid, args)
 
     def _set(self, **fields: int) -> None:
         for name, value in fields.items():
             self._args[name] = value
 
-    def _pack(self, device: Device, weight: Any) -> Any:
-        """The packed weights; sets the fields that describe them."""
-        kernel = pack_gradient()
-        args = np.zeros((), PACK_ARGS)
-        for name in ("group", "group_in", "group_out"):
-            args[name] = self._args[name]
-        positions = int(self._args["kernel_h"]) * int(self._args["kernel_w"])
-        filters = -(-int(self._args["group_out"]) // GRADIENT_DEPTH) * GRADIENT_DEPTH
-        row = -(-int(self._args["group_in"]) // _CHANNEL_ALIGNMENT) * _CHANNEL_ALIGNMENT
-        args["kernel_size"], args["words_per_position"] = positions, filters
-        args["weight_words"], args["weight_row"] = positions * filters, row
-        self._set(weight_filters=filters, weight_row=row)
-        size = int(self._args["group"]) * positions * filters * row
-        packed = device.empty((size,), np.float32)
-        blocks = min(-(-size // kernel.threads), _MAX_BLOCKS)
-        Launch(kernel, (blocks, 1, 1), args).run(
-            device, weights=device.pointer(weight), packed=device.pointer(packed)
+    def _plan_packing(self) -> tuple[tuple[int, int, int, int], Launch]:
+        """The shape of packed weights, and the launch; sets the fields that describe them."""
+        group, group_in, group_out, kernel_h, kernel_w = (
+            int(self._args[name])
+            for name in ("group", "group_in", "group_out", "kernel_h", "kernel_w")
         )
-        return packed
+        filters = -(-group_out // GRADIENT_DEPTH) * GRADIENT_DEPTH
+        row = -(-group_in // _CHANNEL_ALIGNMENT) * _CHANNEL_ALIGNMENT
+        self._set(weight_filters=filters, weight_row=row)
+        args = np.zeros((), PACK_ARGS)
+        args["group"], args["group_in"], args["group_out"] = group, group_in, group_out
+        args["kernel_size"], args["words_per_position"] = kernel_h * kernel_w, filters
+        args["weight_words"], args["weight_row"] = kernel_h * kernel_w * filters, row
+        shape = (group, kernel_h * kernel_w, filters, row)
+        kernel = pack_gradient()
+        blocks = min(-(-math.prod(shape) // kernel.threads), _MAX_BLOCKS)
+        return shape, Launch(kernel, (blocks, 1, 1), args)
