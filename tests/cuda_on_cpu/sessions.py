@@ -19,7 +19,8 @@ __all__ = ["assert_equals_stock", "cuda_session", "pretend"]
 
 def pretend(monkeypatch: pytest.MonkeyPatch, gpu: CpuGpu) -> CpuGpu:
     """Lets sessions with ``device="cuda"`` use it, beside an onnxruntime that has its provider."""
-    monkeypatch.setattr(session, "resolve_device", lambda *_: DeviceChoice(0))
+    choices = {"cuda": DeviceChoice(0), "cpu": DeviceChoice()}
+    monkeypatch.setattr(session, "resolve_device", lambda device, _: choices[device])
     monkeypatch.setattr(session, "CupyGpu", lambda _: gpu)
     monkeypatch.setattr(session, "has_cuda_provider", lambda: True)
     monkeypatch.setattr(session, "load_libraries", lambda: None)
