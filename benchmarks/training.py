@@ -39,7 +39,7 @@ from adder_onnx.errors import AdderError
 from adder_onnx.export import AdderConv2d
 from adder_onnx.files import write_atomically
 from adder_onnx.runtime.devices import check_cuda
-from benchmarks.cuda.__main__ import environment as gpu_environment
+from benchmarks.cuda.conditions import environment as gpu_environment
 from benchmarks.cuda.table import NOT_MEASURED
 from benchmarks.documents import ROOT, results_of, update_table
 from benchmarks.environment import environment, result_path

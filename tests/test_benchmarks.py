@@ -18,8 +18,9 @@ from benchmarks.cuda.layers import best_layouts, layer_row
 from benchmarks.cuda.timing import summary, take_turns
 from benchmarks.documents import END, begin_of
 from benchmarks.environment import result_path
-from benchmarks.networks import Layer, adder_layers
+from benchmarks.networks import adder_layers
 from benchmarks.race import table as race_table
+from benchmarks.shapes import Layer
 
 ROOT = Path(__file__).resolve().parents[1]
 

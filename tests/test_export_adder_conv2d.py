@@ -15,6 +15,8 @@ from torch.nn import functional
 from adder_onnx.export import AdderConv2d, adder_conv2d
 from adder_onnx.export.layer import cpu, pytorch, selection
 from adder_onnx.kernels.cpu import available_isas
+from adder_onnx.ops import ConvAttributes
+from adder_onnx.ops.reference import adder_conv, input_gradient
 from tests.paper import ALL, SOME, Geometry, definition, paper_gradients, tensors
 
 OPERATOR = torch.ops.adder_onnx.adder_conv2d.default
@@ -196,6 +198,15 @@ def check_gradients(
 @pytest.mark.parametrize("g", SOME, ids=str)
 def test_gradients_are_the_papers(g: Geometry) -> None:
     check_gradients(g, batch=2)
+
+
+@pytest.mark.parametrize("g", SOME, ids=str)
+def test_reference_of_the_inputs_gradient_is_the_papers(g: Geometry) -> None:
+    x, w = (t.numpy() for t in tensors(g))
+    a = ConvAttributes(strides=g.stride, pads=g.padding * 2, dilations=g.dilation, group=g.groups)
+    grad_y = np.cos(np.arange(adder_conv(x, w, a).size)).reshape(adder_conv(x, w, a).shape)
+    expected, _ = paper_gradients(x, w, grad_y, g)
+    np.testing.assert_allclose(input_gradient(x, w, grad_y, a), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("isa", available_isas())
