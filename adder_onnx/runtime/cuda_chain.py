@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from adder_onnx.graph.adder_node import AdderNode
-from adder_onnx.graph.plan import Step
+from adder_onnx.graph.plan import ConversionStep, Step
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
 from adder_onnx.kernels.cuda.launch.device import Device, Launch
+from adder_onnx.kernels.cuda.launch.integer_conv import IntegerAdderConv
+from adder_onnx.kernels.cuda.launch.integer_epilogue import IntegerEpilogue
 from adder_onnx.runtime.chain import Chain, ChainMemory, Image, Shape, check_filters
 from adder_onnx.runtime.lru import LruCache
 
@@ -130,7 +132,7 @@ class CudaChain:
         chain = self._chain
         weights = weights or {}
         shapes = chain.infer_shapes(entering, {n: tuple(w.shape) for n, w in weights.items()})
-        types = {step.value: step.type for step in chain.entries}
+        types = {step.inside: step.type_inside for step in chain.entries}
         types |= {node.y: node.type for node in chain.nodes}
         places, size = chain.place(
             shapes, lambda name, shape: layout.nhwc_size(shape, types[name]) // _UNIT
@@ -138,8 +140,8 @@ class CudaChain:
         offsets = {name: place * _UNIT for name, place in places.items()}
         calls = []
         for i, step in enumerate(chain.entries):
-            launch = layout.enter(shapes[step.value], step.type, types[step.value])
-            calls.append(_Call(launch, {"to": offsets[step.value]}, {"from": i}))
+            launch = layout.enter(shapes[step.inside], step.type, *_inside(step))
+            calls.append(_Call(launch, {"to": offsets[step.inside]}, {"from": i}))
         for node in chain.nodes:
             if isinstance(node.weight, str):
                 conv = _prepare(self._device, node, weights[node.weight])
@@ -152,29 +154,35 @@ class CudaChain:
                 tensors["z"] = offsets[node.residual]
             calls.append(_Call(conv.launch(x[0], x[2:], y[2:], (top, left)), tensors, {}))
         for i, step in enumerate(chain.exits):
-            launch = layout.leave(shapes[step.value], types[step.value], step.type)
+            type_inside, quantization = _inside(step)
+            launch = layout.leave(shapes[step.inside], type_inside, step.type, quantization)
             number = len(chain.entries) + i
-            calls.append(_Call(launch, {"from": offsets[step.value]}, {"to": number}))
+            calls.append(_Call(launch, {"from": offsets[step.inside]}, {"to": number}))
         _logger.info(
             "chain of %d adder nodes for %s: %d bytes", len(chain.nodes), entering, size * _UNIT
         )
-        return _Program(calls, size * _UNIT, [shapes[name] for name in self.outputs])
+        return _Program(calls, size * _UNIT, [shapes[step.inside] for step in chain.exits])
 
 
-def _prepare(device: Device, node: AdderNode, weight: Any) -> AdderConv:
+def _inside(step: ConversionStep) -> tuple[str, tuple[float, int, int] | None]:
+    """The type inside, and the quantization between it and the type outside."""
+    q = step.quantization
+    return step.type_inside, None if q is None else (q.scale, q.zero_point, q.top)
+
+
+def _prepare(device: Device, node: AdderNode, weight: Any) -> AdderConv | IntegerAdderConv:
     check_filters(node, weight.shape)
     a = node.attributes
-    assert node.integers is None  # the plan for a GPU has none
+    geometry = (a.strides, a.dilations, a.group)
+    if node.integers is not None:
+        q = node.integers
+        epilogue = IntegerEpilogue(
+            q.z_scale, q.z_zero_point, q.y_scale, q.y_zero_point, node.clip_min, q.bits
+        )
+        return IntegerAdderConv(
+            device, weight, q.x_zero_point, node.scale, node.bias, epilogue, *geometry
+        )
     if isinstance(weight, np.ndarray):
         weight = np.ascontiguousarray(weight, node.type)
-    return AdderConv(
-        device,
-        weight,
-        node.scale,
-        node.bias,
-        (node.clip_min, node.clip_max),
-        a.strides,
-        a.dilations,
-        a.group,
-        node.type,
-    )
+    clip = (node.clip_min, node.clip_max)
+    return AdderConv(device, weight, node.scale, node.bias, clip, *geometry, node.type)

@@ -19,14 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.kernels.cuda.launch.device import Grid
-from adder_onnx.kernels.cuda.launch.params import CONV_ARGS, LAYOUT_ARGS, PACK_ARGS
+from adder_onnx.kernels.cuda.launch.params import (
+    CONV_ARGS,
+    INTEGER_CONV_ARGS,
+    LAYOUT_ARGS,
+    PACK_ARGS,
+)
 from adder_onnx.kernels.cuda.launch.variants import KERNELS, Kernel
 
 __all__ = ["CpuDevice", "CpuGpu", "GpuArray"]
 
 _HERE = Path(__file__).parent
 _KERNELS = _HERE.parents[1] / "kernels"
-_STRUCTURES = {id(CONV_ARGS): "ConvArgs", id(PACK_ARGS): "PackArgs", id(LAYOUT_ARGS): "LayoutArgs"}
+_STRUCTURES = {
+    id(CONV_ARGS): "ConvArgs",
+    id(INTEGER_CONV_ARGS): "IntegerConvArgs",
+    id(PACK_ARGS): "PackArgs",
+    id(LAYOUT_ARGS): "LayoutArgs",
+}
 _GUARD = 4096
 _POISON = 0xFF
 """Byte that unwritten memory and the zones beside it are filled with: NaN in any float type."""

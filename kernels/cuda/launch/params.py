@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["CONV_ARGS", "LAYOUT_ARGS", "PACK_ARGS"]
+__all__ = ["CONV_ARGS", "INTEGER_CONV_ARGS", "LAYOUT_ARGS", "PACK_ARGS"]
 
 
 def _structure(
@@ -26,8 +26,16 @@ CONV_ARGS = _structure(
     "per_position per_position_inverse kernel_w_inverse",
     "clip_min clip_max",
 )
+INTEGER_CONV_ARGS = np.dtype(
+    [
+        *((name, CONV_ARGS[name]) for name in CONV_ARGS.names or ()),
+        *((name, "f4") for name in ["z_scale", "y_scale", "y_reciprocal", "low", "high"]),
+        *((name, "i4") for name in ["z_zero_point", "y_zero_point", "top"]),
+    ],
+    align=True,
+)
 PACK_ARGS = _structure(
     "weights packed",
     "group group_in group_out kernel_size words_per_position weight_words weight_row",
 )
-LAYOUT_ARGS = _structure("from to", "batch channels pixels row")
+LAYOUT_ARGS = _structure("from to", "batch channels pixels row", "", "scale zero_point top")

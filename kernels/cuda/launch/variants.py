@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adder_onnx.kernels.cuda.launch.params import CONV_ARGS, LAYOUT_ARGS, PACK_ARGS
+from adder_onnx.kernels.cuda.launch.params import (
+    CONV_ARGS,
+    INTEGER_CONV_ARGS,
+    LAYOUT_ARGS,
+    PACK_ARGS,
+)
 
 __all__ = [
     "CHUNK_WORDS",
@@ -19,6 +24,8 @@ __all__ = [
     "Tile",
     "direct",
     "gemm",
+    "integer_direct",
+    "integer_pack",
     "nchw_to_nhwc",
     "nhwc_to_nchw",
     "pack",
@@ -32,7 +39,9 @@ CHUNK_WORDS = 8
 """Words that a thread fetches at a time (kChunk in gemm.cuh)."""
 
 TYPES = ("float32", "float16")
-_SCALARS = {"float32": "float", "float16": "__half"}
+"""Of the float kernels."""
+
+_SCALARS = {"float32": "float", "float16": "__half", "uint8": "unsigned char"}
 _WORDS = {"float32": "float", "float16": "__half2"}
 
 
@@ -104,6 +113,17 @@ def pack(type_: str, *, words: bool) -> Kernel:
     return Kernel(f"pack_weights<{_SCALARS[type_]}, {packed}>", 256, PACK_ARGS)
 
 
+def integer_direct() -> Kernel:
+    """One thread for each output of an integer convolution."""
+    return Kernel("integer_adder_conv_direct", 128, INTEGER_CONV_ARGS)
+
+
+def integer_pack(*, words: bool) -> Kernel:
+    """Packing of integer weights, in words of four taps or in single taps for `integer_direct`."""
+    packed = "unsigned" if words else "unsigned char"
+    return Kernel(f"pack_integer_weights<{packed}>", 256, PACK_ARGS)
+
+
 def nchw_to_nhwc(from_: str, to: str) -> Kernel:
     """The conversion of what enters a chain."""
     return Kernel(f"nchw_to_nhwc<{_SCALARS[from_]}, {_SCALARS[to]}>", 256, LAYOUT_ARGS)
@@ -118,6 +138,11 @@ KERNELS = (
     *(gemm(t, tile) for t in TYPES for tile in (*GEMM_TILES, GATHERED)),
     *(direct(t) for t in TYPES),
     *dict.fromkeys(pack(t, words=words) for t in TYPES for words in (True, False)),
+    integer_direct(),
+    integer_pack(words=False),
     *(convert(a, b) for convert in (nchw_to_nhwc, nhwc_to_nchw) for a in TYPES for b in TYPES),
+    *(convert("uint8", "uint8") for convert in (nchw_to_nhwc, nhwc_to_nchw)),
+    nchw_to_nhwc("float32", "uint8"),
+    nhwc_to_nchw("uint8", "float32"),
 )
 """All of them."""
