@@ -15,11 +15,13 @@ __global__ void __launch_bounds__(kIntegerDirectThreads)
     integer_adder_conv_direct(const IntegerConvArgs a) {
   using Byte = unsigned char;
   const int filters = a.weight_row;
-  const long long outputs = static_cast<long long>(a.pixels) * filters;
-  const long long step = static_cast<long long>(gridDim.x) * kIntegerDirectThreads;
-  for (long long i = static_cast<long long>(blockIdx.x) * kIntegerDirectThreads + threadIdx.x;
-       i < outputs; i += step) {
-    const int pixel = static_cast<int>(i / filters), filter = static_cast<int>(i % filters);
+  const int first = blockIdx.x * kIntegerDirectThreads + threadIdx.x;
+  const int step = gridDim.x * kIntegerDirectThreads;
+  const int step_pixels = step / filters, step_filters = step % filters;
+  unsigned pixel = first / filters;
+  int filter = first % filters;
+#pragma unroll 1
+  while (pixel < static_cast<unsigned>(a.pixels)) {
     const Origin origin = origin_of<Byte>(a, pixel);
     const int first_channel = filter / a.group_out * a.group_in;
     const Byte* weights = static_cast<const Byte*>(a.weights) + filter;
@@ -35,5 +37,11 @@ __global__ void __launch_bounds__(kIntegerDirectThreads)
     const long long at = static_cast<long long>(pixel) * a.y_row + filter;
     const Byte z = a.z == nullptr ? 0 : __ldg(static_cast<const Byte*>(a.z) + at);
     static_cast<Byte*>(a.y)[at] = finish(a, sum, a.scale[filter], a.bias[filter], z);
+    pixel += step_pixels;
+    filter += step_filters;
+    if (filter >= filters) {
+      filter -= filters;
+      ++pixel;
+    }
   }
 }
