@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adder_onnx.kernels.cuda.launch import layout
-from adder_onnx.kernels.cuda.launch.integer_epilogue import reciprocal_of
 from tests.cuda_layers import run_integers
 from tests.cuda_on_cpu.device import CpuDevice
 from tests.integer_layers import QLayer
@@ -94,10 +93,11 @@ def test_halves_are_rounded_to_even() -> None:
     np.testing.assert_array_equal(y, quantized.expected())
 
 
-SCALES = [0.1, 1.0, 3e-4, 7e12, 1e-25, 1e-44, 1e37, 0.7370000481605530]
+ODD_SCALES = [0.1, 1.0, 3e-4, 7e12, 1e-25, 1e-44, 1e-38, 1e37, 3e38, 0.7370000481605530]
+RANDOM_SCALES = np.exp2(np.random.default_rng(7).uniform(-149, 128, 40)).astype(np.float32)
 
 
-@pytest.mark.parametrize("y_scale", SCALES)
+@pytest.mark.parametrize("y_scale", [*ODD_SCALES, *RANDOM_SCALES.tolist()])
 def test_quotients_on_both_sides_of_a_half(y_scale: float) -> None:
     """The float that is half way between two integers, and its neighbours, as biases of filters."""
     scale = np.float32(y_scale)
@@ -117,7 +117,7 @@ def test_quotients_on_both_sides_of_a_half(y_scale: float) -> None:
     quantized.zero_points = (0, 0, 3)
     quantized.scales = (np.float32(1), np.float32(1), scale)
     quantized.clip_min = -np.inf
-    assert len(np.unique(quantized.expected())) > (200 if scale < 1e36 else 20)
+    assert len(np.unique(quantized.expected())) > (200 if scale < 1e36 else 2)
     assert_right(quantized)
 
 
@@ -128,18 +128,6 @@ def test_what_is_not_a_number_becomes_the_least_integer() -> None:
     for clip_min, expected in ((-np.inf, 0), (0.0, quantized.zero_points[2])):
         quantized.clip_min = clip_min
         assert (run_integers(quantized, CpuDevice()) == expected).all()
-
-
-def test_a_reciprocal_is_used_where_it_gives_the_same_integers() -> None:
-    """At random values, and where it is refused, dividing and multiplying do differ or overflow."""
-    rng = np.random.default_rng(0)
-    scales = np.exp2(rng.uniform(-20, 4, 300)).astype(np.float32)
-    reciprocals = np.array([reciprocal_of(float(scale)) for scale in scales], np.float32)
-    used = reciprocals != 0
-    assert used.mean() > 0.5
-    np.testing.assert_array_equal(reciprocals[used], (1 / scales[used]).astype(np.float32))
-    assert reciprocal_of(2.0**-61) == reciprocal_of(2.0**61) == reciprocal_of(1e-44) == 0
-    assert reciprocal_of(0.25) == 4
 
 
 @pytest.mark.parametrize("zero_point", [0, 7, 255])

@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-__all__ = ["IntegerEpilogue", "reciprocal_of"]
+__all__ = ["IntegerEpilogue"]
+
+_NORMAL = (2.0**-60, 2.0**60)
+"""Between these no step of the division leaves the range of normal numbers."""
+
+_FROM_SMALL, _FROM_LARGE = 2.0**100, 2.0**-70
+"""Bring all other positive float32 numbers there: from 2**-149 and up to 2**128."""
 
 
 @dataclass(frozen=True)
@@ -32,58 +37,22 @@ class IntegerEpilogue:
 
     def fields(self) -> dict[str, float]:
         """Of IntegerConvArgs."""
+        smallest, largest = _NORMAL
+        factor = 1.0
+        if self.y_scale < smallest:
+            factor = _FROM_SMALL
+        elif self.y_scale > largest:
+            factor = _FROM_LARGE
+        scale = np.float32(self.y_scale) * np.float32(factor)
+        low = np.float32(-self.y_zero_point) * scale
         top = 2**self.bits - 1
-        y_scale = np.float32(self.y_scale)
-        with np.errstate(over="ignore"):
-            low = np.float32(-self.y_zero_point) * y_scale
-            high = np.float32(top - self.y_zero_point) * y_scale
         return {
             "z_scale": self.z_scale,
-            "z_zero_point": self.z_zero_point,
-            "y_scale": self.y_scale,
-            "y_reciprocal": reciprocal_of(self.y_scale),
+            "z_zero": 2.0**23 + self.z_zero_point,
+            "y_factor": factor,
+            "y_scale": float(scale),
+            "y_reciprocal": float(np.float32(1) / scale),
             "y_zero_point": self.y_zero_point,
             "low": max(float(low), self.clip_min),
-            "high": float(high),
-            "top": top,
+            "high": float(np.float32(top - self.y_zero_point) * scale),
         }
-
-
-def reciprocal_of(y_scale: float) -> float:
-    """The reciprocal of a scale, or 0 where values must be divided by it.
-
-    It is used where the product with it and one correction rounds to the same integer as the
-    quotient does, at every border between two integers up to 255: at the four float32 numbers on
-    either side of it. Both being monotone, they then do for all values in between.
-    """
-    # Beyond these, products could leave the range of normal numbers.
-    if not 2.0**-60 < y_scale < 2.0**60:
-        return 0.0
-    scale = np.float32(y_scale)
-    reciprocal = np.float32(1) / scale
-    borders = (np.arange(256, dtype=np.float32) + np.float32(0.5)) * scale
-    # Neighbours of a positive float32 are those of its bits as an integer.
-    values = (borders.view(np.int32)[:, None] + np.arange(-4, 5, dtype=np.int32)).view(np.float32)
-    product = values * reciprocal
-    error = _fused(-product, scale, values)
-    quotient = _fused(error, reciprocal, product)
-    exact = (np.rint(quotient) == np.rint(values / scale)).all()
-    return float(reciprocal) if exact else 0.0
-
-
-def _fused(a: NDArray[np.float32], b: np.float32, c: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``a * b + c`` rounded once, to float32.
-
-    The product is exact in float64. The sum is rounded to odd there, after which rounding to
-    float32 does what one rounding would have done (Boldo and Melquiond, 2008).
-    """
-    product = a.astype(np.float64) * np.float64(b)
-    wide = c.astype(np.float64)
-    total = product + wide
-    part = total - product
-    lost = (product - (total - part)) + (wide - part)  # what the sum has lost (Knuth's TwoSum)
-    is_even = total.view(np.int64) % 2 == 0
-    toward = np.where(lost > 0, np.inf, -np.inf)
-    odd = np.where((lost != 0) & is_even, np.nextafter(total, toward), total)
-    rounded: NDArray[np.float32] = odd.astype(np.float32)
-    return rounded

@@ -29,8 +29,10 @@ CONV_ARGS = _structure(
 INTEGER_CONV_ARGS = np.dtype(
     [
         *((name, CONV_ARGS[name]) for name in CONV_ARGS.names or ()),
-        *((name, "f4") for name in ["z_scale", "y_scale", "y_reciprocal", "low", "high"]),
-        *((name, "i4") for name in ["z_zero_point", "y_zero_point", "top"]),
+        *((name, "f4") for name in ("z_scale", "z_zero")),
+        *((name, "f4") for name in ("y_factor", "y_scale", "y_reciprocal")),
+        *((name, "f4") for name in ("low", "high")),
+        ("y_zero_point", "i4"),
     ],
     align=True,
 )

@@ -35,11 +35,10 @@ struct ConvArgs {
 // An integer adder convolution; its epilogue is in integer/epilogue.cuh. clip_min and clip_max above
 // are not used.
 struct IntegerConvArgs : ConvArgs {
-  float z_scale, y_scale;
-  float y_reciprocal;  // 0: divide
-  float low, high;     // bounds of what is divided
-  int z_zero_point, y_zero_point;
-  int top;  // the largest integer
+  float z_scale, z_zero;                 // of the residual; its zero point plus 2^23
+  float y_factor, y_scale, y_reciprocal;  // a power of two, and then the output's scale times that
+  float low, high;                       // bounds of what is divided by it
+  int y_zero_point;
 };
 
 // Weights (M, C/group, kH, kW), as they stand in a model, into a packed form.

@@ -42,6 +42,9 @@ __device__ inline int rounded_integer(float a) {
   return r;
 }
 
+__device__ inline unsigned bits_of(float a) { return __float_as_uint(a); }
+__device__ inline float float_of(unsigned bits) { return __uint_as_float(bits); }
+
 #else  // the host's compiler, which is told not to contract
 
 inline float rounded_product(float a, float b) { return a * b; }
@@ -54,6 +57,16 @@ inline int rounded_integer(float a) {
   constexpr float kBeyond = 2147483648.0f;
   if (a >= kBeyond) return 2147483647;
   return a >= -kBeyond ? static_cast<int>(rintf(a)) : a < -kBeyond ? -2147483647 - 1 : 0;
+}
+inline unsigned bits_of(float a) {
+  unsigned bits;
+  __builtin_memcpy(&bits, &a, sizeof(bits));
+  return bits;
+}
+inline float float_of(unsigned bits) {
+  float a;
+  __builtin_memcpy(&a, &bits, sizeof(a));
+  return a;
 }
 
 #endif

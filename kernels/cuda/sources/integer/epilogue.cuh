@@ -5,41 +5,45 @@
 //   v = v + (z - z_zero_point) * z_scale      where there is a residual
 //   y = clamp(round_half_even(max(v, clip_min) / y_scale) + y_zero_point, 0, top)
 //
-// The clamp is done before the division: with low = -y_zero_point * y_scale the quotient of low
-// rounds to exactly -y_zero_point, likewise above, and quotient and rounding are monotone. Division
-// by a constant is two fused steps after a product with the reciprocal r (Markstein 1990),
+// Clamp. It is done before the division: with low = -y_zero_point * y_scale the quotient of low
+// rounds to exactly -y_zero_point, likewise above, and quotient and rounding are monotone. NaN becomes
+// the lower bound.
 //
-//   q = v * r;  quotient = q + (v - q * y_scale) * r
+// Division. The quotient is the product with the reciprocal r, and two corrections
 //
-// which is used where the launcher (epilogue.py) has found it to round, for this scale, to the same
-// integer at every border between two integers, and thus everywhere. Else v is divided, and the
-// integer is clamped too: `high` may be infinite there.
+//   q = v * r;  q = q + (v - q * y_scale) * r, twice
+//
+// each fused. The first leaves one of the two floats beside the quotient, and from there the second
+// gives what a division does (Markstein, IBM Journal of Research and Development 34, 1990), unless
+// a step leaves the range of normal numbers. That it cannot: the launcher multiplies scales beyond
+// 2^-60 … 2^60 by a power of two, y_factor, and v is multiplied, too. Quotients so small that
+// something is lost nevertheless are nowhere near a half.
+//
+// Conversions. A GPU has few units for those between integers and floats. Small integers are the last
+// bits of floats around 2^23, and adding 1.5 * 2^23 rounds to an integer, to even.
 #pragma once
 
 #include "common/params.cuh"
 #include "common/rounded.cuh"
 
-// NaN becomes the lower bound.
+constexpr unsigned kTwoTo23 = 0x4b000000;    // the bits of 2^23 as a float
+constexpr float kRoundToInteger = 12582912;  // 1.5 * 2^23, whose last byte is 0
+
 __device__ inline unsigned char requantize(const IntegerConvArgs& a, float v) {
-  v = smaller(larger(v, a.low), a.high);
-  int y;
-  if (a.y_reciprocal != 0) {
-    const float q = rounded_product(v, a.y_reciprocal);
-    y = rounded_integer(
-        fused_product_sum(fused_product_sum(-q, a.y_scale, v), a.y_reciprocal, q));
-  } else {
-    y = rounded_integer(rounded_quotient(v, a.y_scale));
-    y = min(max(y, -a.y_zero_point), a.top - a.y_zero_point);
-  }
-  return static_cast<unsigned char>(y + a.y_zero_point);
+  v = smaller(larger(rounded_product(v, a.y_factor), a.low), a.high);
+  float q = rounded_product(v, a.y_reciprocal);
+  q = fused_product_sum(fused_product_sum(-q, a.y_scale, v), a.y_reciprocal, q);
+  q = fused_product_sum(fused_product_sum(-q, a.y_scale, v), a.y_reciprocal, q);
+  const unsigned integer = bits_of(rounded_sum(q, kRoundToInteger));
+  return static_cast<unsigned char>(integer + a.y_zero_point);
 }
 
 // `sum` of one output; `z` is its residual, unless a.z is null.
 __device__ inline unsigned char finish(const IntegerConvArgs& a, unsigned sum, float scale,
-                                       float bias, unsigned z) {
+                                       float bias, unsigned char z) {
   float v = rounded_sum(rounded_product(-static_cast<float>(sum), scale), bias);
   if (a.z != nullptr) {
-    const float centred = static_cast<float>(static_cast<int>(z) - a.z_zero_point);
+    const float centred = rounded_sum(float_of(kTwoTo23 | z), -a.z_zero);
     v = rounded_sum(v, rounded_product(centred, a.z_scale));
   }
   return requantize(a, v);
