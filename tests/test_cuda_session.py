@@ -22,8 +22,10 @@ from adder_onnx.cli import bench
 from adder_onnx.errors import DeviceError, InputError
 from adder_onnx.inspection import profile
 from adder_onnx.quantization import quantize
-from adder_onnx.runtime import cuda_runner, session
-from adder_onnx.runtime.cuda_runner import MAX_CONTEXTS, provider_options
+from adder_onnx.runtime import session
+from adder_onnx.runtime.cuda import runner
+from adder_onnx.runtime.cuda.contexts import MAX_CONTEXTS
+from adder_onnx.runtime.cuda.onnxruntime_binding import provider_options
 from adder_onnx.runtime.devices import DeviceChoice
 from tests.concurrency import assert_threads_agree
 from tests.cuda_on_cpu.device import CpuGpu, GpuArray
@@ -234,6 +236,7 @@ def test_provider_options() -> None:
     assert ours == {
         "use_tf32": "0",
         "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
         "device_id": "1",
         "user_compute_stream": "4096",
     }
@@ -257,7 +260,7 @@ def test_running_out_of_memory_is_a_clear_error(
         raise RuntimeError("Failed to allocate memory for requested buffer of size 9")
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", fail)
-    with pytest.raises(DeviceError, match="cuda:0 is out of memory: use a smaller batch"):
+    with pytest.raises(DeviceError, match=r"cuda:0 is out of memory while .*: use a smaller batch"):
         s.run(None, {"X": image(1, 3, 4, 4)})
 
 
@@ -293,7 +296,7 @@ def test_contexts_are_returned_when_making_one_fails(
     gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s = cuda_session(network())
-    assert isinstance(s._runner, cuda_runner.CudaRunner)
+    assert isinstance(s._runner, runner.CudaRunner)
     pool = s._runner._contexts
     while not pool._free.empty():
         pool._free.get()

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 import adder_onnx
 from adder_onnx.errors import AdderError, DeviceError, InputError
 from adder_onnx.kernels.cuda.launch.variants import TYPES
+from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
 from adder_onnx.runtime.devices import check_cuda
-from adder_onnx.runtime.gpu import CupyGpu
 from tests.concurrency import assert_threads_agree
 from tests.cuda_layers import assert_right, run
 from tests.layers import Layer, layers, make_layer

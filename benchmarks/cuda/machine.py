@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from adder_onnx.kernels.cuda.bound import measure
 from adder_onnx.kernels.cuda.launch.device import Device
-from adder_onnx.runtime.gpu import CupyGpu
+from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
 from benchmarks.cuda.timing import EventTimer, Timer, WallTimer
 
 __all__ = ["CudaMachine", "Inputs", "Machine", "copies_beyond"]

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -154,9 +154,13 @@ class GpuArray(np.ndarray):  # type: ignore[type-arg]
 
 
 class CpuGpu(CpuDevice):
-    """Implements `adder_onnx.runtime.gpu.Gpu`; streams are numbers, and all is done at once.
+    """Implements `adder_onnx.runtime.cuda.gpu.Gpu`; streams are numbers, and all is done at once.
+
+    A graph is a list of launches with the arguments that they were captured with.
 
     Attributes:
+        prepared: kernels that were compiled ahead; no other may be launched.
+        replayed: how many graphs were started.
         waits: pairs of a stream and the one that it was made to wait for.
         on: the current stream.
         uploads: how many arrays have gone to the GPU.
@@ -169,6 +173,8 @@ class CpuGpu(CpuDevice):
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[tuple[int, int]] = []
+        self.prepared: set[str] = set()
+        self.replayed = 0
         self.streams = 0
         self.uploads = self.downloads = 0
         self._local = threading.local()
@@ -177,7 +183,11 @@ class CpuGpu(CpuDevice):
     def on(self) -> int:
         return getattr(self._local, "stream", 0)
 
+    def prepare(self, kernels: Iterable[Kernel]) -> None:
+        self.prepared |= {kernel.expression for kernel in kernels}
+
     def empty(self, shape: Sequence[int], dtype: Any) -> Any:
+        assert self._captured is None, "memory is taken while a graph is captured"
         return super().empty(shape, dtype).view(GpuArray)
 
     def upload(self, array: NDArray[Any]) -> Any:
@@ -189,7 +199,31 @@ class CpuGpu(CpuDevice):
 
     def launch(self, kernel: Kernel, grid: Grid, args: NDArray[np.void]) -> None:
         assert self.on, "a kernel is launched on the caller's stream"
-        super().launch(kernel, grid, args)
+        assert kernel.expression in self.prepared, f"{kernel.expression} is compiled in a run"
+        if self._captured is None:
+            super().launch(kernel, grid, args)
+        else:
+            self._captured.append((kernel, grid, args.copy()))
+
+    @property
+    def _captured(self) -> list[Any] | None:
+        """The launches of the graph that this thread captures at the moment."""
+        return getattr(self._local, "captured", None)
+
+    def capture(self, work: Callable[[], None]) -> list[Any]:
+        assert self.on, "a graph is captured on the caller's stream"
+        launches: list[Any] = []
+        self._local.captured = launches
+        try:
+            work()
+        finally:
+            self._local.captured = None
+        return launches
+
+    def replay(self, graph: list[Any]) -> None:
+        self.replayed += 1
+        for kernel, grid, args in graph:
+            self.launch(kernel, grid, args)
 
     def owns(self, value: Any) -> bool:
         return isinstance(value, GpuArray)
@@ -222,7 +256,11 @@ class CpuGpu(CpuDevice):
     def copy(self, source: Any, destination: Any) -> None:
         destination.view(np.ndarray)[...] = source.view(np.ndarray)
 
+    def free_unused(self) -> None:
+        pass
+
     def to_torch(self, array: Any) -> Any:
+        assert not self.on, "torch takes over an array on a stream that is not the caller's"
         return sys.modules["torch"].from_numpy(array.view(np.ndarray))
 
     def new_stream(self) -> int:
@@ -247,4 +285,4 @@ class CpuGpu(CpuDevice):
         self.waits.append((stream, other))
 
     def synchronize(self, stream: int) -> None:
-        pass
+        assert stream
