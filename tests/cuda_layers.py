@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
+from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS
 from adder_onnx.kernels.cuda.launch.integer_conv import IntegerAdderConv
 from adder_onnx.kernels.cuda.launch.integer_epilogue import IntegerEpilogue
 from tests.integer_layers import QLayer
@@ -91,7 +92,14 @@ def _run(
     top, left, _, _ = a.resolve_pads(layer.x.shape[2:], layer.w.shape[2:])
     in_size = (layer.x.shape[2], layer.x.shape[3])
     out_size = layer.y_shape[2:]
-    conv.launch(layer.x.shape[0], in_size, out_size, (top, left)).run(device, **addresses)
+    launch = conv.launch(layer.x.shape[0], in_size, out_size, (top, left))
+    if launch.scratch:
+        arrays.append(device.empty((launch.scratch,), np.uint8))
+        addresses["scratch"] = device.pointer(arrays[-1])
+        device.clear(addresses["scratch"], SCRATCH_ZEROS)
+    launch.run(device, **addresses)
+    if launch.scratch:
+        assert not device.download(arrays[-1][:SCRATCH_ZEROS]).any(), "counters are 0 again"
     y = device.empty(layer.y_shape, type_)
     leave = layout.leave(layer.y_shape, type_, type_)
     leave.run(device, **{"from": addresses["y"], "to": device.pointer(y)})

@@ -176,7 +176,7 @@ class LayerContenders:
         shape = (self.batch, a.out, a.out, layout.padded_channels(a.filters, type_))
         pads = (self._pad(), self._pad())
         launch = conv.launch(self.batch, (a.size, a.size), (a.out, a.out), pads)
-        return launch, device.empty(shape, type_)
+        return launch.with_scratch(device), device.empty(shape, type_)
 
     def _images(self, batch: int, *, half: bool, last: bool) -> Any:
         """Batches for torch that take turns."""

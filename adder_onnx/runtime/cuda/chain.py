@@ -13,7 +13,7 @@ from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.plan import ConversionStep, Step
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
-from adder_onnx.kernels.cuda.launch.device import Device, Launch
+from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS, Device, Launch
 from adder_onnx.kernels.cuda.launch.integer_conv import IntegerAdderConv
 from adder_onnx.kernels.cuda.launch.integer_epilogue import IntegerEpilogue
 from adder_onnx.kernels.cuda.launch.needed import conv_kernels
@@ -38,7 +38,7 @@ class Call:
 
     Attributes:
         launch: the kernel and its constant arguments.
-        tensors: byte offsets of channels-last tensors in the arena, by field.
+        tensors: byte offsets of channels-last tensors and scratch memory in the arena, by field.
         borders: numbers of arrays that enter or leave the chain, by field.
     """
 
@@ -63,7 +63,8 @@ class Program:
         entries: the conversions of what enters; they and the exits alone know of arrays outside.
         nodes: the adder nodes, which know nothing but the arena.
         exits: the conversions of what leaves.
-        arena: bytes of all channels-last tensors.
+        arena: bytes of all channels-last tensors and of the scratch memory behind them.
+        scratch: where that begins, which all nodes share; None where none needs it.
         output_shapes: of the arrays that leave.
     """
 
@@ -71,7 +72,13 @@ class Program:
     nodes: Sequence[Call]
     exits: Sequence[Call]
     arena: int
+    scratch: int | None
     output_shapes: Sequence[Image]
+
+    def start_nodes(self, device: Device, arena: int) -> None:
+        """Makes the scratch memory ready for the nodes, which leave it so."""
+        if self.scratch is not None:
+            device.clear(arena + self.scratch, SCRATCH_ZEROS)
 
 
 class CudaChain:
@@ -161,17 +168,21 @@ class CudaChain:
             tensors = {"x": offsets[node.x], "y": offsets[node.y]}
             if node.residual is not None:
                 tensors["z"] = offsets[node.residual]
-            nodes.append(Call(conv.launch(x[0], x[2:], y[2:], (top, left)), tensors, {}))
+            launch = conv.launch(x[0], x[2:], y[2:], (top, left))
+            if launch.scratch:
+                tensors["scratch"] = size * _UNIT
+            nodes.append(Call(launch, tensors, {}))
         for i, step in enumerate(chain.exits):
             type_inside, quantization = _inside(step)
             launch = layout.leave(shapes[step.inside], type_inside, step.type, quantization)
             number = len(chain.entries) + i
             exits.append(Call(launch, {"from": offsets[step.inside]}, {"to": number}))
-        _logger.info(
-            "chain of %d adder nodes for %s: %d bytes", len(chain.nodes), entering, size * _UNIT
-        )
+        scratch = max(call.launch.scratch for call in nodes)
+        arena = size * _UNIT + scratch
+        _logger.info("chain of %d adder nodes for %s: %d bytes", len(nodes), entering, arena)
         output_shapes = [shapes[step.inside] for step in chain.exits]
-        return Program(entries, nodes, exits, size * _UNIT, output_shapes)
+        first = size * _UNIT if scratch else None
+        return Program(entries, nodes, exits, arena, first, output_shapes)
 
 
 def needed_kernels(chains: Iterable[Sequence[Step]]) -> set[Kernel]:

@@ -35,6 +35,7 @@ class CupyGpu:
         self._number = number
         self.name = f"cuda:{number}"
         self.ort_device = ("cuda", number)
+        self.multiprocessors = int(cupy.cuda.Device(number).attributes["MultiProcessorCount"])
         self._kernels = kernels_of(number)
         self._staging = Staging(cupy)
         self._last = threading.local()
@@ -58,6 +59,11 @@ class CupyGpu:
             stream = self._cupy.cuda.get_current_stream()
             self._staging.upload(np.ascontiguousarray(array), self.pointer(result), stream)
         return result
+
+    def clear(self, address: int, size: int) -> None:
+        with self._failing("clearing memory"):
+            stream = self._cupy.cuda.get_current_stream()
+            self._cupy.cuda.runtime.memsetAsync(address, 0, size, stream.ptr)
 
     def pointer(self, array: Any) -> int:
         return int(array.data.ptr)

@@ -18,23 +18,27 @@ def _structure(
     return np.dtype(fields, align=True)
 
 
+def _derived(base: np.dtype[np.void], floats: str, integers: str) -> np.dtype[np.void]:
+    """A structure derived from another, whose bytes, padding included, come before its own."""
+    own = [*((name, "f4") for name in floats.split()), *((name, "i4") for name in integers.split())]
+    places = [(name, *field[:2]) for name, field in (base.fields or {}).items()]
+    places += [(name, np.dtype(kind), base.itemsize + 4 * i) for i, (name, kind) in enumerate(own)]
+    names, formats, offsets = zip(*places, strict=True)
+    size = base.itemsize + -(-4 * len(own) // base.alignment) * base.alignment
+    layout = {"names": names, "formats": formats, "offsets": offsets, "itemsize": size}
+    return np.dtype(layout, align=True)  # type: ignore[call-overload,no-any-return]
+
+
 CONV_ARGS = _structure(
-    "x weights scale bias z y zeros",
+    "x weights scale bias z y zeros scratch",
     "pixels in_h in_w out_h out_w x_row y_row group_in group_out "
     "kernel_h kernel_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
-    "weight_words weight_row",
+    "weight_words weight_row splits",
     "per_position per_position_inverse kernel_w_inverse",
     "clip_min clip_max",
 )
-INTEGER_CONV_ARGS = np.dtype(
-    [
-        *((name, CONV_ARGS[name]) for name in CONV_ARGS.names or ()),
-        *((name, "f4") for name in ("z_scale", "z_zero")),
-        *((name, "f4") for name in ("y_factor", "y_scale", "y_reciprocal")),
-        *((name, "f4") for name in ("low", "high")),
-        ("y_zero_point", "i4"),
-    ],
-    align=True,
+INTEGER_CONV_ARGS = _derived(
+    CONV_ARGS, "z_scale z_zero y_factor y_scale y_reciprocal low high", "y_zero_point"
 )
 PACK_ARGS = _structure(
     "weights packed",

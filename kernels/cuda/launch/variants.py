@@ -29,6 +29,7 @@ __all__ = [
     "nchw_to_nhwc",
     "nhwc_to_nchw",
     "pack",
+    "partial_bytes",
     "taps_per_word",
 ]
 
@@ -94,6 +95,11 @@ GATHERED = Tile(64, 64, vector=False)
 def taps_per_word(type_: str) -> int:
     """Taps in 32 bits."""
     return 4 // np.dtype(type_).itemsize
+
+
+def partial_bytes(type_: str, tile: Tile) -> int:
+    """What a block leaves of its sums for another to add up: kParts floats of each (taps.cuh)."""
+    return tile.pixels * tile.filters * 4 * {"float32": 2, "float16": 1}[type_]
 
 
 def gemm(type_: str, tile: Tile) -> Kernel:

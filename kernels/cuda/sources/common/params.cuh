@@ -19,6 +19,7 @@ struct ConvArgs {
   const void* z;
   void* y;
   const void* zeros;  // 32 bytes of what x's padding is: of zeros, or of a zero point
+  void* scratch;      // where splits > 1, see split.cuh
   int pixels;  // N * out_h * out_w
   int in_h, in_w, out_h, out_w;
   int x_row, y_row;        // elements from one pixel to the next
@@ -26,6 +27,7 @@ struct ConvArgs {
   int kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
   int pad_top, pad_left;
   int weight_words, weight_row;  // words of taps, filters: a group's weights, padding included
+  int splits;                    // blocks that share the sums of a tile
   // For quotients by multiplication, see divide.cuh: words (or chunks of them) of a kernel
   // position, and kernel_w.
   unsigned per_position, per_position_inverse, kernel_w_inverse;
