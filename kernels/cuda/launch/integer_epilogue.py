@@ -48,7 +48,7 @@ class IntegerEpilogue:
         top = 2**self.bits - 1
         return {
             "z_scale": self.z_scale,
-            "z_zero": 2.0**23 + self.z_zero_point,
+            "z_zero_point": self.z_zero_point,
             "y_factor": factor,
             "y_scale": float(scale),
             "y_reciprocal": float(np.float32(1) / scale),

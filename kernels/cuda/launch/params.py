@@ -18,13 +18,13 @@ def _structure(
     return np.dtype(fields, align=True)
 
 
-def _derived(base: np.dtype[np.void], floats: str, integers: str) -> np.dtype[np.void]:
+def _derived(base: np.dtype[np.void], own: np.dtype[np.void]) -> np.dtype[np.void]:
     """A structure derived from another, whose bytes, padding included, come before its own."""
-    own = [*((name, "f4") for name in floats.split()), *((name, "i4") for name in integers.split())]
     places = [(name, *field[:2]) for name, field in (base.fields or {}).items()]
-    places += [(name, np.dtype(kind), base.itemsize + 4 * i) for i, (name, kind) in enumerate(own)]
+    for name, (type_, offset, *_) in (own.fields or {}).items():
+        places.append((name, type_, base.itemsize + offset))
     names, formats, offsets = zip(*places, strict=True)
-    size = base.itemsize + -(-4 * len(own) // base.alignment) * base.alignment
+    size = base.itemsize + own.itemsize
     layout = {"names": names, "formats": formats, "offsets": offsets, "itemsize": size}
     return np.dtype(layout, align=True)  # type: ignore[call-overload,no-any-return]
 
@@ -38,7 +38,13 @@ CONV_ARGS = _structure(
     "clip_min clip_max",
 )
 INTEGER_CONV_ARGS = _derived(
-    CONV_ARGS, "z_scale z_zero y_factor y_scale y_reciprocal low high", "y_zero_point"
+    CONV_ARGS,
+    _structure(
+        "weight_sums",
+        "z_zero_point y_zero_point",
+        "",
+        "z_scale y_factor y_scale y_reciprocal low high",
+    ),
 )
 PACK_ARGS = _structure(
     "weights packed",

@@ -37,10 +37,11 @@ struct ConvArgs {
 // An integer adder convolution; its epilogue is in integer/epilogue.cuh. clip_min and clip_max above
 // are not used.
 struct IntegerConvArgs : ConvArgs {
-  float z_scale, z_zero;                 // of the residual; its zero point plus 2^23
+  const unsigned* weight_sums;  // of each filter, see integer/distances.cuh
+  int z_zero_point, y_zero_point;
+  float z_scale;                          // of the residual
   float y_factor, y_scale, y_reciprocal;  // a power of two, and then the output's scale times that
-  float low, high;                       // bounds of what is divided by it
-  int y_zero_point;
+  float low, high;                        // bounds of what is divided by it
 };
 
 // Weights (M, C/group, kH, kW), as they stand in a model, into a packed form.

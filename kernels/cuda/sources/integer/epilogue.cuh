@@ -43,7 +43,8 @@ __device__ inline unsigned char finish(const IntegerConvArgs& a, unsigned sum, f
                                        float bias, unsigned char z) {
   float v = rounded_sum(rounded_product(-static_cast<float>(sum), scale), bias);
   if (a.z != nullptr) {
-    const float centred = rounded_sum(float_of(kTwoTo23 | z), -a.z_zero);
+    const float zero_point = float_of(kTwoTo23 + a.z_zero_point);
+    const float centred = rounded_sum(float_of(kTwoTo23 + z), -zero_point);
     v = rounded_sum(v, rounded_product(centred, a.z_scale));
   }
   return requantize(a, v);
