@@ -37,7 +37,11 @@ def run(layer: Layer, type_: str, device: Any, *, force_direct: bool = False) ->
 
 
 def run_integers(
-    layer: QLayer, device: Any, *, channel_padding: int | None = None
+    layer: QLayer,
+    device: Any,
+    *,
+    force_direct: bool = False,
+    channel_padding: int | None = None,
 ) -> NDArray[np.uint8]:
     """The quantized layer's output, (N, M, oH, oW), by the kernels and both conversions.
 
@@ -56,6 +60,7 @@ def run_integers(
         a.strides,
         a.dilations,
         a.group,
+        force_direct=force_direct,
     )
     return _run(conv, layer, "uint8", device, channel_padding)
 

@@ -15,23 +15,38 @@ from tests.cuda_on_cpu.device import CpuDevice
 from tests.integer_layers import QLayer
 from tests.layers import Layer, layers, make_layer
 
+TARGETS = ("sm_90", "sm_120", "sm_120f")
+"""Where differences are accumulated, dotted with ones, and made of twice the maxima."""
 
-def assert_right(layer: QLayer, *, backwards: bool = False) -> None:
-    device = CpuDevice(backwards=backwards)
-    np.testing.assert_array_equal(run_integers(layer, device), layer.expected())
+
+def assert_right(layer: QLayer, *, force_direct: bool = False, **options: Any) -> CpuDevice:
+    device = CpuDevice(**options)
+    y = run_integers(layer, device, force_direct=force_direct)
+    np.testing.assert_array_equal(y, layer.expected())
     device.check_guards()
+    return device
 
 
 def test_any_shape() -> None:
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(
         layer=layers(),
         seed=st.integers(0, 2**32 - 1),
         bits=st.integers(2, 8),
-        backwards=st.booleans(),
+        force_direct=st.booleans(),
+        options=st.fixed_dictionaries(
+            {
+                "backwards": st.booleans(),
+                "async_copies": st.booleans(),
+                "multiprocessors": st.sampled_from([1, 8, 100]),
+                "target": st.sampled_from(TARGETS),
+            }
+        ),
     )
-    def check(layer: Layer, seed: int, bits: int, backwards: bool) -> None:
-        assert_right(QLayer.like(layer, seed, bits), backwards=backwards)
+    def check(
+        layer: Layer, seed: int, bits: int, force_direct: bool, options: dict[str, Any]
+    ) -> None:
+        assert_right(QLayer.like(layer, seed, bits), force_direct=force_direct, **options)
 
     check()
 

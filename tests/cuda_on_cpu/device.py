@@ -106,6 +106,7 @@ class CpuDevice:
             blocks do.
         async_copies: whether it has them, as GPUs of compute capability 8.0 and later.
         multiprocessors: how many it passes for.
+        target: what its kernels pass for.
         program: what there is to launch.
     """
 
@@ -115,9 +116,11 @@ class CpuDevice:
         backwards: bool = False,
         async_copies: bool = True,
         multiprocessors: int = 8,
+        target: str = "sm_90",
         program: Program = _ALL,
     ) -> None:
         self.multiprocessors = multiprocessors
+        self.target = target
         self._library = _library(program, async_copies=async_copies)
         self._backwards = backwards
         self._memory: list[weakref.ref[NDArray[np.uint8]]] = []

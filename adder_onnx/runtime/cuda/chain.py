@@ -16,7 +16,7 @@ from adder_onnx.kernels.cuda.launch.conv import AdderConv
 from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS, Device, Launch
 from adder_onnx.kernels.cuda.launch.integer_conv import IntegerAdderConv
 from adder_onnx.kernels.cuda.launch.integer_epilogue import IntegerEpilogue
-from adder_onnx.kernels.cuda.launch.needed import conv_kernels
+from adder_onnx.kernels.cuda.launch.needed import conv_kernels, integer_conv_kernels
 from adder_onnx.kernels.cuda.launch.variants import Kernel, nchw_to_nhwc, nhwc_to_nchw
 from adder_onnx.runtime.chain import Chain, Image, Shape, check_filters
 from adder_onnx.runtime.lru import LruCache
@@ -185,19 +185,27 @@ class CudaChain:
         return Program(entries, nodes, exits, arena, first, output_shapes)
 
 
-def needed_kernels(chains: Iterable[Sequence[Step]]) -> set[Kernel]:
-    """The kernels that chains, each with its conversions, need for images of any size."""
+def needed_kernels(chains: Iterable[Sequence[Step]], target: str) -> set[Kernel]:
+    """The kernels that chains, each with its conversions, need for images of any size.
+
+    Args:
+        chains: their steps.
+        target: what kernels are compiled for, for example ``sm_90``.
+    """
     found: set[Kernel] = set()
     for steps in chains:
         chain = Chain(steps)
         for node in chain.nodes:
-            a, filters = node.attributes, len(node.scale)
+            group, group_out = node.attributes.group, len(node.scale) // node.attributes.group
             if isinstance(node.weight, str):
-                group_in, kernel = None, None
+                found |= conv_kernels(node.type, group, None, group_out, None)
+                continue
+            _, group_in, height, width = node.weight.shape
+            layer = (group, group_in, group_out, (height, width))
+            if node.integers is None:
+                found |= conv_kernels(node.type, *layer)
             else:
-                _, group_in, *sizes = node.weight.shape
-                kernel = (sizes[0], sizes[1])
-            found |= conv_kernels(node.type, a.group, group_in, filters // a.group, kernel)
+                found |= integer_conv_kernels(target, *layer)
         found |= {nchw_to_nhwc(step.type, step.type_inside) for step in chain.entries}
         found |= {nhwc_to_nchw(step.type_inside, step.type) for step in chain.exits}
     return found

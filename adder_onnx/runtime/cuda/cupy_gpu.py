@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.errors import DeviceError
+from adder_onnx.kernels.cuda.compiler.nvrtc import compile_target
 from adder_onnx.kernels.cuda.launch.device import Grid
 from adder_onnx.kernels.cuda.launch.variants import Kernel
 from adder_onnx.runtime.cuda.errors import cuda_failure
@@ -35,7 +36,9 @@ class CupyGpu:
         self._number = number
         self.name = f"cuda:{number}"
         self.ort_device = ("cuda", number)
-        self.multiprocessors = int(cupy.cuda.Device(number).attributes["MultiProcessorCount"])
+        device = cupy.cuda.Device(number)
+        self.multiprocessors = int(device.attributes["MultiProcessorCount"])
+        self.target = compile_target(int(device.compute_capability))
         self._kernels = kernels_of(number)
         self._staging = Staging(cupy)
         self._last = threading.local()

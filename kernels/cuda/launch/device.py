@@ -26,10 +26,14 @@ class Device(Protocol):
 
     Attributes:
         multiprocessors: how many it has.
+        target: what kernels are compiled for on it: ``sm_90``, or ``sm_120f`` for a family.
     """
 
     @property
     def multiprocessors(self) -> int: ...
+
+    @property
+    def target(self) -> str: ...
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Any:
         """An array of the device that holds anything."""

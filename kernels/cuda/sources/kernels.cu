@@ -3,5 +3,6 @@
 #include "float/gemm.cuh"
 #include "float/pack.cuh"
 #include "integer/direct.cuh"
+#include "integer/gemm.cuh"
 #include "integer/pack.cuh"
 #include "layout/layout.cuh"

@@ -63,13 +63,13 @@ __device__ inline void store_bytes(void* to, long long at, bool wide, int count,
 
 // A chunk of a pixel's taps, from a kernel position on.
 template <bool kVector>
-struct Fetch;
+struct IntegerFetch;
 
 template <>
-struct Fetch<true> {
+struct IntegerFetch<true> {
   Position at;
 
-  __device__ Fetch(const IntegerConvArgs& a, int chunk, int first_channel)
+  __device__ IntegerFetch(const IntegerConvArgs& a, int chunk, int first_channel)
       : at(a, chunk, kChunkTaps, first_channel) {}
 
   __device__ const uint4* find(const IntegerConvArgs& a, const Origin& origin) const {
@@ -83,10 +83,10 @@ struct Fetch<true> {
 // Gathered: every word, or every tap, is looked up by itself, for groups whose channels are not whole
 // chunks. Words follow each other through the kernel positions; beyond the last one x is zero.
 template <>
-struct Fetch<false> {
+struct IntegerFetch<false> {
   Position words[kChunkWords];
 
-  __device__ Fetch(const IntegerConvArgs& a, int chunk, int first_channel)
+  __device__ IntegerFetch(const IntegerConvArgs& a, int chunk, int first_channel)
       : words{{a, chunk * 4u, 4, first_channel},
               {a, chunk * 4u + 1, 4, first_channel},
               {a, chunk * 4u + 2, 4, first_channel},
@@ -175,7 +175,7 @@ __global__ void __launch_bounds__(integer_gemm_threads(kPixels, kFilters),
     uint4* next_w = &s.w[stage ^ 1][thread];
     uint4 loaded_x[kFetched], loaded_w[kFetchedPieces];
     if (more) {
-      const Fetch<kVector> from(a, begin + first + kChunks + chunk, group * a.group_in);
+      const IntegerFetch<kVector> from(a, begin + first + kChunks + chunk, group * a.group_in);
       if constexpr (kCopied) {
         const uint4* taps[kFetched];
 #pragma unroll
