@@ -23,12 +23,14 @@ from adder_onnx.errors import DeviceError, InputError
 from adder_onnx.inspection import profile
 from adder_onnx.quantization import quantize
 from adder_onnx.runtime import session
+from adder_onnx.runtime.arrays import Kind
 from adder_onnx.runtime.cuda import runner
 from adder_onnx.runtime.cuda.contexts import MAX_CONTEXTS
 from adder_onnx.runtime.cuda.onnxruntime_binding import provider_options
 from adder_onnx.runtime.devices import DeviceChoice
 from tests.concurrency import assert_threads_agree
 from tests.cuda_on_cpu.device import CpuGpu, GpuArray
+from tests.cuda_on_cpu.sessions import assert_equals_stock, cuda_session, pretend
 from tests.models import W1, W2, K, adder_conv, image, make_model, network, node
 from tests.random_graphs import random_model
 from tests.test_random_graphs import TOLERANCE, stock
@@ -36,13 +38,7 @@ from tests.test_random_graphs import TOLERANCE, stock
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> CpuGpu:
-    """A GPU that sessions with ``device="cuda"`` use, and an onnxruntime that has its provider."""
-    fake = CpuGpu()
-    monkeypatch.setattr(session, "resolve_device", lambda *_: DeviceChoice(0))
-    monkeypatch.setattr(session, "CupyGpu", lambda _: fake)
-    monkeypatch.setattr(session, "has_cuda_provider", lambda: True)
-    monkeypatch.setattr(session, "load_libraries", lambda: None)
-    return fake
+    return pretend(monkeypatch, CpuGpu())
 
 
 @pytest.fixture(params=["bound", "host"])
@@ -50,19 +46,6 @@ def either(request: pytest.FixtureRequest, gpu: CpuGpu, monkeypatch: pytest.Monk
     """The same with and without a provider for the GPU."""
     monkeypatch.setattr(session, "has_cuda_provider", lambda: request.param == "bound")
     return gpu
-
-
-def cuda_session(model: onnx.ModelProto | bytes, **options: Any) -> adder_onnx.InferenceSession:
-    data = model if isinstance(model, bytes) else model.SerializeToString()
-    return adder_onnx.InferenceSession(data, device="cuda", **options)
-
-
-def assert_equals_stock(model: onnx.ModelProto, s: Any, feed: dict[str, Any]) -> None:
-    expected = stock(model.SerializeToString()).run(None, feed)
-    for result, truth in zip(s.run(None, feed), expected, strict=True):
-        assert type(result) is np.ndarray
-        assert result.dtype == truth.dtype
-        np.testing.assert_allclose(result, truth, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (3, 3, 5, 9), (0, 3, 8, 8), (2, 3, 1, 1)])
@@ -116,6 +99,17 @@ def test_arrays_of_the_gpu_come_back_as_such(either: CpuGpu) -> None:
     assert not transposed.flags.c_contiguous
     (y,) = s.run(None, {"X": transposed})
     np.testing.assert_array_equal(y.view(np.ndarray), expected)
+
+
+def test_torch_tensors_on_the_gpu_are_made_on_the_callers_stream(gpu: CpuGpu) -> None:
+    """Which `CpuGpu` checks."""
+    torch = pytest.importorskip("torch")
+    s = cuda_session(network())
+    x = image(2, 3, 6, 6)
+    (expected,) = s.run(None, {"X": x})
+    (y,) = s._runner.run({"X": gpu.wrap_values(x)}, ["Y"], Kind.TORCH_CUDA)
+    assert isinstance(y, torch.Tensor)
+    np.testing.assert_array_equal(y.numpy(), expected)
 
 
 def test_torch_tensors_in_the_cpus_memory_come_back_as_such(gpu: CpuGpu) -> None:
@@ -181,6 +175,21 @@ def test_computed_weights(either: CpuGpu) -> None:
     s = cuda_session(model)
     for _ in range(2):  # other weights in each run
         assert_equals_stock(model, s, {"X": image(2, 3, 5, 5), "V": image(4, 3, 3, 3)})
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_computed_weights_with_channels_that_the_model_does_not_say(
+    gpu: CpuGpu, channels: int
+) -> None:
+    """Kernels for any number of them are compiled ahead, which `CpuGpu` checks."""
+    model = make_model(
+        [node("Exp", ["V"], "W"), adder_conv("X", "W", "Y")],
+        {"X": ["N", "C", 5, 5], "V": [20, "C", "K", "K"]},
+        {"Y": ["N", 20, "H", "W"]},
+    )
+    for kernel in (1, 3):
+        feed = {"X": image(2, channels, 5, 5), "V": image(20, channels, kernel, kernel)}
+        assert_equals_stock(model, cuda_session(model), feed)
 
 
 def test_shapes_that_depend_on_values_and_wrong_declarations(gpu: CpuGpu) -> None:

@@ -161,11 +161,13 @@ def normalized_network() -> onnx.ModelProto:
     )
 
 
-def test_the_graph() -> None:
-    result = quantize(normalized_network(), calibration())
+@pytest.mark.parametrize("bits", [7, 8])
+def test_the_graph(bits: int) -> None:
+    result = quantize(normalized_network(), calibration(), bits=bits)
     ops = [n.op_type for n in result.model.graph.node]
+    clip = ("Clip",) if bits < 8 else ()  # QuantizeLinear clips to 8 bits
     assert ops == [
-        *("Conv", "Clip", "QuantizeLinear", "QLinearAdderConv", "QLinearAdderConv"),
+        *("Conv", *clip, "QuantizeLinear", "QLinearAdderConv", "QLinearAdderConv"),
         *("DequantizeLinear", "GlobalAveragePool", "Flatten"),
     ]
     first, second = (n for n in result.model.graph.node if n.op_type == "QLinearAdderConv")
@@ -259,7 +261,7 @@ def test_names_that_are_taken(weight: str, output: str) -> None:
         {output: ["N", 20, 6, 6], f"{output}_quantized": ["N", 20, 6, 6]},
         {weight: W1},
     )
-    result = quantize(model, calibration()).model
+    result = quantize(model, calibration(), bits=7).model
     (feed, *_) = calibration()
     exact, ours = (
         adder_onnx.InferenceSession(proto.SerializeToString()).run(None, feed)

@@ -94,15 +94,13 @@ class ContextPool:
                 yield context
             finally:
                 self._free.put(context)
-                if self._is_closed:
-                    self._close_free()
 
     def close(self) -> None:
-        """Ends the contexts that are free, and the others when their runs are over."""
-        self._is_closed = True
-        self._close_free()
+        """Ends the contexts that are free, and lends none any more.
 
-    def _close_free(self) -> None:
+        The others end with the pool, which the runs that use them keep.
+        """
+        self._is_closed = True
         while True:
             try:
                 self._free.get_nowait().close()
