@@ -197,35 +197,73 @@ def test_a_gpu_without_cupy_is_warned_of_once(
     )
 
 
-def test_kernels_are_launched_on_torchs_current_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("cupy", reason="CuPy is not installed")
-    launched: list[Any] = []
-    current: dict[torch.device, Stream] = {}
+class _Gpu:
+    """Stands in for a `CupyGpu`: writes down what it is asked to do."""
 
-    class Stream:
-        def __init__(self, address: int) -> None:
-            self.address = address
+    multiprocessors, target = 132, "sm_90"
 
-        def __cuda_stream__(self) -> tuple[int, int]:
-            return (0, self.address)
-
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current[device])
-    gpu = torch_gpu.TorchGpu(1)
+    def __init__(self) -> None:
+        self.done: list[Any] = []
 
     @contextmanager
-    def using(stream: Any) -> Iterator[None]:
-        launched.append(("on", stream.ptr))
+    def using(self, stream: Any) -> Iterator[None]:
+        self.done.append(("on", stream.ptr))
         yield
-        launched.append(("after", stream.ptr))
+        self.done.append(("after", stream.ptr))
 
-    monkeypatch.setattr(gpu._gpu, "using", using)
-    monkeypatch.setattr(gpu._gpu, "launch", lambda *arguments: launched.append(arguments))
+    def launch(self, *arguments: Any) -> None:
+        self.done.append(arguments)
+
+
+class _Stream:
+    """One of torch."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+        self.waits = 0
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return (0, self.address)
+
+    def synchronize(self) -> None:
+        self.waits += 1
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> dict[torch.device, _Stream]:
+    """Torch's current ones."""
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    current: dict[torch.device, _Stream] = {}
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current[device])
+    return current
+
+
+def test_kernels_are_launched_on_torchs_current_stream(
+    streams: dict[torch.device, _Stream],
+) -> None:
+    gpu = _Gpu()
+    on_torch = torch_gpu.TorchGpu(1, gpu)  # type: ignore[arg-type]
     arguments = (pack_gradient(), (1, 2, 3), np.zeros((), pack_gradient().args))
     for address in (4096, 8192):
-        current[torch.device("cuda:1")] = Stream(address)
-        with gpu.current():
-            gpu.launch(*arguments)
-    assert launched == [
+        streams[torch.device("cuda:1")] = _Stream(address)
+        with on_torch.current():
+            on_torch.launch(*arguments)
+    assert gpu.done == [
         *[("on", 4096), arguments, ("after", 4096)],
         *[("on", 8192), arguments, ("after", 8192)],
     ]
+
+
+def test_constants_are_uploaded_once(streams: dict[torch.device, _Stream]) -> None:
+    """And are there before another stream can use them."""
+    on_torch = torch_gpu.TorchGpu(0, _Gpu())  # type: ignore[arg-type]
+    on_torch._device = torch.device("cpu")
+    stream = streams[on_torch._device] = _Stream(0)
+    first = on_torch.upload(np.ones(3, np.float32))
+    assert stream.waits == 1
+    assert on_torch.upload(np.ones(3, np.float32)) is first
+    others = (np.zeros(3, np.float32), np.ones(3, np.int32), np.ones((3, 1), np.float32))
+    for number, other in enumerate(others):
+        found = on_torch.upload(other)
+        np.testing.assert_array_equal(found.numpy(), other)
+        assert stream.waits == 2 + number

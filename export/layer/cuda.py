@@ -74,6 +74,7 @@ class CudaKernels:
             )
             batch, _, height, width = x.shape
             launch = conv.launch(batch, (height, width), size, geometry.padding)
+            launch = launch.with_scratch(self._device)
             return self._run(launch, "y", (batch, filters, *size), memory_format(x), {"x": x})
 
     def input_gradient(

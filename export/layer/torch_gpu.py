@@ -31,14 +31,20 @@ class TorchGpu:
 
     All is in the order of torch's current stream of this device: memory comes from torch's
     allocator, which gives it back to that stream, and CuPy launches kernels on it.
+
+    Args:
+        number: of the GPU, as torch counts.
+        gpu: the same.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, gpu: CupyGpu) -> None:
         import cupy
 
         self._cupy: Any = cupy
         self._device = torch.device("cuda", number)
-        self._gpu = CupyGpu(number)
+        self._gpu = gpu
+        self.multiprocessors = gpu.multiprocessors
+        self.target = gpu.target
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Tensor] = {}
         self._lock = threading.Lock()
 
@@ -56,6 +62,9 @@ class TorchGpu:
                 self._constants[key] = torch.from_numpy(array).to(self._device)
                 self.finish()
             return self._constants[key]
+
+    def clear(self, address: int, size: int) -> None:
+        self._gpu.clear(address, size)
 
     def pointer(self, array: Tensor) -> int:
         return array.data_ptr()
@@ -93,4 +102,4 @@ def cuda_kernels(number: int) -> CudaKernels | None:
             error,
         )
         return None
-    return CudaKernels(TorchGpu(number))
+    return CudaKernels(TorchGpu(number, CupyGpu(number)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.device import Device
 from adder_onnx.kernels.cuda.launch.gradients import InputGradient
-from adder_onnx.kernels.cuda.launch.variants import KERNELS
+from adder_onnx.kernels.cuda.launch.selection import kernels_on
 from adder_onnx.ops import ConvAttributes
 from adder_onnx.ops.reference import input_gradient
 from benchmarks.cuda.check.kernels import SHAPES, Shape
@@ -35,7 +35,7 @@ def check_gradients(machine: SessionMachine) -> str:
         FailedError: an element is off by more than its rounding errors are by chance.
     """
     gpu = machine.gpu
-    gpu.prepare(KERNELS)
+    gpu.prepare(kernels_on(gpu.target))
     worst = 0.0
     with gpu.using(gpu.new_stream()):
         for seed, shape in enumerate(SHAPES):
