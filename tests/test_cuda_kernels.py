@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from adder_onnx.errors import InputError
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
-from adder_onnx.kernels.cuda.launch.selection import select_splits, select_tile
-from adder_onnx.kernels.cuda.launch.variants import GATHERED, GEMM_TILES, KERNELS, TYPES
+from adder_onnx.kernels.cuda.launch.selection import select_grid, select_splits, select_tile
+from adder_onnx.kernels.cuda.launch.variants import FEW_PIXELS, GATHERED, GEMM_TILES, KERNELS, TYPES
 from adder_onnx.ops import ConvAttributes
 from tests.cuda_layers import assert_right, run
 from tests.cuda_on_cpu.device import CpuDevice
@@ -85,6 +85,7 @@ def test_every_kernel_is_tested() -> None:
         ]
     }
     assert reached == {*GEMM_TILES, GATHERED, None}
+    assert select_grid(GEMM_TILES[0], 2 * 7 * 7, 1, 18, 8) == (FEW_PIXELS, 2)
 
 
 def test_small_tiles_for_few_filters() -> None:
@@ -95,9 +96,20 @@ def test_small_tiles_for_few_filters() -> None:
 
 
 def test_numbers_that_are_too_large_for_divisions_take_the_direct_kernel() -> None:
-    assert select_tile("float32", 1, 8192, 64, (2, 4)) is None
-    assert select_tile("float32", 1, 8191, 64, (2, 4)) is not None
-    assert select_tile("float16", 1, 8192, 64, (2, 4)) is not None
+    assert select_tile("float32", 1, 8193, 64, (2, 4)) is None
+    assert select_tile("float32", 1, 8191, 64, (2, 4)) == GATHERED
+    assert select_tile("float16", 1, 8193, 64, (2, 4)) == GATHERED
+    assert select_tile("float32", 1, 8192, 64, (2, 4)) == GEMM_TILES[0]  # by pieces
+
+
+def test_what_is_not_whole_pieces_is_gathered() -> None:
+    assert select_tile("float32", 3, 4, 8, (3, 3)) == GEMM_TILES[2]
+    assert select_tile("float32", 3, 4, 10, (3, 3)) == GATHERED  # filters of a group neither
+    assert select_tile("float32", 1, 4, 10, (3, 3)) == GEMM_TILES[2]
+    assert select_tile("float32", 1, 6, 8, (3, 3)) == GATHERED
+    assert select_tile("float16", 1, 4, 8, (3, 3)) == GATHERED
+    assert select_tile("float16", 1, 8, 8, (15, 15)) == GEMM_TILES[2]
+    assert select_tile("float16", 1, 8, 8, (1, 16)) == GATHERED  # no bit for that column
 
 
 def test_sums_of_thousands_of_taps_stay_precise() -> None:
@@ -237,7 +249,7 @@ def test_what_32_bit_indices_cannot_reach_is_refused() -> None:
         a.group,
         "float32",
     )
-    conv.launch(1000, (1024, 1024), (1022, 1022), (0, 0))
+    conv.launch(100, (1024, 1024), (1022, 1022), (0, 0))
     with pytest.raises(InputError, match="smaller batch"):
         conv.launch(3000, (1024, 1024), (1022, 1022), (0, 0))
     with pytest.raises(InputError, match="too large"):

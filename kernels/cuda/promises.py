@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from adder_onnx.kernels.cuda.compiler.nvrtc import compile_target
 from adder_onnx.kernels.cuda.launch.selection import select_distances
 from adder_onnx.kernels.cuda.launch.variants import (
-    DEPTH,
-    GATHERED,
-    GEMM_TILES,
+    ALL_TILES,
     GRADIENT_DEPTH,
     GRADIENT_TILES,
     INTEGER_CHUNK_TAPS,
     INTEGER_GATHERED,
     INTEGER_GEMM_TILES,
+    TURN,
     TYPES,
     GradientTile,
     IntegerTile,
@@ -39,7 +38,7 @@ _SLOT_BOUNDS = {
     ("float32", False): 2.7,
     ("float16", False): 1.6,
 }
-"""Issue slots per tap, by type and by whether a tile is fetched by chunks."""
+"""Issue slots per tap, by type and by whether a tile is fetched by pieces."""
 
 _GRADIENT_SLOT_BOUNDS = {64: 2.45, 32: 2.5, 16: 2.75}
 """Issue slots per term of the input's gradient, by the channels of a tile. The loop over kernel
@@ -72,9 +71,7 @@ def promises(architecture: int) -> dict[str, Promise]:
     Kernels that are not among them keep no more than that nothing is spilled.
     """
     found = {
-        gemm(type_, tile).expression: _gemm(type_, tile)
-        for type_ in TYPES
-        for tile in (*GEMM_TILES, GATHERED)
+        gemm(type_, tile).expression: _gemm(type_, tile) for type_ in TYPES for tile in ALL_TILES
     }
     distances = select_distances(compile_target(architecture))
     for tile in (*INTEGER_GEMM_TILES, INTEGER_GATHERED):
@@ -90,7 +87,7 @@ def _gemm(type_: str, tile: Tile) -> Promise:
 
     The first term of a partial sum costs no addition of its own.
     """
-    words = DEPTH * _THREAD_OUTPUTS
+    words = TURN * _THREAD_OUTPUTS
     return Promise(
         arithmetic={"float32": ("FADD",), "float16": ("HADD2", "HFMA2")}[type_],
         least=int(0.9 * 2 * words),

@@ -15,9 +15,9 @@ from adder_onnx.kernels.cuda.launch.params import (
 )
 
 __all__ = [
-    "CHUNK_WORDS",
-    "DEPTH",
+    "ALL_TILES",
     "DISTANCES",
+    "FEW_PIXELS",
     "GATHERED",
     "GEMM_TILES",
     "GRADIENT_DEPTH",
@@ -26,6 +26,8 @@ __all__ = [
     "INTEGER_GATHERED",
     "INTEGER_GEMM_TILES",
     "KERNELS",
+    "PIECE_WORDS",
+    "TURN",
     "TYPES",
     "GradientTile",
     "IntegerTile",
@@ -46,11 +48,11 @@ __all__ = [
     "taps_per_word",
 ]
 
-DEPTH = 32
-"""Words of taps that a tile holds; packed weights are a multiple of it (kDepth in gemm.cuh)."""
+TURN = 32
+"""Words in a turn of the loop over taps; packed weights are a multiple of it (kTurn, tile.cuh)."""
 
-CHUNK_WORDS = 8
-"""Words that a thread fetches at a time (kChunk in gemm.cuh)."""
+PIECE_WORDS = 4
+"""Words that are fetched as one: 16 bytes (kPieceWords in tile.cuh)."""
 
 TYPES = ("float32", "float16")
 """Of the float kernels."""
@@ -86,7 +88,7 @@ class Tile:
     Attributes:
         pixels: how many.
         filters: how many.
-        vector: whether input channels are fetched by whole chunks; else tap by tap.
+        vector: whether input channels are fetched by whole pieces; else tap by tap.
     """
 
     pixels: int
@@ -134,8 +136,13 @@ DISTANCES = ("Accumulated", "Dotted", "Doubled")
 GEMM_TILES = (Tile(64, 64), Tile(128, 32), Tile(256, 16))
 """By the filters of a group, most first."""
 
+FEW_PIXELS = Tile(32, 64)
+"""In place of the first of them where there are few output pixels."""
+
 GATHERED = Tile(64, 64, vector=False)
-"""For groups whose input channels are not whole chunks."""
+"""For groups whose input channels are not whole pieces."""
+
+ALL_TILES = (*GEMM_TILES, FEW_PIXELS, GATHERED)
 
 
 @dataclass(frozen=True)
@@ -233,7 +240,7 @@ def pack_gradient() -> Kernel:
 
 
 KERNELS = (
-    *(gemm(t, tile) for t in TYPES for tile in (*GEMM_TILES, GATHERED)),
+    *(gemm(t, tile) for t in TYPES for tile in ALL_TILES),
     *(direct(t) for t in TYPES),
     *dict.fromkeys(pack(t, words=words) for t in TYPES for words in (True, False)),
     *(input_gradient(tile) for tile in GRADIENT_TILES),

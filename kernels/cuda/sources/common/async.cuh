@@ -22,14 +22,13 @@ template <int kBytes>
 __device__ void copy_async(void* to, const void* from, bool there = true) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "what the hardware copies");
   const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  const int read = there ? kBytes : 0;
   if constexpr (kBytes == 16)  // past the first cache, which smaller ones go through
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
-                 "r"(read)
+                 "r"(there ? 16 : 0)
                  : "memory");
   else
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(address), "l"(from),
-                 "n"(kBytes), "r"(read)
+                 "n"(kBytes), "r"(there ? kBytes : 0)
                  : "memory");
 }
 

@@ -68,12 +68,12 @@ struct Phase {
 };
 
 // Where an input pixel of a phase lies, and its output pixel at the phase's first kernel position.
-struct Place {
+struct PhasePixel {
   long long x;       // in elements of x; -1 beyond the last pixel
   long long grad_y;  // in elements of grad_y; may lie outside
   int h, w;          // of the output
 
-  __device__ static Place of(const GradientArgs& a, const Phase& phase, int pixel) {
+  __device__ static PhasePixel of(const GradientArgs& a, const Phase& phase, int pixel) {
     const int image = phase.rows * phase.columns, n = pixel / image, rest = pixel % image;
     if (n >= a.batch) return {-1, 0, kOutside, 0};
     const int u = rest / phase.columns, v = rest % phase.columns;
@@ -121,14 +121,14 @@ __global__ void __launch_bounds__(gradient_threads(kPixels, kChannels),
 
   alignas(16) __shared__ float g_tile[kGradientDepth][kPixels];
   alignas(16) __shared__ float w_tile[kGradientDepth][kChannels];
-  __shared__ Place places[kPixels];
+  __shared__ PhasePixel places[kPixels];
 
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
   const int group = blockIdx.z;
   const Phase phase(a, blockIdx.x / a.tiles);
   const int first_pixel = blockIdx.x % a.tiles * kPixels;
   for (int p = thread; p < kPixels; p += kThreads)
-    places[p] = Place::of(a, phase, first_pixel + p);
+    places[p] = PhasePixel::of(a, phase, first_pixel + p);
   __syncthreads();
 
   // This thread computes pixels pixel0 + {0 … 3, 32 … 35} by channels channel0 + {0 … 3},
@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(gradient_threads(kPixels, kChannels),
 #pragma unroll
         for (int row = 0; row < kPixels / kStep; ++row) {
           const int pixel = row * kStep + first;
-          const Place place = places[pixel];
+          const PhasePixel place = places[pixel];
           const bool inside =
               static_cast<unsigned>(place.h - shift_h) < static_cast<unsigned>(a.out_h) &&
               static_cast<unsigned>(place.w - shift_w) < static_cast<unsigned>(a.out_w) &&
