@@ -51,6 +51,7 @@ class CudaKernels:
 
     def __init__(self, device: TorchDevice) -> None:
         self._device = device
+        self._convs: LruCache[_ConvKey, tuple[AdderConv, Launch]] = LruCache(_CACHED_SHAPES)
         self._gradients: LruCache[_GradientKey, tuple[InputGradient, Launch]] = LruCache(
             _CACHED_SHAPES
         )
@@ -59,31 +60,26 @@ class CudaKernels:
         self, x: Tensor, weight: Tensor, geometry: Geometry, size: tuple[int, int]
     ) -> Tensor:
         """The layer; see the protocol."""
-        filters = weight.shape[0]
         with self._device.current():
-            conv = AdderConv(
-                self._device,
-                weight.detach().contiguous(),
-                np.ones(filters, np.float32),
-                np.zeros(filters, np.float32),
-                (-math.inf, math.inf),
-                geometry.stride,
-                geometry.dilation,
-                geometry.groups,
-                _TYPE,
+            key = _ConvKey(_shape(x), _shape(weight), size, geometry)
+            conv, launch = self._convs.get_or_make(key, self._make_conv)
+            weights = conv.pack(self._device, weight.detach().contiguous())
+            return self._run(
+                launch.with_scratch(self._device),
+                "y",
+                (key.x[0], key.weight[0], *size),
+                memory_format(x),
+                {"x": x},
+                weights=self._device.pointer(weights),
             )
-            batch, _, height, width = x.shape
-            launch = conv.launch(batch, (height, width), size, geometry.padding)
-            launch = launch.with_scratch(self._device)
-            return self._run(launch, "y", (batch, filters, *size), memory_format(x), {"x": x})
 
     def input_gradient(
         self, x: Tensor, weight: Tensor, grad_y: Tensor, geometry: Geometry
     ) -> Tensor:
         """The gradient of the input; see the protocol."""
-        key = _GradientKey(_shape(x), _shape(weight), _shape(grad_y), geometry)
-        gradient, launch = self._gradients.get_or_make(key, _make_gradient)
         with self._device.current():
+            key = _GradientKey(_shape(x), _shape(weight), _shape(grad_y), geometry)
+            gradient, launch = self._gradients.get_or_make(key, _make_gradient)
             weights = gradient.pack(self._device, weight.detach().contiguous())
             return self._run(
                 launch,
@@ -93,6 +89,22 @@ class CudaKernels:
                 {"x": x, "grad_y": grad_y},
                 weights=self._device.pointer(weights),
             )
+
+    def _make_conv(self, key: _ConvKey) -> tuple[AdderConv, Launch]:
+        filters = key.weight[0]
+        stride, padding, dilation, groups = key.geometry
+        conv = AdderConv(
+            self._device,
+            key.weight,
+            np.ones(filters, np.float32),
+            np.zeros(filters, np.float32),
+            (-math.inf, math.inf),
+            stride,
+            dilation,
+            groups,
+            _TYPE,
+        )
+        return conv, conv.launch(key.x[0], key.x[2:], key.size, padding)
 
     def _run(
         self,
@@ -139,8 +151,17 @@ class CudaKernels:
         return inside
 
 
+class _ConvKey(NamedTuple):
+    """What a launch forwards depends on."""
+
+    x: _Shape
+    weight: _Shape
+    size: tuple[int, int]
+    geometry: Geometry
+
+
 class _GradientKey(NamedTuple):
-    """What a launch depends on."""
+    """What a launch backwards depends on."""
 
     x: _Shape
     weight: _Shape
