@@ -97,4 +97,5 @@ class Launch:
 
 def _copy(args: NDArray[np.void]) -> NDArray[np.void]:
     """Of a structure, at once: NumPy's own goes field by field, and takes longer than a launch."""
-    return np.ndarray((), args.dtype, bytearray(args.tobytes()))
+    copy: NDArray[np.void] = np.ndarray((), args.dtype, bytearray(args.tobytes()))
+    return copy
