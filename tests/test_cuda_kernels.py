@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from adder_onnx.errors import InputError
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
-from adder_onnx.kernels.cuda.launch.selection import select_tile
+from adder_onnx.kernels.cuda.launch.selection import select_splits, select_tile
 from adder_onnx.kernels.cuda.launch.variants import GATHERED, GEMM_TILES, KERNELS, TYPES
 from adder_onnx.ops import ConvAttributes
 from tests.cuda_layers import assert_right, run
@@ -23,9 +23,14 @@ from tests.layers import Layer, layers, make_layer
 @pytest.mark.parametrize("type_", TYPES)
 def test_any_shape(type_: str) -> None:
     @settings(max_examples=120, deadline=None)
-    @given(layer=layers(), backwards=st.booleans(), force_direct=st.booleans())
-    def check(layer: Layer, backwards: bool, force_direct: bool) -> None:
-        device = CpuDevice(backwards=backwards)
+    @given(
+        layer=layers(),
+        backwards=st.booleans(),
+        multiprocessors=st.sampled_from([1, 8, 132]),
+        force_direct=st.booleans(),
+    )
+    def check(layer: Layer, backwards: bool, multiprocessors: int, force_direct: bool) -> None:
+        device = CpuDevice(backwards=backwards, multiprocessors=multiprocessors)
         assert_right(layer, type_, device, force_direct=force_direct)
         device.check_guards()
 
@@ -127,13 +132,52 @@ def test_nan_and_infinity_pass_through(type_: str, force_direct: bool) -> None:
 
 @pytest.mark.parametrize("force_direct", [False, True])
 def test_results_do_not_depend_on_the_batch(force_direct: bool) -> None:
+    """Where sums are not split."""
     layer = make_layer(np.random.default_rng(1), 5, 33, 40, (13, 9), (3, 3), pads=(1, 1, 1, 1))
-    y = run(layer, "float32", CpuDevice(), force_direct=force_direct)
+    device = CpuDevice(multiprocessors=1)
+    y = run(layer, "float32", device, force_direct=force_direct)
     for n in range(5):
         one = Layer(layer.x[n : n + 1], layer.w, layer.a, layer.scale, layer.bias)
         np.testing.assert_array_equal(
-            run(one, "float32", CpuDevice(), force_direct=force_direct), y[n : n + 1]
+            run(one, "float32", device, force_direct=force_direct), y[n : n + 1]
         )
+
+
+@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize("channels", [40, 33])
+def test_split_sums(type_: str, channels: int) -> None:
+    """A layer of few blocks, whose sums several of them share: right, and the same in any order."""
+    rng = np.random.default_rng(7)
+    layer = make_layer(rng, 1, channels * 2, 66, (9, 8), (3, 3), pads=(1, 1, 1, 1), group=2)
+    layer.z = rng.standard_normal(layer.y_shape).astype(np.float32)
+    results = []
+    for backwards in (False, True):
+        device = CpuDevice(backwards=backwards, multiprocessors=60)
+        assert_right(layer, type_, device)
+        results.append(run(layer, type_, device))
+        grids = dict(zip(device.launched, device.grids, strict=True))
+        ((_, _, deep),) = [grid for name, grid in grids.items() if "gemm" in name]
+        assert deep >= 2 * 5, "of two groups, each five times"
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "turns", "multiprocessors", "expected"),
+    [
+        (264, 72, 132, 1),  # enough blocks
+        (16, 72, 132, 8),  # as many as there are multiprocessors, about
+        (100, 72, 132, 9),  # seven blocks of a ninth for one of a whole
+        (16, 2, 132, 2),  # no more than turns
+        (1, 1, 132, 1),
+        (1, 144, 132, 24),  # more would cost more to combine than it saves
+        (2000, 72, 1500, 1),  # a counter for each tile
+        (0, 72, 132, 1),
+    ],
+)
+def test_how_many_blocks_share_a_tile(
+    blocks: int, turns: int, multiprocessors: int, expected: int
+) -> None:
+    assert select_splits(blocks, turns, multiprocessors) == expected
 
 
 @pytest.mark.parametrize("from_", TYPES)
@@ -174,7 +218,7 @@ def test_padding_channels_are_never_read() -> None:
         assert np.isnan(x).all()
         x[..., :6] = layer.x.transpose(0, 2, 3, 1)
         y = device.empty((1, 2, 2, 8), type_)
-        launch = conv.launch(1, (4, 4), (2, 2), (0, 0))
+        launch = conv.launch(1, (4, 4), (2, 2), (0, 0)).with_scratch(device)
         launch.run(device, x=device.pointer(x), y=device.pointer(y))
         assert np.isfinite(y).all()
 

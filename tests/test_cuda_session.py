@@ -331,7 +331,6 @@ def test_the_real_checkpoint(
 def test_bench_shows_the_plan_of_the_device(
     gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Integer nodes are in chains on the CPU, and in onnxruntime here."""
     rng = np.random.default_rng(0)
     feeds = [{"X": rng.standard_normal((2, 3, 8, 8)).astype(np.float32)}]
     model, result = tmp_path / "int8.onnx", tmp_path / "result.json"
@@ -345,4 +344,10 @@ def test_bench_shows_the_plan_of_the_device(
     assert bench.main([str(model), *options, "--json", str(result)]) == 0
     (row,) = json.loads(result.read_text())["results"]
     assert row["device"] == "cuda:0"
-    assert [step["kind"] for step in row["steps"]] == ["onnxruntime"]
+    assert [step["kind"] for step in row["steps"]] == [
+        "onnxruntime",
+        "conversion",
+        "chain",
+        "conversion",
+        "onnxruntime",
+    ]

@@ -53,4 +53,4 @@ def prepare(
     shape = (batch, layer.out, layer.out, layout.padded_channels(layer.filters, type_))
     sizes = ((layer.size, layer.size), (layer.out, layer.out))
     launch = conv.launch(batch, *sizes, (layer.kernel // 2, layer.kernel // 2))
-    return launch, device.empty(shape, type_)
+    return launch.with_scratch(device), device.empty(shape, type_)

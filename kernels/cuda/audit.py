@@ -27,62 +27,22 @@ from pathlib import Path
 
 from adder_onnx.errors import AdderError, InputError
 from adder_onnx.files import write_atomically
-from adder_onnx.kernels.cuda.compiler.nvrtc import MIN_ARCHITECTURE, compile_cubin, compiler_version
-from adder_onnx.kernels.cuda.compiler.sass import Function, disassemble, parse
-from adder_onnx.kernels.cuda.launch.variants import (
-    DEPTH,
-    GATHERED,
-    GEMM_TILES,
-    KERNELS,
-    TYPES,
-    Kernel,
-    gemm,
-    taps_per_word,
+from adder_onnx.kernels.cuda.compiler.nvrtc import (
+    MIN_ARCHITECTURE,
+    compile_cubin,
+    compile_target,
+    compiler_version,
 )
+from adder_onnx.kernels.cuda.compiler.sass import Function, disassemble, parse
+from adder_onnx.kernels.cuda.launch.selection import kernels_on
+from adder_onnx.kernels.cuda.launch.variants import Kernel
+from adder_onnx.kernels.cuda.promises import Promise, promises
 
 __all__ = ["Row", "audit", "audit_function", "main"]
 
 _DEFAULT_ARCHITECTURES = "80,90"
 
-_THREAD_OUTPUTS = 8 * 4
-"""Pixels by filters that a thread of the matrix product computes."""
-
-_ARITHMETIC = {"float32": ("FADD",), "float16": ("HADD2", "HFMA2")}
-_SLOTS_FLOOR = {"float32": 2.0, "float16": 1.0}
-
-_SLOT_BOUNDS = {
-    ("float32", True): 2.4,
-    ("float16", True): 1.4,
-    # Taps that are looked up one by one cost an address each.
-    ("float32", False): 2.7,
-    ("float16", False): 1.6,
-}
-"""Issue slots per tap, by type and by whether a tile is fetched by chunks."""
-
-_RESIDENT_THREADS = 384
-"""Of the matrix product on one multiprocessor at least: see __launch_bounds__ in gemm.cuh."""
-
 _REGISTERS = 65536
-
-
-@dataclass(frozen=True)
-class _Loop:
-    """What is known of a kernel's inner loop."""
-
-    type: str
-    taps: int
-    slot_bound: float
-
-
-_LOOPS = {
-    gemm(type_, tile).expression: _Loop(
-        type_,
-        DEPTH * taps_per_word(type_) * _THREAD_OUTPUTS,
-        _SLOT_BOUNDS[type_, tile.vector],
-    )
-    for type_ in TYPES
-    for tile in (*GEMM_TILES, GATHERED)
-}
 
 
 @dataclass(frozen=True)
@@ -102,8 +62,10 @@ class Row:
     problems: tuple[str, ...]
 
 
-def audit(architectures: Sequence[int], kernels: Sequence[Kernel] = KERNELS) -> list[Row]:
+def audit(architectures: Sequence[int], kernels: Sequence[Kernel] | None = None) -> list[Row]:
     """Compiles and judges kernels for each architecture (compute capability times ten).
+
+    Without ``kernels``, all those that layers may run in there.
 
     Raises:
         MissingDependencyError: a tool is not installed.
@@ -112,9 +74,10 @@ def audit(architectures: Sequence[int], kernels: Sequence[Kernel] = KERNELS) -> 
     """
     rows = []
     for architecture in architectures:
-        cubin, names = compile_cubin([kernel.expression for kernel in kernels], architecture)
+        chosen = kernels_on(compile_target(architecture)) if kernels is None else kernels
+        cubin, names = compile_cubin([kernel.expression for kernel in chosen], architecture)
         functions = parse(disassemble(cubin))
-        for kernel in kernels:
+        for kernel in chosen:
             function = functions.get(names[kernel.expression])
             if function is None:
                 raise RuntimeError(f"nvdisasm does not show {kernel.expression}")
@@ -127,20 +90,20 @@ def audit_function(function: Function, kernel: Kernel, architecture: int) -> Row
     problems = []
     if function.local_accesses or function.stack_bytes:
         problems.append("local memory is used")
-    loop = _LOOPS.get(kernel.expression)
-    threads = _RESIDENT_THREADS if loop else kernel.threads
+    promise = promises(architecture).get(kernel.expression)
+    threads = promise.resident_threads if promise else kernel.threads
     bound = min(_REGISTERS // threads // 8 * 8, 255)
     if function.registers > bound:
         problems.append(f"more than {bound} registers")
     instructions = slots = None
-    if loop:
-        instructions = _inner_loop(function, loop)
+    if promise:
+        instructions = _inner_loop(function, promise)
         if instructions is None:
             problems.append("no inner loop with its taps is found")
         else:
-            slots = instructions / loop.taps
-            if slots > loop.slot_bound:
-                problems.append(f"more than {loop.slot_bound} slots per tap")
+            slots = instructions / promise.taps
+            if slots > promise.slot_bound:
+                problems.append(f"more than {promise.slot_bound} slots per tap")
     return Row(
         kernel.expression,
         architecture,
@@ -149,20 +112,17 @@ def audit_function(function: Function, kernel: Kernel, architecture: int) -> Row
         function.stack_bytes,
         function.local_accesses,
         instructions,
-        loop.taps if loop else None,
+        promise.taps if promise else None,
         slots,
-        loop.slot_bound if loop else None,
+        promise.slot_bound if promise else None,
         tuple(problems),
     )
 
 
-def _inner_loop(function: Function, facts: _Loop) -> int | None:
+def _inner_loop(function: Function, promise: Promise) -> int | None:
     """The instructions of the loop that adds up the taps; None where no loop has so many."""
-    names = _ARITHMETIC[facts.type]
-    loops = sorted(function.loops, key=lambda loop: loop.count(*names))
-    # The first term of a partial sum costs no addition of its own.
-    least = 0.9 * _SLOTS_FLOOR[facts.type] * facts.taps
-    if not loops or loops[-1].count(*names) < least:
+    loops = sorted(function.loops, key=lambda loop: loop.count(*promise.arithmetic))
+    if not loops or loops[-1].count(*promise.arithmetic) < promise.least:
         return None
     return len(loops[-1].instructions)
 

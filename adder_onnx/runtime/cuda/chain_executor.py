@@ -83,6 +83,7 @@ class ChainExecutor:
         start = gpu.pointer(arena)
         borders = [gpu.pointer(array) for array in (*entering, *leaving)]
         if seconds is not None:
+            program.start_nodes(gpu, start)
             gpu.finish()
             for call in (*program.entries, *program.nodes, *program.exits):
                 begin = time.perf_counter()
@@ -95,6 +96,7 @@ class ChainExecutor:
         if graph:
             gpu.replay(graph.graph)
         else:
+            program.start_nodes(gpu, start)
             for call in program.nodes:
                 call.run(gpu, start)
         for call in program.exits:
@@ -132,6 +134,7 @@ class ChainExecutor:
         start = self._gpu.pointer(arena)
 
         def launch() -> None:
+            program.start_nodes(self._gpu, start)
             for call in program.nodes:
                 call.run(self._gpu, start)
 

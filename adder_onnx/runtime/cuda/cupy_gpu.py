@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.errors import DeviceError
+from adder_onnx.kernels.cuda.compiler.nvrtc import compile_target
 from adder_onnx.kernels.cuda.launch.device import Grid
 from adder_onnx.kernels.cuda.launch.variants import Kernel
 from adder_onnx.runtime.cuda.errors import cuda_failure
@@ -35,6 +36,9 @@ class CupyGpu:
         self._number = number
         self.name = f"cuda:{number}"
         self.ort_device = ("cuda", number)
+        device = cupy.cuda.Device(number)
+        self.multiprocessors = int(device.attributes["MultiProcessorCount"])
+        self.target = compile_target(int(device.compute_capability))
         self._kernels = kernels_of(number)
         self._staging = Staging(cupy)
         self._last = threading.local()
@@ -58,6 +62,11 @@ class CupyGpu:
             stream = self._cupy.cuda.get_current_stream()
             self._staging.upload(np.ascontiguousarray(array), self.pointer(result), stream)
         return result
+
+    def clear(self, address: int, size: int) -> None:
+        with self._failing("clearing memory"):
+            stream = self._cupy.cuda.get_current_stream()
+            self._cupy.cuda.runtime.memsetAsync(address, 0, size, stream.ptr)
 
     def pointer(self, array: Any) -> int:
         return int(array.data.ptr)

@@ -67,7 +67,7 @@ class CudaRunner:
                 CUDA_PROVIDER,
             )
         chain_steps = [part for part in parts if not isinstance(part, OnnxruntimeStep)]
-        gpu.prepare(needed_kernels(chain_steps))
+        gpu.prepare(needed_kernels(chain_steps, gpu.target))
         stream = gpu.new_stream()
         with gpu.using(stream):
             self._chains = [CudaChain(steps, gpu) for steps in chain_steps]

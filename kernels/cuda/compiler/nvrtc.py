@@ -15,6 +15,7 @@ __all__ = [
     "MIN_ARCHITECTURE",
     "check_compiler",
     "compile_cubin",
+    "compile_target",
     "compiler_options",
     "compiler_version",
     "source",
@@ -23,6 +24,10 @@ __all__ = [
 
 MIN_ARCHITECTURE = 75
 """The lowest compute capability that kernels are compiled for, times ten."""
+
+_FAMILY = (120, 121)
+_FIRST_WITH_FAMILIES = (12, 9)
+"""NVRTC's version."""
 
 _INSTALL = 'pip install "adder-onnx[cuda13]" (or [cuda12])'
 
@@ -88,6 +93,24 @@ def compiler_version() -> str:
     return f"{major}.{minor}"
 
 
+def compile_target(architecture: int) -> str:
+    """What kernels are compiled for: ``sm_90``, or where that makes a difference, a family.
+
+    Code for the family of compute capability 12 has instructions, such as maxima of bytes, that
+    code for 12.0 alone has not.
+
+    Args:
+        architecture: a compute capability times ten.
+
+    Raises:
+        MissingDependencyError: CuPy or NVRTC is not installed.
+    """
+    version = tuple(int(part) for part in compiler_version().split("."))
+    if architecture in _FAMILY and version >= _FIRST_WITH_FAMILIES:
+        return f"sm_{architecture}f"
+    return f"sm_{architecture}"
+
+
 def check_compiler() -> None:
     """Checks that kernels can be compiled.
 
@@ -124,7 +147,7 @@ def compile_cubin(expressions: Sequence[str], architecture: int) -> tuple[bytes,
     # As CuPy does: -ftz=true, and functions without __host__ or __device__ are for the device.
     options = (
         *compiler_options(),
-        f"-arch=sm_{architecture}",
+        f"-arch={compile_target(architecture)}",
         "-ftz=true",
         "--device-as-default-execution-space",
     )

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.errors import InputError
-from adder_onnx.kernels.cuda.launch.device import Device, Launch
+from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS, Device, Launch
 from adder_onnx.kernels.cuda.launch.layout import padded_channels
 from adder_onnx.kernels.cuda.launch.params import CONV_ARGS, PACK_ARGS
-from adder_onnx.kernels.cuda.launch.selection import select_tile
+from adder_onnx.kernels.cuda.launch.selection import select_splits, select_tile
 from adder_onnx.kernels.cuda.launch.variants import (
     CHUNK_WORDS,
     DEPTH,
@@ -19,6 +19,7 @@ from adder_onnx.kernels.cuda.launch.variants import (
     direct,
     gemm,
     pack,
+    partial_bytes,
     taps_per_word,
 )
 
@@ -65,6 +66,7 @@ class AdderConv:
         filters, group_in, *kernel = (int(size) for size in weight.shape)
         self.type = type_
         self.group = group
+        self._multiprocessors = device.multiprocessors
         self.channels, self.filters = group_in * group, filters
         self.kernel = (kernel[0], kernel[1])
         self.strides, self.dilations = strides, dilations
@@ -93,6 +95,8 @@ class AdderConv:
     def launch(self, batch: int, in_size: _Pair, out_size: _Pair, pad_begin: _Pair) -> Launch:
         """The launch for one shape; its fields ``x``, ``y`` and ``z`` are addresses, 0 for no z.
 
+        It depends on nothing but the layer, the shape and the device's multiprocessors.
+
         Args:
             batch: N.
             in_size: height and width of x.
@@ -120,8 +124,16 @@ class AdderConv:
             blocks = min(-(-pixels * self.filters // kernel.threads), _MAX_DIRECT_BLOCKS)
             return Launch(kernel, (blocks, 1, 1), args, self._constants)
         group_out = self.filters // self.group
-        grid = (-(-pixels // self.tile.pixels), -(-group_out // self.tile.filters), self.group)
-        return Launch(gemm(self.type, self.tile), grid, args, self._constants)
+        along, across = -(-pixels // self.tile.pixels), -(-group_out // self.tile.filters)
+        tiles = along * across * self.group
+        turns = int(args["weight_words"]) // DEPTH
+        splits = select_splits(tiles, turns, self._multiprocessors)
+        args["splits"] = splits
+        scratch = 0
+        if splits > 1:
+            scratch = SCRATCH_ZEROS + tiles * splits * partial_bytes(self.type, self.tile)
+        grid = (along, across, self.group * splits)
+        return Launch(gemm(self.type, self.tile), grid, args, self._constants, scratch)
 
     def _set(self, **fields: float) -> None:
         for name, value in fields.items():

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS
 from adder_onnx.kernels.cuda.launch.variants import (
     CHUNK_WORDS,
+    DISTANCES,
     GATHERED,
     GEMM_TILES,
+    INTEGER_CHUNK_TAPS,
+    INTEGER_GATHERED,
+    INTEGER_GEMM_TILES,
+    KERNELS,
+    IntegerTile,
+    Kernel,
     Tile,
     taps_per_word,
 )
 
-__all__ = ["select_tile"]
+__all__ = [
+    "kernels_on",
+    "select_distances",
+    "select_integer_tile",
+    "select_splits",
+    "select_tile",
+]
 
 _FEW_FILTERS = 8
 """Below, most of a tile of the matrix product would be empty, and `direct` is the better kernel."""
@@ -20,6 +34,36 @@ _MAX_NUMBER = 1 << 16
 
 _MAX_BLOCKS = 65535
 """Of a grid's second and third dimension."""
+
+_MAX_SPLIT_TILES = SCRATCH_ZEROS // 4
+"""Tiles whose sums several blocks may share: each has a counter (kMaxSplitTiles in split.cuh)."""
+
+_MAX_SPLITS = 64
+_COMBINING = 0.25
+"""What reading the sums of one block takes, in turns of the loop over taps: a judgement."""
+
+
+def select_splits(blocks: int, turns: int, multiprocessors: int) -> int:
+    """How many blocks share the sums of a tile, each with some of the turns over its taps.
+
+    That for which the busiest multiprocessor has least to do, what combining the sums costs
+    included; 1 where blocks are enough without.
+
+    Args:
+        blocks: of the layer, without splits.
+        turns: of the loop over taps in each of them.
+        multiprocessors: of the GPU.
+    """
+    if not 0 < blocks < min(2 * multiprocessors, _MAX_SPLIT_TILES + 1):
+        return 1
+
+    def cost(splits: int) -> float:
+        busiest = -(-blocks * splits // multiprocessors)
+        combining = _COMBINING * splits if splits > 1 else 0
+        return busiest * -(-turns // splits) + combining
+
+    most = min(turns, _MAX_SPLITS, _MAX_BLOCKS // blocks)
+    return min(range(1, most + 1), key=cost)
 
 
 def select_tile(
@@ -43,3 +87,50 @@ def select_tile(
     # The smallest tile that takes all filters; the largest where none does.
     fitting = [tile for tile in GEMM_TILES if tile.filters >= group_out]
     return fitting[-1] if fitting else GEMM_TILES[0]
+
+
+def select_integer_tile(
+    group: int, group_in: int, group_out: int, kernel: tuple[int, int]
+) -> IntegerTile | None:
+    """The tile of the integer matrix product, or None for one thread per output.
+
+    Args:
+        group: number of groups.
+        group_in: input channels of a group.
+        group_out: filters of a group.
+        kernel: its height and width.
+    """
+    words = -(-group_in // 4) * kernel[0] * kernel[1]
+    if group_out < _FEW_FILTERS or words >= _MAX_NUMBER or group > _MAX_BLOCKS:
+        return None
+    if group_in % INTEGER_CHUNK_TAPS:
+        return INTEGER_GATHERED
+    fitting = [tile for tile in INTEGER_GEMM_TILES if tile.filters >= group_out]
+    return fitting[-1] if fitting else INTEGER_GEMM_TILES[0]
+
+
+_WITHOUT_ACCUMULATING = (107, 120, 121)
+"""Compute capabilities, times ten, where the instruction that adds up absolute differences is made
+of five others."""
+
+
+def select_distances(target: str) -> str:
+    """How absolute differences of integers are added up: one of `DISTANCES`.
+
+    By the number of instructions for four taps. Whether they run at full rate is for a measurement
+    to say (`adder_onnx.kernels.cuda.bound`): were the first to run at a quarter of it on a GPU, the
+    second would win there.
+
+    Args:
+        target: what kernels are compiled for: ``sm_90``, or ``sm_120f`` for a family.
+    """
+    accumulated, dotted, doubled = DISTANCES
+    if target.endswith("f"):
+        return doubled
+    return dotted if int(target[3:]) in _WITHOUT_ACCUMULATING else accumulated
+
+
+def kernels_on(target: str) -> tuple[Kernel, ...]:
+    """All kernels that layers may run in where kernels are compiled for this target."""
+    others = {f"<{name}," for name in DISTANCES} - {f"<{select_distances(target)},"}
+    return tuple(k for k in KERNELS if not any(name in k.expression for name in others))

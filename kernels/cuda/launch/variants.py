@@ -6,22 +6,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adder_onnx.kernels.cuda.launch.params import CONV_ARGS, LAYOUT_ARGS, PACK_ARGS
+from adder_onnx.kernels.cuda.launch.params import (
+    CONV_ARGS,
+    INTEGER_CONV_ARGS,
+    LAYOUT_ARGS,
+    PACK_ARGS,
+)
 
 __all__ = [
     "CHUNK_WORDS",
     "DEPTH",
+    "DISTANCES",
     "GATHERED",
     "GEMM_TILES",
+    "INTEGER_CHUNK_TAPS",
+    "INTEGER_GATHERED",
+    "INTEGER_GEMM_TILES",
     "KERNELS",
     "TYPES",
+    "IntegerTile",
     "Kernel",
     "Tile",
     "direct",
     "gemm",
+    "integer_direct",
+    "integer_gemm",
+    "integer_pack",
     "nchw_to_nhwc",
     "nhwc_to_nchw",
     "pack",
+    "partial_bytes",
     "taps_per_word",
 ]
 
@@ -32,7 +46,9 @@ CHUNK_WORDS = 8
 """Words that a thread fetches at a time (kChunk in gemm.cuh)."""
 
 TYPES = ("float32", "float16")
-_SCALARS = {"float32": "float", "float16": "__half"}
+"""Of the float kernels."""
+
+_SCALARS = {"float32": "float", "float16": "__half", "uint8": "unsigned char"}
 _WORDS = {"float32": "float", "float16": "__half2"}
 
 
@@ -75,6 +91,39 @@ class Tile:
         return self.pixels // 8 * (self.filters // 4)
 
 
+@dataclass(frozen=True)
+class IntegerTile:
+    """Output pixels and filters that a block of the integer matrix product computes.
+
+    Attributes:
+        pixels: how many.
+        filters: how many.
+        chunks: of 16 taps, that it holds at a time.
+        vector: whether taps are fetched by whole chunks; else word by word, or tap by tap.
+    """
+
+    pixels: int
+    filters: int
+    chunks: int
+    vector: bool = True
+
+    @property
+    def threads(self) -> int:
+        return self.pixels // 8 * (self.filters // 8)
+
+
+INTEGER_CHUNK_TAPS = 16
+"""Channels that a thread fetches at a time (kChunkTaps in integer/gemm.cuh)."""
+
+INTEGER_GEMM_TILES = (IntegerTile(128, 64, 4), IntegerTile(128, 32, 2), IntegerTile(256, 16, 2))
+"""By the filters of a group, most first."""
+
+INTEGER_GATHERED = IntegerTile(128, 64, 4, vector=False)
+"""For groups whose input channels are not whole chunks."""
+
+DISTANCES = ("Accumulated", "Dotted", "Doubled")
+"""How absolute differences are added up; integer/distances.cuh says more."""
+
 GEMM_TILES = (Tile(64, 64), Tile(128, 32), Tile(256, 16))
 """By the filters of a group, most first."""
 
@@ -85,6 +134,11 @@ GATHERED = Tile(64, 64, vector=False)
 def taps_per_word(type_: str) -> int:
     """Taps in 32 bits."""
     return 4 // np.dtype(type_).itemsize
+
+
+def partial_bytes(type_: str, tile: Tile) -> int:
+    """What a block leaves of its sums for another to add up: kParts floats of each (taps.cuh)."""
+    return tile.pixels * tile.filters * 4 * {"float32": 2, "float16": 1}[type_]
 
 
 def gemm(type_: str, tile: Tile) -> Kernel:
@@ -104,6 +158,24 @@ def pack(type_: str, *, words: bool) -> Kernel:
     return Kernel(f"pack_weights<{_SCALARS[type_]}, {packed}>", 256, PACK_ARGS)
 
 
+def integer_gemm(tile: IntegerTile, distances: str) -> Kernel:
+    """The integer matrix product, by one of `DISTANCES`."""
+    shape = f"{tile.pixels}, {tile.filters}, {tile.chunks}, {str(tile.vector).lower()}"
+    expression = f"integer_adder_conv_gemm<{distances}, {shape}>"
+    return Kernel(expression, tile.threads, INTEGER_CONV_ARGS)
+
+
+def integer_direct() -> Kernel:
+    """One thread for each output of an integer convolution."""
+    return Kernel("integer_adder_conv_direct", 128, INTEGER_CONV_ARGS)
+
+
+def integer_pack(*, words: bool) -> Kernel:
+    """Packing of integer weights, in words of four taps or in single taps for `integer_direct`."""
+    packed = "unsigned" if words else "unsigned char"
+    return Kernel(f"pack_integer_weights<{packed}>", 256, PACK_ARGS)
+
+
 def nchw_to_nhwc(from_: str, to: str) -> Kernel:
     """The conversion of what enters a chain."""
     return Kernel(f"nchw_to_nhwc<{_SCALARS[from_]}, {_SCALARS[to]}>", 256, LAYOUT_ARGS)
@@ -118,6 +190,16 @@ KERNELS = (
     *(gemm(t, tile) for t in TYPES for tile in (*GEMM_TILES, GATHERED)),
     *(direct(t) for t in TYPES),
     *dict.fromkeys(pack(t, words=words) for t in TYPES for words in (True, False)),
+    *(
+        integer_gemm(tile, distances)
+        for distances in DISTANCES
+        for tile in (*INTEGER_GEMM_TILES, INTEGER_GATHERED)
+    ),
+    integer_direct(),
+    *(integer_pack(words=words) for words in (True, False)),
     *(convert(a, b) for convert in (nchw_to_nhwc, nhwc_to_nchw) for a in TYPES for b in TYPES),
+    *(convert("uint8", "uint8") for convert in (nchw_to_nhwc, nhwc_to_nchw)),
+    nchw_to_nhwc("float32", "uint8"),
+    nhwc_to_nchw("uint8", "float32"),
 )
 """All of them."""

@@ -21,6 +21,7 @@
 #include "float/epilogue.cuh"
 #include "common/image.cuh"
 #include "common/params.cuh"
+#include "common/split.cuh"
 #include "float/taps.cuh"
 
 constexpr int kDepth = 32;  // words of taps in shared memory
@@ -97,6 +98,47 @@ struct Fetch<Scalar, true> {
   }
 };
 
+// Adds up the sums that all blocks of a tile have made of their taps. Only in the last block to
+// come: false in the others.
+template <typename Sum>
+__device__ bool combine(const ConvArgs& a, int tile, int split,
+                        Sum (&sums)[kThreadPixels][kThreadFilters]) {
+  constexpr int kPieces = kThreadPixels * Sum::kParts;
+  const Partials mine(a.scratch, tile, a.splits, split, kPieces, blockDim.x);
+#pragma unroll
+  for (int p = 0; p < kThreadPixels; ++p)
+#pragma unroll
+    for (int part = 0; part < Sum::kParts; ++part) {
+      Four<float> four;
+#pragma unroll
+      for (int f = 0; f < kThreadFilters; ++f) four.words[f] = sums[p][f].part(part);
+      mine.store(p * Sum::kParts + part, four.bits);
+    }
+  if (!is_last_block(a.scratch, tile, a.splits)) return false;
+#pragma unroll
+  for (int p = 0; p < kThreadPixels; ++p)
+#pragma unroll
+    for (int f = 0; f < kThreadFilters; ++f) sums[p][f] = Sum();
+  for (int other = 0; other < a.splits; ++other) {
+    const Partials theirs(a.scratch, tile, a.splits, other, kPieces, blockDim.x);
+#pragma unroll
+    for (int p = 0; p < kThreadPixels; ++p) {
+      Four<float> fours[Sum::kParts];
+#pragma unroll
+      for (int part = 0; part < Sum::kParts; ++part)
+        fours[part] = Four<float>(theirs.load(p * Sum::kParts + part));
+#pragma unroll
+      for (int f = 0; f < kThreadFilters; ++f) {
+        float parts[Sum::kParts];
+#pragma unroll
+        for (int part = 0; part < Sum::kParts; ++part) parts[part] = fours[part].words[f];
+        sums[p][f].merge(parts);
+      }
+    }
+  }
+  return true;
+}
+
 template <typename Scalar, int kPixels, int kFilters, bool kVector>
 __global__ void __launch_bounds__(gemm_threads(kPixels, kFilters),
                                   384 / gemm_threads(kPixels, kFilters))
@@ -116,7 +158,11 @@ __global__ void __launch_bounds__(gemm_threads(kPixels, kFilters),
 
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
   const int first_pixel = blockIdx.x * kPixels, first_filter = blockIdx.y * kFilters;
-  const int group = blockIdx.z;
+  const int group = blockIdx.z / a.splits, split = blockIdx.z % a.splits;
+  // Whole turns of the loop below, so that partial sums begin and end as without splits.
+  const int all_turns = a.weight_words / kDepth;
+  const int first_word = all_turns * split / a.splits * kDepth;
+  int turns = all_turns * (split + 1) / a.splits - all_turns * split / a.splits;
   for (int p = thread; p < kPixels; p += kThreads)
     origins[p] = origin_of<Scalar>(a, first_pixel + p);
 
@@ -126,10 +172,11 @@ __global__ void __launch_bounds__(gemm_threads(kPixels, kFilters),
   // and fetches four filters' weights of words weight_word + i * kWordsAtOnce.
   const int weight_filter = thread % (kFilters / 4) * 4, weight_word = thread / (kFilters / 4);
   const Word* weights = static_cast<const Word*>(a.weights) + first_filter + weight_filter +
-                        (static_cast<long long>(group) * a.weight_words + weight_word) * a.weight_row;
+                        (static_cast<long long>(group) * a.weight_words + first_word + weight_word) *
+                            a.weight_row;
 
   Sum sums[kThreadPixels][kThreadFilters];
-  for (int word0 = 0; word0 < a.weight_words; word0 += kDepth) {
+  for (int word0 = first_word; turns > 0; word0 += kDepth, --turns) {
     __syncthreads();
     Fetch<Scalar, kVector>::template run<kThreads / kChunks>(
         a, origins, thread % kChunks, thread / kChunks, group * a.group_in, word0, x_tile);
@@ -158,6 +205,11 @@ __global__ void __launch_bounds__(gemm_threads(kPixels, kFilters),
           for (int f = 0; f < kThreadFilters; ++f) sums[p][f].fold();
       }
     }
+  }
+
+  if (a.splits > 1) {
+    const int tile = (group * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    if (!combine(a, tile, split, sums)) return;
   }
 
 #pragma unroll

@@ -37,6 +37,18 @@ struct FloatSum {
     high = sum;
   }
 
+  // What another block needs to know of the total, and adding it to one of other taps: by TwoSum
+  // (Knuth, The Art of Computer Programming 2, 4.2.2), since neither need be the larger one.
+  static constexpr int kParts = 2;
+  __device__ float part(int i) const { return i == 0 ? high : low; }
+  __device__ void merge(const float (&parts)[kParts]) {
+    const float sum = high + parts[0];
+    const float added = sum - high;
+    low += (high - (sum - added)) + (parts[0] - added);
+    low += parts[1];
+    high = sum;
+  }
+
   // scale * -total + bias. An infinite or undefined total has no rounding error.
   __device__ float affine(float scale, float bias) const {
     const float error = high - high == 0 ? low : 0.0f;
@@ -60,6 +72,10 @@ struct HalfSum {
     total += __low2float(partial);
     total += __high2float(partial);
   }
+
+  static constexpr int kParts = 1;
+  __device__ float part(int) const { return total; }
+  __device__ void merge(const float (&parts)[kParts]) { total += parts[0]; }
 
   __device__ float affine(float scale, float bias) const { return fmaf(-scale, total, bias); }
 };

@@ -1,0 +1,118 @@
+"""What the kernels' machine code must keep on each architecture, which the audit checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adder_onnx.kernels.cuda.compiler.nvrtc import compile_target
+from adder_onnx.kernels.cuda.launch.selection import select_distances
+from adder_onnx.kernels.cuda.launch.variants import (
+    DEPTH,
+    GATHERED,
+    GEMM_TILES,
+    INTEGER_CHUNK_TAPS,
+    INTEGER_GATHERED,
+    INTEGER_GEMM_TILES,
+    TYPES,
+    IntegerTile,
+    Tile,
+    gemm,
+    integer_gemm,
+    taps_per_word,
+)
+
+__all__ = ["Promise", "promises"]
+
+_THREAD_OUTPUTS = 8 * 4
+"""Pixels by filters that a thread of the matrix product computes."""
+
+_INTEGER_THREAD_OUTPUTS = 8 * 8
+
+_SLOT_BOUNDS = {
+    ("float32", True): 2.41,
+    ("float16", True): 1.4,
+    # Taps that are looked up one by one cost an address each.
+    ("float32", False): 2.7,
+    ("float16", False): 1.6,
+}
+"""Issue slots per tap, by type and by whether a tile is fetched by chunks."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What is promised of a kernel whose inner loop adds up taps.
+
+    Attributes:
+        arithmetic: names of the instructions that do, suffixes aside: the loop with most of them
+            is the inner loop.
+        least: how many of them it must have, or the loop has not been found.
+        taps: that a thread adds up in one turn of the loop.
+        slot_bound: instructions of a turn by its taps, at most.
+        resident_threads: on one multiprocessor, as __launch_bounds__ says.
+    """
+
+    arithmetic: tuple[str, ...]
+    least: int
+    taps: int
+    slot_bound: float
+    resident_threads: int
+
+
+def promises(architecture: int) -> dict[str, Promise]:
+    """By the kernels' expressions, for a compute capability times ten.
+
+    Kernels that are not among them keep no more than that nothing is spilled.
+    """
+    found = {
+        gemm(type_, tile).expression: _gemm(type_, tile)
+        for type_ in TYPES
+        for tile in (*GEMM_TILES, GATHERED)
+    }
+    distances = select_distances(compile_target(architecture))
+    for tile in (*INTEGER_GEMM_TILES, INTEGER_GATHERED):
+        found[integer_gemm(tile, distances).expression] = _integer_gemm(
+            tile, distances, architecture
+        )
+    return found
+
+
+def _gemm(type_: str, tile: Tile) -> Promise:
+    """Two instructions per tap are the floor in float32, one in float16, where they do two at once.
+
+    The first term of a partial sum costs no addition of its own.
+    """
+    words = DEPTH * _THREAD_OUTPUTS
+    return Promise(
+        arithmetic={"float32": ("FADD",), "float16": ("HADD2", "HFMA2")}[type_],
+        least=int(0.9 * 2 * words),
+        taps=words * taps_per_word(type_),
+        slot_bound=_SLOT_BOUNDS[type_, tile.vector],
+        resident_threads=384,
+    )
+
+
+_INTEGER_INSTRUCTIONS = {
+    "Accumulated": (("VABSDIFF4",), 1),
+    "Dotted": (("VABSDIFF4", "VIMNMX", "IDP"), 2),
+    "Doubled": (("VIMNMX", "IDP"), 2),
+}
+"""Names of those that add up four taps, and how many they are at least."""
+
+_INTEGER_SLOT_BOUNDS = {"Accumulated": 0.33, "Dotted": 1.15, "Doubled": 0.6}
+_FEW_FILTERS_SLOTS = 0.025
+_GATHERED_SLOTS = 0.2
+"""What comes on top: a pixel's taps serve 16 filters alone; words are looked up one by one."""
+
+
+def _integer_gemm(tile: IntegerTile, distances: str, architecture: int) -> Promise:
+    names, least = _INTEGER_INSTRUCTIONS[distances]
+    taps = tile.chunks * INTEGER_CHUNK_TAPS * _INTEGER_THREAD_OUTPUTS
+    few = _FEW_FILTERS_SLOTS if tile.filters < 32 else 0.0
+    gathered = 0.0 if tile.vector else _GATHERED_SLOTS
+    return Promise(
+        arithmetic=names,
+        least=taps // 4 * least,
+        taps=taps,
+        slot_bound=_INTEGER_SLOT_BOUNDS[distances] + few + gathered,
+        resident_threads=384 if architecture >= 80 else 256,
+    )
