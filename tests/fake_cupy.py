@@ -184,13 +184,21 @@ class FakeCupy(ModuleType):
             deviceSynchronize=lambda: call("deviceSynchronize"),
             getDevice=get_device,
             memcpyAsync=memcpy,
+            memsetAsync=lambda address, value, size, stream: call("memsetAsync"),
             memcpyDeviceToHost=2,
             memcpyHostToDevice=1,
             setDevice=set_device,
             streamCaptureModeRelaxed="relaxed",
         )
         self.RawModule = RawModule
+
+        def device(number: int) -> Any:
+            call("deviceGetAttribute", number)
+            attributes = {"MultiProcessorCount": 132}
+            return SimpleNamespace(attributes=attributes, compute_capability="90")
+
         self.cuda = SimpleNamespace(
+            Device=device,
             Event=Event,
             Stream=Stream,
             alloc_pinned_memory=pinned,

@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from adder_onnx.errors import DeviceError
-from adder_onnx.kernels.cuda.launch.variants import KERNELS, TYPES
+from adder_onnx.kernels.cuda.launch.selection import kernels_on
+from adder_onnx.kernels.cuda.launch.variants import TYPES
 from adder_onnx.runtime.cuda.errors import DeviceLostError
 from benchmarks.cuda import __main__ as command
 from benchmarks.cuda.check import kernels, rates, report, sessions
@@ -116,8 +117,9 @@ def test_all_checks_pass(machine: CheckedMachine) -> None:
 
 def test_every_kernel_of_inference_is_checked(machine: CheckedMachine) -> None:
     """But for conversions of type at a chain's border, which no session has today."""
-    outcomes(machine, "kernels, ")
-    missing = {k.expression for k in KERNELS} - set(machine.gpu.launched)
+    for checks in ("kernels, ", "8 bits"):
+        outcomes(machine, checks)
+    missing = {k.expression for k in kernels_on(machine.gpu.target)} - set(machine.gpu.launched)
     assert missing <= {
         f"{name}<{a}, {b}>"
         for name in ("nchw_to_nhwc", "nhwc_to_nchw")

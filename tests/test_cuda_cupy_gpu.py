@@ -16,7 +16,7 @@ import pytest
 from adder_onnx.errors import DeviceError
 from adder_onnx.kernels.cuda.launch.params import LAYOUT_ARGS
 from adder_onnx.kernels.cuda.launch.variants import KERNELS
-from adder_onnx.runtime.cuda import errors, kernels
+from adder_onnx.runtime.cuda import cupy_gpu, errors, kernels
 from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu, _Foreign
 from adder_onnx.runtime.cuda.errors import (
     DeviceLostError,
@@ -36,6 +36,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
     fake = FakeCupy()
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(kernels, "_kernels", {})
+    monkeypatch.setattr(cupy_gpu, "compile_target", lambda architecture: f"sm_{architecture}")
     return fake
 
 
@@ -93,6 +94,7 @@ def test_a_device_that_onnxruntime_leaves_current_is_put_right(
         ("eventCreate", lambda gpu, s: gpu.wait(s, s), "letting a stream wait"),
         ("eventRecord", lambda gpu, s: gpu.wait(s, s), "letting a stream wait"),
         ("streamWaitEvent", lambda gpu, s: gpu.wait(s, s), "letting a stream wait"),
+        ("memsetAsync", lambda gpu, s: gpu.clear(64, 4), "clearing memory"),
         ("copyto", lambda gpu, s: gpu.copy(Array(ARGS), Array(ARGS)), "copying an array"),
         ("from_dlpack", lambda gpu, s: gpu.adopt(Foreign()), "taking over an array"),
         ("streamBeginCapture", lambda gpu, s: gpu.capture(lambda: None), "capturing a graph"),
@@ -100,6 +102,7 @@ def test_a_device_that_onnxruntime_leaves_current_is_put_right(
         ("graphLaunch", lambda gpu, s: gpu.replay(gpu.capture(lambda: None)), "chain's graph"),
         ("streamIsCapturing", lambda gpu, s: gpu.callers_stream([]), "the caller's stream"),
         ("getDevice", lambda gpu, s: gpu.synchronize(s), "making it current"),
+        ("deviceGetAttribute", lambda gpu, s: CupyGpu(1), "asking what it is"),
     ],
 )
 @pytest.mark.parametrize(

@@ -36,9 +36,6 @@ class CupyGpu:
         self._number = number
         self.name = f"cuda:{number}"
         self.ort_device = ("cuda", number)
-        device = cupy.cuda.Device(number)
-        self.multiprocessors = int(device.attributes["MultiProcessorCount"])
-        self.target = compile_target(int(device.compute_capability))
         self._kernels = kernels_of(number)
         self._staging = Staging(cupy)
         self._last = threading.local()
@@ -47,6 +44,10 @@ class CupyGpu:
             cupy.cuda.driver.CUDADriverError,
             cupy.cuda.memory.OutOfMemoryError,
         )
+        with self._failing("asking what it is"):
+            device = cupy.cuda.Device(number)
+            self.multiprocessors = int(device.attributes["MultiProcessorCount"])
+            self.target = compile_target(int(device.compute_capability))
 
     def prepare(self, kernels: Iterable[Kernel]) -> None:
         with self._failing("loading kernels"), self._current():

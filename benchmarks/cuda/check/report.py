@@ -9,7 +9,8 @@ from typing import Any
 import onnx
 
 import adder_onnx
-from adder_onnx.kernels.cuda.launch.variants import KERNELS, TYPES
+from adder_onnx.kernels.cuda.launch.selection import kernels_on
+from adder_onnx.kernels.cuda.launch.variants import TYPES
 from benchmarks.cuda.check.kernels import check_float, check_integers
 from benchmarks.cuda.check.rates import check_rate
 from benchmarks.cuda.check.results import Check, run_checks, verdict
@@ -72,5 +73,6 @@ def report(
 
 
 def _compile(machine: SessionMachine) -> str:
-    machine.gpu.prepare(KERNELS)
-    return f"{len(KERNELS)} kernels"
+    kernels = kernels_on(machine.gpu.target)
+    machine.gpu.prepare(kernels)
+    return f"{len(kernels)} kernels for {machine.gpu.target}"
