@@ -100,8 +100,10 @@ _INTEGER_INSTRUCTIONS = {
 
 _INTEGER_SLOT_BOUNDS = {"Accumulated": 0.33, "Dotted": 1.15, "Doubled": 0.6}
 _FEW_FILTERS_SLOTS = 0.025
+"""What comes on top where a pixel's taps serve 16 filters alone."""
+
 _GATHERED_SLOTS = 0.2
-"""What comes on top: a pixel's taps serve 16 filters alone; words are looked up one by one."""
+"""What comes on top where words are looked up one by one."""
 
 
 def _integer_gemm(tile: IntegerTile, distances: str, architecture: int) -> Promise:

@@ -13,6 +13,7 @@ from adder_onnx.errors import MissingDependencyError
 
 __all__ = [
     "MIN_ARCHITECTURE",
+    "CompilerError",
     "check_compiler",
     "compile_cubin",
     "compile_target",
@@ -30,6 +31,10 @@ _FIRST_WITH_FAMILIES = (12, 9)
 """NVRTC's version."""
 
 _INSTALL = 'pip install "adder-onnx[cuda13]" (or [cuda12])'
+
+
+class CompilerError(RuntimeError):
+    """Sources do not compile; the message is NVRTC's log."""
 
 
 def source_folder() -> Path:
@@ -103,12 +108,13 @@ def compile_target(architecture: int) -> str:
         architecture: a compute capability times ten.
 
     Raises:
-        MissingDependencyError: CuPy or NVRTC is not installed.
+        MissingDependencyError: CuPy or NVRTC, whose version matters, is not installed.
     """
-    version = tuple(int(part) for part in compiler_version().split("."))
-    if architecture in _FAMILY and version >= _FIRST_WITH_FAMILIES:
-        return f"sm_{architecture}f"
-    return f"sm_{architecture}"
+    if architecture not in _FAMILY:
+        return f"sm_{architecture}"
+    major, minor = compiler_version().split(".")
+    has_families = (int(major), int(minor)) >= _FIRST_WITH_FAMILIES
+    return f"sm_{architecture}f" if has_families else f"sm_{architecture}"
 
 
 def check_compiler() -> None:
@@ -140,7 +146,7 @@ def compile_cubin(expressions: Sequence[str], architecture: int) -> tuple[bytes,
 
     Raises:
         MissingDependencyError: CuPy, NVRTC or CUDA's headers are not installed.
-        RuntimeError: the sources do not compile; the message is NVRTC's log.
+        CompilerError: the sources do not compile.
     """
     check_compiler()
     library = _library()
@@ -158,7 +164,7 @@ def compile_cubin(expressions: Sequence[str], architecture: int) -> tuple[bytes,
         try:
             library.compileProgram(program, options)
         except library.NVRTCError as error:
-            raise RuntimeError(library.getProgramLog(program)) from error
+            raise CompilerError(library.getProgramLog(program)) from error
         names = {e: str(library.getLoweredName(program, e)) for e in expressions}
         # CuPy's binding drops the last byte, without which the image is not complete.
         return bytes(library.getCUBIN(program)) + b"\0", names
