@@ -17,7 +17,7 @@ from adder_onnx.errors import DeviceError
 from adder_onnx.kernels.cuda.compiler import cubin_cache, nvrtc
 from adder_onnx.kernels.cuda.launch.params import LAYOUT_ARGS
 from adder_onnx.kernels.cuda.launch.variants import KERNELS
-from adder_onnx.runtime.cuda import errors, kernels
+from adder_onnx.runtime.cuda import errors, kernels, staging
 from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu, _Foreign
 from adder_onnx.runtime.cuda.errors import (
     DeviceLostError,
@@ -37,6 +37,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
     fake = FakeCupy()
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(kernels, "_kernels", {})
+    monkeypatch.setattr(staging, "_stagings", {})
     monkeypatch.setattr(nvrtc, "compiler_version", lambda: "13.0")
     return fake
 
@@ -205,6 +206,14 @@ def test_code_for_a_family_is_compiled_once_and_kept(
     assert CupyGpu(0).target == "sm_120"
     CupyGpu(0).prepare([KERNEL])
     assert cupy.modules == [(KERNEL.expression,)]
+
+
+def test_pinned_memory_is_shared(gpu: CupyGpu, cupy: FakeCupy) -> None:
+    for user in (gpu, CupyGpu(1)):
+        array = user.upload(np.ones(1000))
+        user.finish()
+        user.download(array)
+    assert cupy.pinned == 2 * staging.PIECE_BYTES
 
 
 def test_kernels_that_do_not_compile(gpu: CupyGpu, cupy: FakeCupy) -> None:

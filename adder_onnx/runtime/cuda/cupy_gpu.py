@@ -18,7 +18,7 @@ from adder_onnx.kernels.cuda.launch.device import Grid
 from adder_onnx.kernels.cuda.launch.variants import Kernel
 from adder_onnx.runtime.cuda.errors import cuda_failure
 from adder_onnx.runtime.cuda.kernels import kernels_of
-from adder_onnx.runtime.cuda.staging import Staging
+from adder_onnx.runtime.cuda.staging import staging_of
 
 __all__ = ["CupyGpu"]
 
@@ -37,7 +37,7 @@ class CupyGpu:
         self.name = f"cuda:{number}"
         self.ort_device = ("cuda", number)
         self._kernels = kernels_of(number)
-        self._staging = Staging(cupy)
+        self._staging = staging_of(number)
         self._last = threading.local()
         self._errors = (
             cupy.cuda.runtime.CUDARuntimeError,
