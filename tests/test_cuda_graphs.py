@@ -11,6 +11,7 @@ import pytest
 
 from adder_onnx.errors import DeviceError
 from adder_onnx.quantization import quantize
+from adder_onnx.runtime.cuda import chain_executor
 from adder_onnx.runtime.cuda.chain_executor import MAX_GRAPHS
 from adder_onnx.runtime.cuda.contexts import MAX_CONTEXTS
 from tests.concurrency import assert_threads_agree
@@ -182,6 +183,19 @@ def test_computed_weights_have_none(gpu: CpuGpu) -> None:
     for _ in range(3):  # other weights in each run
         assert_equals_stock(model, s, {"X": image(2, 3, 5, 5), "V": image(4, 3, 3, 3)})
     assert gpu.replayed == 0
+
+
+def test_large_images_have_none(gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their kernels take longer than their launches, and their memory would stay."""
+    s = cuda_session(network())
+    s.run(None, {"X": image(1, 3, 6, 6)})
+    (small,) = s.memory()
+    monkeypatch.setattr(chain_executor, "MAX_ARENA", small.peak_bytes)
+    for _ in range(3):
+        s.run(None, {"X": image(1, 3, 9, 9)})
+    assert gpu.replayed == 0
+    s.run(None, {"X": image(1, 3, 6, 6)})
+    assert gpu.replayed == 1
 
 
 def test_profiles_time_single_kernels(gpu: CpuGpu) -> None:
