@@ -307,6 +307,12 @@ def test_short_memory_while_a_context_is_made(
     assert_equals_stock(network(), s, {"X": X})
 
 
+def test_short_memory_while_weights_are_packed(gpu: LoggingGpu) -> None:
+    gpu.failing = [DeviceMemoryError("cuda:0 is out of memory")]
+    assert_equals_stock(network(), cuda_session(network()), {"X": X})
+    assert gpu.freed == 1
+
+
 def test_kernels_are_compiled_when_a_session_is_made(gpu: LoggingGpu) -> None:
     """That no other is ever launched, `CpuGpu` checks in all tests."""
     s = cuda_session(network())

@@ -240,16 +240,23 @@ class CpuGpu(CpuDevice):
         if self._captured is None:
             super().launch(kernel, grid, args)
         else:
-            self._captured.append((kernel, grid, args.copy()))
+            args = args.copy()
+            self._captured.append(lambda: self.launch(kernel, grid, args))
+
+    def clear(self, address: int, size: int) -> None:
+        if self._captured is None:
+            super().clear(address, size)
+        else:
+            self._captured.append(lambda: self.clear(address, size))
 
     @property
-    def _captured(self) -> list[Any] | None:
+    def _captured(self) -> list[Callable[[], None]] | None:
         """The launches of the graph that this thread captures at the moment."""
         return getattr(self._local, "captured", None)
 
-    def capture(self, work: Callable[[], None]) -> list[Any]:
+    def capture(self, work: Callable[[], None]) -> list[Callable[[], None]]:
         assert self.on, "a graph is captured on the caller's stream"
-        launches: list[Any] = []
+        launches: list[Callable[[], None]] = []
         self._local.captured = launches
         try:
             work()
@@ -257,10 +264,10 @@ class CpuGpu(CpuDevice):
             self._local.captured = None
         return launches
 
-    def replay(self, graph: list[Any]) -> None:
+    def replay(self, graph: list[Callable[[], None]]) -> None:
         self.replayed += 1
-        for kernel, grid, args in graph:
-            self.launch(kernel, grid, args)
+        for work in graph:
+            work()
 
     def owns(self, value: Any) -> bool:
         return isinstance(value, GpuArray)

@@ -68,13 +68,15 @@ class ContextPool:
         self._free: queue.LifoQueue[Context] = queue.LifoQueue()
         self._room = threading.Semaphore(max(ahead, MAX_CONTEXTS))
         self._all: weakref.WeakSet[Context] = weakref.WeakSet()
+        self._lock = threading.Lock()  # of that
         self._is_closed = False
         for context in [self._new() for _ in range(ahead)]:
             self._free.put(context)
 
     def all(self) -> list[Context]:
         """Those that there are at the moment, in use or not."""
-        return list(self._all)
+        with self._lock:
+            return list(self._all)
 
     @contextmanager
     def borrow(self) -> Iterator[Context]:
@@ -109,5 +111,6 @@ class ContextPool:
 
     def _new(self) -> Context:
         context = self._make()
-        self._all.add(context)
+        with self._lock:
+            self._all.add(context)
         return context

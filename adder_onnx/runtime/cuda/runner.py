@@ -70,7 +70,7 @@ class CudaRunner:
         gpu.prepare(needed_kernels(chain_steps, gpu.target))
         stream = gpu.new_stream()
         with gpu.using(stream):
-            self._chains = [CudaChain(steps, gpu) for steps in chain_steps]
+            self._chains = _with_room(gpu, lambda: [CudaChain(s, gpu) for s in chain_steps])
         gpu.synchronize(stream)  # weights are packed, for other streams too
         chains = iter(self._chains)
         # Of the plan only what later contexts need is kept: the chains' weights are packed.

@@ -78,4 +78,4 @@ def report(
 def _compile(machine: SessionMachine) -> str:
     kernels = kernels_on(machine.gpu.target)
     machine.gpu.prepare(kernels)
-    return f"{len(kernels)} kernels"
+    return f"{len(kernels)} kernels for {machine.gpu.target}"
