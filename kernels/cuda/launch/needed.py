@@ -8,7 +8,9 @@ from adder_onnx.kernels.cuda.launch.selection import (
     select_tile,
 )
 from adder_onnx.kernels.cuda.launch.variants import (
+    FEW_PIXELS,
     GATHERED,
+    GEMM_TILES,
     Kernel,
     direct,
     gemm,
@@ -45,6 +47,8 @@ def conv_kernels(
         tiles = {fast, GATHERED, None} if fast else {None}
     else:
         tiles = {select_tile(type_, group, group_in, group_out, kernel)}
+    if GEMM_TILES[0] in tiles:
+        tiles.add(FEW_PIXELS)
     found = set()
     for tile in tiles:
         found.add(pack(type_, words=tile is not None))
