@@ -12,6 +12,7 @@ from adder_onnx.kernels.cuda.launch.variants import (
     GATHERED,
     GEMM_TILES,
     Kernel,
+    Tile,
     direct,
     gemm,
     integer_direct,
@@ -42,6 +43,7 @@ def conv_kernels(
         group_out: filters of a group.
         kernel: its height and width; None as for ``group_in``.
     """
+    tiles: set[Tile | None]
     if group_in is None or kernel is None:
         fast = select_tile(type_, group, _SOME_CHANNELS, group_out, (1, 1))
         tiles = {fast, GATHERED, None} if fast else {None}
