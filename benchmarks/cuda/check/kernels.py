@@ -69,6 +69,7 @@ SHAPES = (
     Shape(16, 32, 32, 3, stride=2),
     Shape(64, 64, 14, 3),
     Shape(64, 64, 56, 3, batch=4),
+    Shape(8, 64, 30, 3, batch=1),
     Shape(64, 200, 7, 1, stride=2),
     Shape(512, 64, 7, 3, batch=1),  # few outputs of many taps
     Shape(2048, 512, 7, 1, batch=1),
