@@ -1,4 +1,7 @@
-"""Runs exported files in onnxruntime alone: stock_onnxruntime.py DIGITS RESNET20 SHARED."""
+"""Runs exported files in onnxruntime alone.
+
+stock_onnxruntime.py MODELS_OF_DIGITS IMAGES_OF_DIGITS RESNET20 SHARED
+"""
 
 import json
 import sys
@@ -13,16 +16,16 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def check_digits(folder: Path) -> None:
-    """The shipped model on the shipped images, preprocessed by what the file says."""
-    session = open_session(folder / "resnet8_digits.onnx")
+def check_digits(model: Path, folder: Path) -> None:
+    """A model of digits on the shipped images, preprocessed by what the file says."""
+    session = open_session(model)
     how = json.loads(session.get_modelmeta().custom_metadata_map["ai.addernet.preprocessing"])
-    files = sorted((folder / "test").glob("*/*.png"))
+    files = sorted(folder.glob("*/*.png"))
     pixels = np.stack([np.asarray(Image.open(file), np.float32) / 255 for file in files])
     images = ((pixels - how["mean"][0]) / how["std"][0])[:, None].astype(np.float32)
     (logits,) = session.run(None, {"input": images})
     right = sum(int(file.parent.name) == a for file, a in zip(files, logits.argmax(1), strict=True))
-    print(f"onnxruntime {onnxruntime.__version__}: digits {right} of {len(files)}")
+    print(f"onnxruntime {onnxruntime.__version__}: {model.name}: {right} of {len(files)}")
     assert right / len(files) >= 0.95
 
 
@@ -60,8 +63,9 @@ if __name__ == "__main__":
         pass
     else:
         sys.exit("adder_onnx must not be importable here")
-    digits, resnet20, shared = map(Path, sys.argv[1:])
-    check_digits(digits)
+    digits, images, resnet20, shared = map(Path, sys.argv[1:])
+    for file in sorted(digits.glob("*.onnx")):
+        check_digits(file, images)
     check_integers(resnet20.parent)
     if resnet20.is_file():
         check_resnet20(resnet20, shared)

@@ -15,7 +15,15 @@ from adder_onnx.kernels.cuda import audit
 from adder_onnx.kernels.cuda.audit import Row, audit_function, main
 from adder_onnx.kernels.cuda.bound import LOOP_EXTRA, LOOP_TAPS, LOOPS, loop_source
 from adder_onnx.kernels.cuda.compiler import nvrtc, sass
-from adder_onnx.kernels.cuda.launch.variants import GEMM_TILES, KERNELS, direct, gemm
+from adder_onnx.kernels.cuda.launch.selection import kernels_on, select_distances
+from adder_onnx.kernels.cuda.launch.variants import (
+    GEMM_TILES,
+    INTEGER_GEMM_TILES,
+    KERNELS,
+    direct,
+    gemm,
+    integer_gemm,
+)
 
 pytest.importorskip("cupy", reason="CuPy, whose NVRTC compiles the kernels, is not installed")
 try:
@@ -44,7 +52,9 @@ def judge(text: str, name: str) -> Row:
 
 def test_all_kernels_keep_within_their_bounds(rows: list[Row]) -> None:
     assert [(r.kernel, r.architecture) for r in rows] == [
-        (kernel.expression, architecture) for architecture in (80, 90) for kernel in KERNELS
+        (kernel.expression, architecture)
+        for architecture in (80, 90)
+        for kernel in kernels_on(f"sm_{architecture}")
     ]
     assert not [row for row in rows if row.problems]
     assert not any(row.local_accesses or row.stack_bytes for row in rows)
@@ -60,8 +70,45 @@ def test_inner_loops_are_those_with_the_taps(rows: list[Row]) -> None:
             assert row.loop_taps == (2048 if is_half else 1024)
             bound = (1.3 if is_half else 2.3) if is_vector else (1.5 if is_half else 2.6)
             assert (1 if is_half else 2) < row.slots_per_tap <= bound
+        elif row.kernel.startswith("input_gradient<"):
+            assert row.slots_per_tap is not None
+            assert row.loop_taps == 512
+            assert 2 < row.slots_per_tap <= 2.75
+        elif row.kernel.startswith("integer_adder_conv_gemm"):
+            assert row.slots_per_tap is not None
+            bound = 0.53 if "false" in row.kernel else 0.355 if "16, 2" in row.kernel else 0.33
+            assert 0.25 < row.slots_per_tap <= bound
         else:
             assert row.slots_per_tap is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "distances", "floor", "bound"),
+    [(75, "Accumulated", 0.25, 0.33), (103, "Accumulated", 0.25, 0.33), (120, "Doubled", 0.5, 0.6)],
+)
+def test_integers_on_other_architectures(
+    architecture: int, distances: str, floor: float, bound: float
+) -> None:
+    kernels = [integer_gemm(tile, distances) for tile in INTEGER_GEMM_TILES[:2]]
+    assert set(kernels) < set(kernels_on(nvrtc.compile_target(architecture)))
+    for row in audit.audit([architecture], kernels):
+        assert not row.problems
+        assert row.slots_per_tap is not None
+        assert floor < row.slots_per_tap <= bound == row.slot_bound
+
+
+def test_how_differences_are_added_up_by_architecture() -> None:
+    """One instruction for four taps where there is one; else what takes least."""
+    assert {select_distances(f"sm_{a}") for a in (75, 80, 86, 89, 90, 100, 103)} == {"Accumulated"}
+    assert select_distances("sm_120") == "Dotted"
+    assert select_distances("sm_120f") == "Doubled"
+    for target in ("sm_90", "sm_120", "sm_120f"):
+        found = [
+            k.expression for k in kernels_on(target) if "integer_adder_conv_gemm" in k.expression
+        ]
+        assert len(found) == len(INTEGER_GEMM_TILES) + 1
+        assert all(f"<{select_distances(target)}," in name for name in found)
+        assert len(kernels_on(target)) == len(KERNELS) - 2 * len(found)
 
 
 def test_the_code_as_it_is_passes(code: tuple[str, str]) -> None:

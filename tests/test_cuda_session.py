@@ -22,11 +22,15 @@ from adder_onnx.cli import bench
 from adder_onnx.errors import DeviceError, InputError
 from adder_onnx.inspection import profile
 from adder_onnx.quantization import quantize
-from adder_onnx.runtime import cuda_runner, session
-from adder_onnx.runtime.cuda_runner import MAX_CONTEXTS, provider_options
+from adder_onnx.runtime import session
+from adder_onnx.runtime.arrays import Kind
+from adder_onnx.runtime.cuda import runner
+from adder_onnx.runtime.cuda.contexts import MAX_CONTEXTS
+from adder_onnx.runtime.cuda.onnxruntime_binding import provider_options
 from adder_onnx.runtime.devices import DeviceChoice
 from tests.concurrency import assert_threads_agree
 from tests.cuda_on_cpu.device import CpuGpu, GpuArray
+from tests.cuda_on_cpu.sessions import assert_equals_stock, cuda_session, pretend
 from tests.models import W1, W2, K, adder_conv, image, make_model, network, node
 from tests.random_graphs import random_model
 from tests.test_random_graphs import TOLERANCE, stock
@@ -34,13 +38,7 @@ from tests.test_random_graphs import TOLERANCE, stock
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> CpuGpu:
-    """A GPU that sessions with ``device="cuda"`` use, and an onnxruntime that has its provider."""
-    fake = CpuGpu()
-    monkeypatch.setattr(session, "resolve_device", lambda *_: DeviceChoice(0))
-    monkeypatch.setattr(session, "CupyGpu", lambda _: fake)
-    monkeypatch.setattr(session, "has_cuda_provider", lambda: True)
-    monkeypatch.setattr(session, "load_libraries", lambda: None)
-    return fake
+    return pretend(monkeypatch, CpuGpu())
 
 
 @pytest.fixture(params=["bound", "host"])
@@ -48,19 +46,6 @@ def either(request: pytest.FixtureRequest, gpu: CpuGpu, monkeypatch: pytest.Monk
     """The same with and without a provider for the GPU."""
     monkeypatch.setattr(session, "has_cuda_provider", lambda: request.param == "bound")
     return gpu
-
-
-def cuda_session(model: onnx.ModelProto | bytes, **options: Any) -> adder_onnx.InferenceSession:
-    data = model if isinstance(model, bytes) else model.SerializeToString()
-    return adder_onnx.InferenceSession(data, device="cuda", **options)
-
-
-def assert_equals_stock(model: onnx.ModelProto, s: Any, feed: dict[str, Any]) -> None:
-    expected = stock(model.SerializeToString()).run(None, feed)
-    for result, truth in zip(s.run(None, feed), expected, strict=True):
-        assert type(result) is np.ndarray
-        assert result.dtype == truth.dtype
-        np.testing.assert_allclose(result, truth, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (3, 3, 5, 9), (0, 3, 8, 8), (2, 3, 1, 1)])
@@ -114,6 +99,17 @@ def test_arrays_of_the_gpu_come_back_as_such(either: CpuGpu) -> None:
     assert not transposed.flags.c_contiguous
     (y,) = s.run(None, {"X": transposed})
     np.testing.assert_array_equal(y.view(np.ndarray), expected)
+
+
+def test_torch_tensors_on_the_gpu_are_made_on_the_callers_stream(gpu: CpuGpu) -> None:
+    """Which `CpuGpu` checks."""
+    torch = pytest.importorskip("torch")
+    s = cuda_session(network())
+    x = image(2, 3, 6, 6)
+    (expected,) = s.run(None, {"X": x})
+    (y,) = s._runner.run({"X": gpu.wrap_values(x)}, ["Y"], Kind.TORCH_CUDA)
+    assert isinstance(y, torch.Tensor)
+    np.testing.assert_array_equal(y.numpy(), expected)
 
 
 def test_torch_tensors_in_the_cpus_memory_come_back_as_such(gpu: CpuGpu) -> None:
@@ -181,6 +177,21 @@ def test_computed_weights(either: CpuGpu) -> None:
         assert_equals_stock(model, s, {"X": image(2, 3, 5, 5), "V": image(4, 3, 3, 3)})
 
 
+@pytest.mark.parametrize("channels", [3, 16])
+def test_computed_weights_with_channels_that_the_model_does_not_say(
+    gpu: CpuGpu, channels: int
+) -> None:
+    """Kernels for any number of them are compiled ahead, which `CpuGpu` checks."""
+    model = make_model(
+        [node("Exp", ["V"], "W"), adder_conv("X", "W", "Y")],
+        {"X": ["N", "C", 5, 5], "V": [20, "C", "K", "K"]},
+        {"Y": ["N", 20, "H", "W"]},
+    )
+    for kernel in (1, 3):
+        feed = {"X": image(2, channels, 5, 5), "V": image(20, channels, kernel, kernel)}
+        assert_equals_stock(model, cuda_session(model), feed)
+
+
 def test_shapes_that_depend_on_values_and_wrong_declarations(gpu: CpuGpu) -> None:
     """Outputs that onnxruntime takes the memory for; a declared shape may be wrong."""
     model = make_model(
@@ -234,6 +245,7 @@ def test_provider_options() -> None:
     assert ours == {
         "use_tf32": "0",
         "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
         "device_id": "1",
         "user_compute_stream": "4096",
     }
@@ -257,7 +269,7 @@ def test_running_out_of_memory_is_a_clear_error(
         raise RuntimeError("Failed to allocate memory for requested buffer of size 9")
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", fail)
-    with pytest.raises(DeviceError, match="cuda:0 is out of memory: use a smaller batch"):
+    with pytest.raises(DeviceError, match=r"cuda:0 is out of memory while .*: use a smaller batch"):
         s.run(None, {"X": image(1, 3, 4, 4)})
 
 
@@ -293,7 +305,7 @@ def test_contexts_are_returned_when_making_one_fails(
     gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s = cuda_session(network())
-    assert isinstance(s._runner, cuda_runner.CudaRunner)
+    assert isinstance(s._runner, runner.CudaRunner)
     pool = s._runner._contexts
     while not pool._free.empty():
         pool._free.get()
@@ -319,13 +331,13 @@ def test_the_real_checkpoint(
 def test_bench_shows_the_plan_of_the_device(
     gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Integer nodes are in chains on the CPU, and in onnxruntime here."""
+    waits: list[int] = []
     rng = np.random.default_rng(0)
     feeds = [{"X": rng.standard_normal((2, 3, 8, 8)).astype(np.float32)}]
     model, result = tmp_path / "int8.onnx", tmp_path / "result.json"
     onnx.save(quantize(network(), feeds).model, model)
     monkeypatch.setattr(bench, "resolve_device", lambda _: DeviceChoice(0))
-    monkeypatch.setattr(bench, "_on_device", lambda feed, _: feed)
+    monkeypatch.setattr(bench, "_on_device", lambda feed, _: (feed, lambda: waits.append(1)))
     monkeypatch.setattr(bench, "gpu_name", lambda _: "a GPU")
     monkeypatch.setattr(bench, "versions", lambda _: {})
     monkeypatch.setattr(profile, "bound_of", lambda *_: {})
@@ -333,4 +345,11 @@ def test_bench_shows_the_plan_of_the_device(
     assert bench.main([str(model), *options, "--json", str(result)]) == 0
     (row,) = json.loads(result.read_text())["results"]
     assert row["device"] == "cuda:0"
-    assert [step["kind"] for step in row["steps"]] == ["onnxruntime"]
+    assert len(waits) == 3 + row["runs"]  # warm-up, too
+    assert [step["kind"] for step in row["steps"]] == [
+        "onnxruntime",
+        "conversion",
+        "chain",
+        "conversion",
+        "onnxruntime",
+    ]

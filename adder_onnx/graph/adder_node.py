@@ -167,7 +167,7 @@ def mark_adder_nodes(graph: ir.Graph, *, integers: bool = True) -> list[ir.Node]
 
     Args:
         graph: the main graph.
-        integers: whether the kernels execute QLinearAdderConv.
+        integers: whether QLinearAdderConv are among them.
 
     Returns:
         The nodes of ours that are left to onnxruntime and their function body.

@@ -125,24 +125,23 @@ class Plan:
         )
 
 
-def make_plan(model: ir.Model, *, fuse: bool = True, integers: bool = True) -> Plan:
+def make_plan(model: ir.Model, *, fuse: bool = True) -> Plan:
     """Makes the plan of a graph that `load_graph` has prepared; the graph is changed.
 
     Args:
         model: the graph.
         fuse: whether what follows an adder node is fused into its epilogue.
-        integers: whether the device has kernels for QLinearAdderConv.
 
     Raises:
         ModelError: a value's type cannot be inferred where the plan needs it.
     """
     graph = model.graph
-    for node in mark_adder_nodes(graph, integers=integers):
+    for node in mark_adder_nodes(graph):
         _logger.warning(
             "node %r is executed by onnxruntime through its function body, which is slow: our "
             "kernels take %s",
             node.name,
-            "QLinearAdderConv with constant parameters, outside control flow, on the CPU, whose "
+            "QLinearAdderConv with constant parameters, outside control flow, whose "
             "output has a positive, finite scale"
             if node.op_type == "QLinearAdderConv"
             else "float32 and float16 inputs, outside control flow, and a known number of filters",

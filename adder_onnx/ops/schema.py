@@ -6,6 +6,7 @@ know the operators. A file needs none of it: it carries each operator's function
 
 from __future__ import annotations
 
+import atexit
 import math
 from typing import Any
 
@@ -204,3 +205,11 @@ def register_schemas() -> None:
     for schema in (ADDER_CONV, QLINEAR_ADDER_CONV):
         if not onnx.defs.has(schema.name, DOMAIN):
             onnx.defs.register_schema(schema)
+            # onnx before 1.23 would let go of the inference function, which is Python's, after
+            # Python has ended, and the process would crash when all its work is done.
+            atexit.register(_deregister, schema)
+
+
+def _deregister(schema: OpSchema) -> None:
+    if onnx.defs.has(schema.name, DOMAIN):
+        onnx.defs.deregister_schema(schema.name, schema.since_version, DOMAIN)

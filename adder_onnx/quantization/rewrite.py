@@ -1,7 +1,8 @@
 """Rewriting a graph with fused adder nodes to integer nodes.
 
 Every adder node that is quantized becomes a QLinearAdderConv. Only uint8 tensors pass between
-these. A float value that enters one is clipped to its range and quantized; where a float follows,
+these. A float value that enters one is quantized, clipped to its range before where that has fewer
+than 8 bits; where a float follows,
 an integer value is dequantized. A scale belongs to a value: all who take it use the same.
 """
 
@@ -170,20 +171,39 @@ class _Writer:
             return self._integers[value]
         assert value.name
         q = self._quantizations[value.name]
-        low = self._constant(value.name, "_low", np.float32(q.low))
-        high = self._constant(value.name, "_high", np.float32(q.high))
-        clip = self._node("Clip", [value, low, high], value.name)
-        integers = self._node(
-            "QuantizeLinear", [clip.outputs[0], *self._parameters(value.name)], value.name
+        source = value
+        if q.bits < 8:
+            # QuantizeLinear itself clips to 8 bits. (A Clip before it that does no more makes
+            # onnxruntime 1.20 to 1.23 fail.)
+            low = self._constant(value.name, "_low", np.float32(q.low))
+            high = self._constant(value.name, "_high", np.float32(q.high))
+            source = self._insert(before, "Clip", [value, low, high], value, ir.DataType.FLOAT)
+        integers = self._insert(
+            before,
+            "QuantizeLinear",
+            [source, *self._parameters(value.name)],
+            value,
+            ir.DataType.UINT8,
         )
-        for node in (clip, integers):
-            node.outputs[0].name = self._unique(f"{node.name}_output")
-            node.outputs[0].shape = value.shape
-            self._graph.insert_before(before, node)
-        clip.outputs[0].dtype = ir.DataType.FLOAT
-        integers.outputs[0].dtype = ir.DataType.UINT8
-        self._integers[value] = integers.outputs[0]
-        return integers.outputs[0]
+        self._integers[value] = integers
+        return integers
+
+    def _insert(
+        self,
+        before: ir.Node,
+        op_type: str,
+        inputs: list[ir.Value],
+        value: ir.Value,
+        type_: ir.DataType,
+    ) -> ir.Value:
+        """The output of a new node that changes a value's type or range, and not its shape."""
+        assert value.name
+        node = self._node(op_type, inputs, value.name)
+        output = node.outputs[0]
+        output.name = self._unique(f"{node.name}_output")
+        output.shape, output.dtype = value.shape, type_
+        self._graph.insert_before(before, node)
+        return output
 
     def _parameters(self, value: str) -> list[ir.Value]:
         q = self._quantizations[value]

@@ -49,8 +49,9 @@ class ChainMemory:
     Attributes:
         shapes: of the chain's inputs, by name.
         peak_bytes: what a run needs for all its channels-last tensors.
-        arenas: how many blocks of that size are kept at the moment, one per run at the same time;
-            none on a GPU, where each run takes its memory from a pool.
+        arenas: how many blocks of that size are kept at the moment: on the CPU one for each run at
+            the same time; on a GPU one for each of its streams that has a graph for these shapes,
+            while other runs take their memory from a pool.
     """
 
     shapes: dict[str, tuple[int, ...]]

@@ -74,6 +74,9 @@ class CpuRunner:
         found = [copy.copy(values[name]) if name in kept else values[name] for name in names]
         return [to_same_kind(value, kind) for value in found]
 
+    def close(self) -> None:
+        """Nothing needs to be ended in order: all goes with the last reference."""
+
     def memory(self) -> list[ChainMemory]:
         """The planned memory of each chain, for the input shapes that were run."""
         return [

@@ -10,8 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.errors import (
-    AdderError,
-    DeviceError,
     InputError,
     MissingDependencyError,
     ModelError,
@@ -38,9 +36,6 @@ _LARGE_BYTES = 4 << 20
 
 _SLICE_BYTES = 1 << 20
 """What the inputs of a slice may take, if it has an image for each thread."""
-
-_OUT_OF_MEMORY = ("out of memory", "failed to allocate memory", "bfc_arena", "alloc_failed")
-"""What onnxruntime's messages say where a GPU's memory does not suffice."""
 
 
 def import_onnxruntime() -> Any:
@@ -93,15 +88,9 @@ def make_session(step: OnnxruntimeStep, session_options: Any, providers: Sequenc
         raise ModelError(f"onnxruntime refuses a part of the model: {one_line(error)}") from error
 
 
-def failure(error: Exception, device: str) -> AdderError:
+def failure(error: Exception) -> InputError:
     """What to raise where a run fails in onnxruntime."""
-    text = one_line(error)
-    if device != "cpu" and any(words in text.lower() for words in _OUT_OF_MEMORY):
-        return DeviceError(
-            f"{device} is out of memory: use a smaller batch, or free what else is on the GPU "
-            f"(onnxruntime: {text})"
-        )
-    return InputError(f"onnxruntime failed on this input: {text}")
+    return InputError(f"onnxruntime failed on this input: {one_line(error)}")
 
 
 class OnnxruntimeExecutor:
@@ -133,7 +122,7 @@ class OnnxruntimeExecutor:
                 return self._run_slices(feeds)
             return self._run(feeds)
         except Exception as error:
-            raise failure(error, "cpu") from error
+            raise failure(error) from error
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         results: list[NDArray[Any]] = self._session.run(list(self.outputs), feeds)

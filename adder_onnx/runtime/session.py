@@ -15,11 +15,12 @@ from adder_onnx.graph.plan import ChainStep, Plan, make_plan
 from adder_onnx.kernels.cpu import ARITHMETICS
 from adder_onnx.runtime.arrays import kind_of
 from adder_onnx.runtime.chain import ChainMemory
+from adder_onnx.runtime.closed_runner import ClosedRunner
 from adder_onnx.runtime.cpu_runner import CpuRunner
-from adder_onnx.runtime.cuda_runner import CudaRunner
+from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
+from adder_onnx.runtime.cuda.onnxruntime_binding import load_libraries
+from adder_onnx.runtime.cuda.runner import CudaRunner
 from adder_onnx.runtime.devices import DeviceChoice, has_cuda_provider, resolve_device
-from adder_onnx.runtime.gpu import CupyGpu
-from adder_onnx.runtime.onnxruntime_binding import load_libraries
 from adder_onnx.runtime.onnxruntime_step import make_session_options
 from adder_onnx.runtime.threads import resolve_threads
 from adder_onnx.runtime.times import Recorder, RunTimes
@@ -60,6 +61,13 @@ class InferenceSession:
         session_options: ``onnxruntime.SessionOptions`` for the standard nodes.
         providers: accepted as onnxruntime does, with options for the CUDAExecutionProvider; decides
             the device where given.
+        concurrency: how many runs at the same time are prepared for when the session is made. On a
+            GPU each has a stream and onnxruntime's sessions of its own, which otherwise the first
+            such runs wait for; four are the most at the same time, or ``concurrency`` where that is
+            more. On the CPU any number of runs share one set, and nothing needs preparing.
+        cuda_graphs: whether a GPU gets the launches of a chain as one CUDA graph, from the second
+            run with the same shapes on: less work for the CPU, for memory that stays taken (see
+            `memory`).
 
     Raises:
         InputError: an argument is not one of its choices.
@@ -78,7 +86,11 @@ class InferenceSession:
         arithmetic: str = "fast",
         session_options: Any = None,
         providers: Sequence[object] | None = None,
+        concurrency: int = 1,
+        cuda_graphs: bool = True,
     ) -> None:
+        if concurrency < 1:
+            raise InputError(f"concurrency is {concurrency}; expected at least 1")
         if arithmetic not in ARITHMETICS:
             raise InputError(
                 f"arithmetic {arithmetic!r} is unknown; choose one of {', '.join(ARITHMETICS)}"
@@ -92,13 +104,24 @@ class InferenceSession:
         self._metadata = {entry.key: entry.value for entry in model.metadata_props}
         graph = load_graph(model)
         complete_types(graph)
-        plan = make_plan(graph, fuse=fuse, integers=choice.number is None)
+        plan = make_plan(graph, fuse=fuse)
         # The graph's nodes and values refer to each other: it stays until the garbage collector
         # comes, and its weights, which may be as large as all else, need not stay with it.
         for value in graph.graph.initializers.values():
             value.const_value = None
         del model
-        self._runner = _make_runner(plan, choice, options, self._threads, arithmetic)
+        self._runner: CpuRunner | CudaRunner | ClosedRunner
+        if choice.number is None:
+            self._runner = CpuRunner(plan, options, self._threads, arithmetic)
+        else:
+            self._runner = CudaRunner(
+                plan,
+                CupyGpu(choice.number),
+                options,
+                _cuda_options(choice),
+                ahead=concurrency,
+                graphs=cuda_graphs,
+            )
         self._plan = plan.without_weights()
         self._arithmetic = arithmetic if self.device == "cpu" and _has_floats(plan) else "exact"
         self._inputs = [_node_arg(value) for value in self._plan.inputs]
@@ -129,6 +152,20 @@ class InferenceSession:
         """The model's ``metadata_props``."""
         return dict(self._metadata)
 
+    def __enter__(self) -> InferenceSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees what the session holds, once runs under way are over; none begins any more.
+
+        Without it the same happens when nothing refers to the session.
+        """
+        runner, self._runner = self._runner, ClosedRunner(self.device)
+        runner.close()
+
     def get_inputs(self) -> list[NodeArg]:
         """The model's inputs."""
         return list(self._inputs)
@@ -151,8 +188,9 @@ class InferenceSession:
             lies on a GPU is ready for work on the caller's current stream, CuPy's or torch's.
 
         Raises:
-            InputError: a name, type or shape does not fit the model.
-            DeviceError: a GPU's memory does not suffice.
+            InputError: a name, type or shape does not fit the model, or the session is closed.
+            DeviceError: a GPU's memory does not suffice, or it fails; or the caller's stream is
+                being captured into a CUDA graph.
         """
         names = self._output_names(output_names)
         values = self._check_feed(input_feed)
@@ -168,8 +206,9 @@ class InferenceSession:
             The times; parts are those of `adder_onnx.runtime.parts.parts_of` the plan's steps.
 
         Raises:
-            InputError: a name, type or shape does not fit the model.
-            DeviceError: a GPU's memory does not suffice.
+            InputError: a name, type or shape does not fit the model, or the session is closed.
+            DeviceError: a GPU's memory does not suffice, or it fails; or the caller's stream is
+                being captured into a CUDA graph.
         """
         recorder = Recorder()
         names = self._output_names(None)
@@ -240,16 +279,12 @@ def _has_floats(plan: Plan) -> bool:
     return any(node.type != "uint8" for chain in chains for node in chain.nodes)
 
 
-def _make_runner(
-    plan: Plan, choice: DeviceChoice, options: Any, threads: int, arithmetic: str
-) -> CpuRunner | CudaRunner:
-    if choice.number is None:
-        return CpuRunner(plan, options, threads, arithmetic)
-    given = None
-    if has_cuda_provider():
-        load_libraries()
-        given = choice.provider_options
-    return CudaRunner(plan, CupyGpu(choice.number), options, given)
+def _cuda_options(choice: DeviceChoice) -> Mapping[str, Any] | None:
+    """The user's options for onnxruntime's CUDAExecutionProvider; None where it has none."""
+    if not has_cuda_provider():
+        return None
+    load_libraries()
+    return choice.provider_options
 
 
 def _node_arg(value: onnx.ValueInfoProto) -> NodeArg:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,10 +12,21 @@ from numpy.typing import NDArray
 
 from adder_onnx.kernels.cuda.bound import measure
 from adder_onnx.kernels.cuda.launch.device import Device
-from adder_onnx.runtime.gpu import CupyGpu
+from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
+from adder_onnx.runtime.cuda.gpu import Gpu
 from benchmarks.cuda.timing import EventTimer, Timer, WallTimer
 
-__all__ = ["CudaMachine", "Inputs", "Machine", "copies_beyond"]
+__all__ = [
+    "CudaMachine",
+    "CupyMachine",
+    "Inputs",
+    "Machine",
+    "SessionMachine",
+    "copies_beyond",
+]
+
+_BUSY_CYCLES = 20_000_000
+"""Ten milliseconds at 2 GHz: longer than a run of the shipped network."""
 
 
 class Machine(Protocol):
@@ -54,29 +66,37 @@ class Machine(Protocol):
         """Gives unused memory back to the GPU."""
 
 
-class CudaMachine:
-    """The first GPU, through CuPy and torch, both on the null stream."""
+class SessionMachine(Machine, Protocol):
+    """A GPU for sessions, too."""
+
+    @property
+    def gpu(self) -> Gpu:
+        """What sessions on it use."""
+
+    def busy_stream(self) -> AbstractContextManager[Any]:
+        """Makes a new stream current that has work for some time."""
+
+
+class CupyMachine:
+    """The first GPU, through CuPy, on the null stream."""
 
     session_device = "cuda"
     torch_device = "cuda"
 
     def __init__(self) -> None:
         import cupy
-        import torch
 
         self._cupy: Any = cupy
-        self._torch: Any = torch
-        self.device = CupyGpu(0)
+        self.device = self.gpu = CupyGpu(0)
         runtime = cupy.cuda.runtime
         self.cache_bytes = int(runtime.deviceGetAttribute(runtime.cudaDevAttrL2CacheSize, 0))
         self._events = EventTimer(cupy)
         self.kernel_timer: Timer = self._events
         self.wall_timer: Timer = WallTimer(cupy.cuda.Device(0).synchronize)
-        torch.backends.cudnn.benchmark = True
+        self._rng = np.random.default_rng(0)
 
     def random(self, shape: Sequence[int], type_: str) -> Any:
-        dtype = getattr(self._torch, type_)
-        return self.device.adopt(self._torch.randn(*shape, dtype=dtype, device="cuda"))
+        return self.device.upload(self._rng.standard_normal(shape, np.float32).astype(type_))
 
     def download(self, array: Any) -> NDArray[Any]:
         return self.device.download(array)
@@ -89,6 +109,31 @@ class CudaMachine:
 
     def release(self) -> None:
         self._cupy.get_default_memory_pool().free_all_blocks()
+
+    @contextmanager
+    def busy_stream(self) -> Iterator[None]:
+        with self._cupy.cuda.Stream(non_blocking=True) as stream:
+            self._events.wait(_BUSY_CYCLES)
+            yield
+            stream.synchronize()
+
+
+class CudaMachine(CupyMachine):
+    """The first GPU, through CuPy and torch, both on the null stream."""
+
+    def __init__(self) -> None:
+        import torch
+
+        super().__init__()
+        self._torch: Any = torch
+        torch.backends.cudnn.benchmark = True
+
+    def random(self, shape: Sequence[int], type_: str) -> Any:
+        dtype = getattr(self._torch, type_)
+        return self.device.adopt(self._torch.randn(*shape, dtype=dtype, device="cuda"))
+
+    def release(self) -> None:
+        super().release()
         self._torch.cuda.empty_cache()
 
 

@@ -27,9 +27,15 @@ from pathlib import Path
 
 from adder_onnx.errors import AdderError, InputError
 from adder_onnx.files import write_atomically
-from adder_onnx.kernels.cuda.compiler.nvrtc import MIN_ARCHITECTURE, compile_cubin, compiler_version
+from adder_onnx.kernels.cuda.compiler.nvrtc import (
+    MIN_ARCHITECTURE,
+    compile_cubin,
+    compile_target,
+    compiler_version,
+)
 from adder_onnx.kernels.cuda.compiler.sass import Function, Loop, disassemble, parse
-from adder_onnx.kernels.cuda.launch.variants import KERNELS, Kernel
+from adder_onnx.kernels.cuda.launch.selection import kernels_on
+from adder_onnx.kernels.cuda.launch.variants import Kernel
 from adder_onnx.kernels.cuda.promises import Promise, promises
 
 __all__ = ["Row", "audit", "audit_function", "main"]
@@ -56,8 +62,10 @@ class Row:
     problems: tuple[str, ...]
 
 
-def audit(architectures: Sequence[int], kernels: Sequence[Kernel] = KERNELS) -> list[Row]:
+def audit(architectures: Sequence[int], kernels: Sequence[Kernel] | None = None) -> list[Row]:
     """Compiles and judges kernels for each architecture (compute capability times ten).
+
+    Without ``kernels``, all those that layers may run in there.
 
     Raises:
         MissingDependencyError: a tool is not installed.
@@ -66,9 +74,10 @@ def audit(architectures: Sequence[int], kernels: Sequence[Kernel] = KERNELS) -> 
     """
     rows = []
     for architecture in architectures:
-        cubin, names = compile_cubin([kernel.expression for kernel in kernels], architecture)
+        chosen = kernels_on(compile_target(architecture)) if kernels is None else kernels
+        cubin, names = compile_cubin([kernel.expression for kernel in chosen], architecture)
         functions = parse(disassemble(cubin))
-        for kernel in kernels:
+        for kernel in chosen:
             function = functions.get(names[kernel.expression])
             if function is None:
                 raise RuntimeError(f"nvdisasm does not show {kernel.expression}")

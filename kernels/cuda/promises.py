@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adder_onnx.kernels.cuda.compiler.nvrtc import compile_target
+from adder_onnx.kernels.cuda.launch.selection import select_distances
 from adder_onnx.kernels.cuda.launch.variants import (
     ALL_TILES,
+    GRADIENT_DEPTH,
+    GRADIENT_TILES,
+    INTEGER_CHUNK_TAPS,
+    INTEGER_GATHERED,
+    INTEGER_GEMM_TILES,
     TURN,
     TYPES,
+    GradientTile,
+    IntegerTile,
     Tile,
     gemm,
+    input_gradient,
+    integer_gemm,
     taps_per_word,
 )
 
 __all__ = ["Promise", "promises"]
 
 _THREAD_OUTPUTS = 8 * 4
-"""Pixels by filters that a thread of the matrix product computes."""
+"""Pixels by filters, or channels, that a thread of a matrix product computes."""
+
+_INTEGER_THREAD_OUTPUTS = 8 * 8
 
 _SLOT_BOUNDS = {
     ("float32", True): 2.3,
@@ -33,10 +46,14 @@ through registers."""
 
 _TURNS_PER_FOLD = {"float32": 64 // TURN, "float16": None}
 
+_GRADIENT_SLOT_BOUNDS = {64: 2.45, 32: 2.5, 16: 2.75}
+"""Issue slots per term of the input's gradient, by the channels of a tile. The loop over kernel
+positions counts as one with that over filters: with 16 of them, both make a turn at a time."""
+
 
 @dataclass(frozen=True)
 class Promise:
-    """What is promised of a kernel whose inner loop adds up taps.
+    """What is promised of a kernel whose inner loop adds up taps, or terms of a gradient.
 
     Attributes:
         arithmetic: names of the instructions that do, suffixes aside: the inner loop is the
@@ -63,11 +80,18 @@ def promises(architecture: int) -> dict[str, Promise]:
 
     Kernels that are not among them keep no more than that nothing is spilled.
     """
-    return {
+    found = {
         gemm(type_, tile).expression: _gemm(type_, tile, architecture)
         for type_ in TYPES
         for tile in ALL_TILES
     }
+    distances = select_distances(compile_target(architecture))
+    for tile in (*INTEGER_GEMM_TILES, INTEGER_GATHERED):
+        found[integer_gemm(tile, distances).expression] = _integer_gemm(
+            tile, distances, architecture
+        )
+    gradients = {input_gradient(tile).expression: _gradient(tile) for tile in GRADIENT_TILES}
+    return found | gradients
 
 
 def _gemm(type_: str, tile: Tile, architecture: int) -> Promise:
@@ -86,4 +110,45 @@ def _gemm(type_: str, tile: Tile, architecture: int) -> Promise:
         slot_bound=bound,
         turns=_TURNS_PER_FOLD[type_],
         resident_threads=384,
+    )
+
+
+def _gradient(tile: GradientTile) -> Promise:
+    """Two instructions per term are the floor: an addition that saturates, and a multiply-add."""
+    terms = GRADIENT_DEPTH * _THREAD_OUTPUTS
+    return Promise(
+        arithmetic=("FADD", "FFMA"),
+        least=int(0.95 * 2 * terms),
+        taps=terms,
+        slot_bound=_GRADIENT_SLOT_BOUNDS[tile.channels],
+        resident_threads=384,
+    )
+
+
+_INTEGER_INSTRUCTIONS = {
+    "Accumulated": (("VABSDIFF4",), 1),
+    "Dotted": (("VABSDIFF4", "VIMNMX", "IDP"), 2),
+    "Doubled": (("VIMNMX", "IDP"), 2),
+}
+"""Names of those that add up four taps, and how many they are at least."""
+
+_INTEGER_SLOT_BOUNDS = {"Accumulated": 0.33, "Dotted": 1.15, "Doubled": 0.6}
+_FEW_FILTERS_SLOTS = 0.025
+"""What comes on top where a pixel's taps serve 16 filters alone."""
+
+_GATHERED_SLOTS = 0.2
+"""What comes on top where words are looked up one by one."""
+
+
+def _integer_gemm(tile: IntegerTile, distances: str, architecture: int) -> Promise:
+    names, least = _INTEGER_INSTRUCTIONS[distances]
+    taps = tile.chunks * INTEGER_CHUNK_TAPS * _INTEGER_THREAD_OUTPUTS
+    few = _FEW_FILTERS_SLOTS if tile.filters < 32 else 0.0
+    gathered = 0.0 if tile.vector else _GATHERED_SLOTS
+    return Promise(
+        arithmetic=names,
+        least=taps // 4 * least,
+        taps=taps,
+        slot_bound=_INTEGER_SLOT_BOUNDS[distances] + few + gathered,
+        resident_threads=384 if architecture >= 80 else 256,
     )

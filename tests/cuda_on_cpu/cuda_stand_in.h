@@ -35,10 +35,14 @@ struct alignas(16) float4 {
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
+using std::max;
+using std::min;
+
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>(static_cast<uint64_t>(a) * b >> 32);
 }
 
+inline float __saturatef(float value) { return value > 0 ? (value < 1 ? value : 1) : 0; }
 // Blocks run one after the other: what a thread stores is seen by those of later blocks.
 inline void __threadfence() {}
 inline unsigned atomicAdd(unsigned* to, unsigned value) {

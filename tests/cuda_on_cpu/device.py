@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.kernels.cuda.launch.device import Grid
-from adder_onnx.kernels.cuda.launch.params import CONV_ARGS, LAYOUT_ARGS, PACK_ARGS
+from adder_onnx.kernels.cuda.launch.params import (
+    CONV_ARGS,
+    GRADIENT_ARGS,
+    INTEGER_CONV_ARGS,
+    LAYOUT_ARGS,
+    PACK_ARGS,
+)
 from adder_onnx.kernels.cuda.launch.variants import KERNELS, Kernel
 
 __all__ = ["CpuDevice", "CpuGpu", "GpuArray", "Program"]
 
 _HERE = Path(__file__).parent
 _KERNELS = _HERE.parents[1] / "kernels"
-_STRUCTURES = {id(CONV_ARGS): "ConvArgs", id(PACK_ARGS): "PackArgs", id(LAYOUT_ARGS): "LayoutArgs"}
+_STRUCTURES = {
+    id(CONV_ARGS): "ConvArgs",
+    id(GRADIENT_ARGS): "GradientArgs",
+    id(INTEGER_CONV_ARGS): "IntegerConvArgs",
+    id(PACK_ARGS): "PackArgs",
+    id(LAYOUT_ARGS): "LayoutArgs",
+}
 _GUARD = 4096
 _POISON = 0xFF
 """Byte that unwritten memory and the zones beside it are filled with: NaN in any float type."""
@@ -96,6 +108,7 @@ class CpuDevice:
             blocks do.
         async_copies: whether it has them, as GPUs of compute capability 8.0 and later.
         multiprocessors: how many it passes for.
+        target: what its kernels pass for.
         program: what there is to launch.
     """
 
@@ -105,9 +118,11 @@ class CpuDevice:
         backwards: bool = False,
         async_copies: bool = True,
         multiprocessors: int = 8,
+        target: str = "sm_90",
         program: Program = _ALL,
     ) -> None:
         self.multiprocessors = multiprocessors
+        self.target = target
         self._library = _library(program, async_copies=async_copies)
         self._backwards = backwards
         self._memory: list[weakref.ref[NDArray[np.uint8]]] = []
@@ -176,9 +191,13 @@ class GpuArray(np.ndarray):  # type: ignore[type-arg]
 
 
 class CpuGpu(CpuDevice):
-    """Implements `adder_onnx.runtime.gpu.Gpu`; streams are numbers, and all is done at once.
+    """Implements `adder_onnx.runtime.cuda.gpu.Gpu`; streams are numbers, and all is done at once.
+
+    A graph is a list of launches with the arguments that they were captured with.
 
     Attributes:
+        prepared: kernels that were compiled ahead; no other may be launched.
+        replayed: how many graphs were started.
         waits: pairs of a stream and the one that it was made to wait for.
         on: the current stream.
         uploads: how many arrays have gone to the GPU.
@@ -191,6 +210,8 @@ class CpuGpu(CpuDevice):
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[tuple[int, int]] = []
+        self.prepared: set[str] = set()
+        self.replayed = 0
         self.streams = 0
         self.uploads = self.downloads = 0
         self._local = threading.local()
@@ -199,7 +220,11 @@ class CpuGpu(CpuDevice):
     def on(self) -> int:
         return getattr(self._local, "stream", 0)
 
+    def prepare(self, kernels: Iterable[Kernel]) -> None:
+        self.prepared |= {kernel.expression for kernel in kernels}
+
     def empty(self, shape: Sequence[int], dtype: Any) -> Any:
+        assert self._captured is None, "memory is taken while a graph is captured"
         return super().empty(shape, dtype).view(GpuArray)
 
     def upload(self, array: NDArray[Any]) -> Any:
@@ -211,7 +236,38 @@ class CpuGpu(CpuDevice):
 
     def launch(self, kernel: Kernel, grid: Grid, args: NDArray[np.void]) -> None:
         assert self.on, "a kernel is launched on the caller's stream"
-        super().launch(kernel, grid, args)
+        assert kernel.expression in self.prepared, f"{kernel.expression} is compiled in a run"
+        if self._captured is None:
+            super().launch(kernel, grid, args)
+        else:
+            args = args.copy()
+            self._captured.append(lambda: self.launch(kernel, grid, args))
+
+    def clear(self, address: int, size: int) -> None:
+        if self._captured is None:
+            super().clear(address, size)
+        else:
+            self._captured.append(lambda: self.clear(address, size))
+
+    @property
+    def _captured(self) -> list[Callable[[], None]] | None:
+        """The launches of the graph that this thread captures at the moment."""
+        return getattr(self._local, "captured", None)
+
+    def capture(self, work: Callable[[], None]) -> list[Callable[[], None]]:
+        assert self.on, "a graph is captured on the caller's stream"
+        launches: list[Callable[[], None]] = []
+        self._local.captured = launches
+        try:
+            work()
+        finally:
+            self._local.captured = None
+        return launches
+
+    def replay(self, graph: list[Callable[[], None]]) -> None:
+        self.replayed += 1
+        for work in graph:
+            work()
 
     def owns(self, value: Any) -> bool:
         return isinstance(value, GpuArray)
@@ -244,7 +300,11 @@ class CpuGpu(CpuDevice):
     def copy(self, source: Any, destination: Any) -> None:
         destination.view(np.ndarray)[...] = source.view(np.ndarray)
 
+    def free_unused(self) -> None:
+        pass
+
     def to_torch(self, array: Any) -> Any:
+        assert not self.on, "torch takes over an array on a stream that is not the caller's"
         return sys.modules["torch"].from_numpy(array.view(np.ndarray))
 
     def new_stream(self) -> int:
@@ -269,4 +329,4 @@ class CpuGpu(CpuDevice):
         self.waits.append((stream, other))
 
     def synchronize(self, stream: int) -> None:
-        pass
+        assert stream

@@ -4,18 +4,38 @@ from __future__ import annotations
 
 from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS
 from adder_onnx.kernels.cuda.launch.variants import (
+    DISTANCES,
     FEW_PIXELS,
     GATHERED,
     GEMM_TILES,
+    GRADIENT_TILES,
+    INTEGER_CHUNK_TAPS,
+    INTEGER_GATHERED,
+    INTEGER_GEMM_TILES,
+    KERNELS,
     PIECE_WORDS,
+    GradientTile,
+    IntegerTile,
+    Kernel,
     Tile,
     taps_per_word,
 )
 
-__all__ = ["select_grid", "select_splits", "select_tile"]
+__all__ = [
+    "kernels_on",
+    "select_distances",
+    "select_gradient_tile",
+    "select_grid",
+    "select_integer_tile",
+    "select_splits",
+    "select_tile",
+]
 
 _FEW_FILTERS = 8
 """Below, most of a tile of the matrix product would be empty, and `direct` is the better kernel."""
+
+_FEW_CHANNELS = 8
+"""The same of the input gradient's matrix product."""
 
 _MAX_NUMBER = 1 << 16
 """Of words that are looked up one by one: what divide.cuh can divide."""
@@ -108,3 +128,66 @@ def select_tile(
     # The smallest tile that takes all filters; the largest where none does.
     fitting = [tile for tile in GEMM_TILES if tile.filters >= group_out]
     return fitting[-1] if fitting else GEMM_TILES[0]
+
+
+def select_integer_tile(
+    group: int, group_in: int, group_out: int, kernel: tuple[int, int]
+) -> IntegerTile | None:
+    """The tile of the integer matrix product, or None for one thread per output.
+
+    Args:
+        group: number of groups.
+        group_in: input channels of a group.
+        group_out: filters of a group.
+        kernel: its height and width.
+    """
+    words = -(-group_in // 4) * kernel[0] * kernel[1]
+    if group_out < _FEW_FILTERS or words >= _MAX_NUMBER or group > _MAX_BLOCKS:
+        return None
+    if group_in % INTEGER_CHUNK_TAPS:
+        return INTEGER_GATHERED
+    fitting = [tile for tile in INTEGER_GEMM_TILES if tile.filters >= group_out]
+    return fitting[-1] if fitting else INTEGER_GEMM_TILES[0]
+
+
+def select_gradient_tile(group: int, group_in: int, group_out: int) -> GradientTile | None:
+    """The tile of the input gradient's matrix product, or None for one thread per element.
+
+    Args:
+        group: number of groups.
+        group_in: input channels of a group.
+        group_out: filters of a group.
+    """
+    # What is fetched is four channels or filters, which belong to one group.
+    is_aligned = group == 1 or (group_in % 4 == 0 and group_out % 4 == 0)
+    if group_in < _FEW_CHANNELS or not is_aligned or group > _MAX_BLOCKS:
+        return None
+    fitting = [tile for tile in GRADIENT_TILES if tile.channels >= group_in]
+    return fitting[-1] if fitting else GRADIENT_TILES[0]
+
+
+_WITHOUT_ACCUMULATING = (107, 120, 121)
+"""Compute capabilities, times ten, where the instruction that adds up absolute differences is made
+of five others."""
+
+
+def select_distances(target: str) -> str:
+    """How absolute differences of integers are added up: one of `DISTANCES`.
+
+    By the number of instructions for four taps. Whether they run at full rate is for a measurement
+    to say (`adder_onnx.kernels.cuda.bound`): were the first to run at a quarter of it on a GPU, the
+    second would win there.
+
+    Args:
+        target: what kernels are compiled for: ``sm_90``, or ``sm_120f`` for a family.
+    """
+    accumulated, dotted, doubled = DISTANCES
+    if target.endswith("f"):
+        return doubled
+    return dotted if int(target[3:]) in _WITHOUT_ACCUMULATING else accumulated
+
+
+def kernels_on(target: str) -> tuple[Kernel, ...]:
+    """All kernels that layers may run in where kernels are compiled for this target."""
+    others = {f"<{name}," for name in DISTANCES} - {f"<{select_distances(target)},"}
+    return tuple(k for k in KERNELS if not any(name in k.expression for name in others))

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from adder_onnx.errors import DeviceError
+from adder_onnx.errors import AdderError, DeviceError, ModelError
 from adder_onnx.graph.plan import OnnxruntimeStep
-from adder_onnx.runtime.gpu import Gpu
+from adder_onnx.runtime.cuda.errors import onnxruntime_failure
+from adder_onnx.runtime.cuda.gpu import Gpu
 from adder_onnx.runtime.onnxruntime_step import (
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
     OnnxruntimeExecutor,
     failure,
     import_onnxruntime,
@@ -25,6 +28,8 @@ __all__ = [
     "BoundExecutor",
     "HostExecutor",
     "load_libraries",
+    "provider_options",
+    "standard_executor",
     "to_gpu",
     "to_host",
 ]
@@ -39,6 +44,13 @@ _BINDABLE = frozenset(
     )
 )
 """What IOBinding knows by its NumPy type."""
+
+
+_DEFAULTS = {
+    "use_tf32": "0",  # on by default in onnxruntime; it costs three digits
+    "cudnn_conv_algo_search": "HEURISTIC",  # instead of a search for every new shape
+    "arena_extend_strategy": "kSameAsRequested",  # instead of twice as much each time
+}
 
 
 def load_libraries() -> None:
@@ -58,6 +70,22 @@ def to_host(gpu: Gpu, value: Any) -> Any:
 def to_gpu(gpu: Gpu, value: Any) -> Any:
     """A tensor as an array of the GPU, in C order."""
     return gpu.contiguous(value) if gpu.owns(value) else gpu.upload(np.ascontiguousarray(value))
+
+
+def provider_options(given: Mapping[str, Any], number: int, stream: int) -> dict[str, str]:
+    """Options of onnxruntime's CUDAExecutionProvider.
+
+    Args:
+        given: by the user; they win.
+        number: of the GPU.
+        stream: address of the stream that kernels and onnxruntime share.
+    """
+    return {
+        **_DEFAULTS,
+        **{name: str(value) for name, value in given.items()},
+        "device_id": str(number),
+        "user_compute_stream": str(stream),
+    }
 
 
 class HostExecutor:
@@ -91,7 +119,8 @@ class BoundExecutor:
         declared: outputs whose shapes are the model's word, not inferred; they may be wrong.
 
     Raises:
-        DeviceError: onnxruntime leaves out a provider, because a library that it needs is missing.
+        DeviceError: onnxruntime leaves out a provider, because a library that it needs is missing;
+            or the GPU's memory does not suffice.
     """
 
     def __init__(
@@ -104,7 +133,10 @@ class BoundExecutor:
     ) -> None:
         self._gpu = gpu
         self.inputs, self.outputs = step.inputs, step.outputs
-        self._session = make_session(step, session_options, providers)
+        try:
+            self._session = make_session(step, session_options, providers)
+        except ModelError as error:
+            raise onnxruntime_failure(error.__cause__, gpu.name) or error from error.__cause__
         for provider in providers:
             name = provider[0] if isinstance(provider, tuple) else provider
             if name not in self._session.get_providers():
@@ -128,14 +160,14 @@ class BoundExecutor:
 
         Raises:
             InputError: onnxruntime fails on these inputs.
-            DeviceError: the GPU's memory does not suffice.
+            DeviceError: the GPU fails, or its memory does not suffice.
         """
         if not self._bindable or any(0 in values[name].shape for name in self.inputs):
             feeds = {name: to_host(self._gpu, values[name]) for name in self.inputs}
             try:
                 return list(self._session.run(list(self.outputs), feeds))
             except Exception as error:
-                raise failure(error, self._gpu.name) from error
+                raise self._failure(error) from error
         arrays = {name: to_gpu(self._gpu, values[name]) for name in self.inputs}
         binding = self._session.io_binding()
         for name, array in arrays.items():
@@ -153,11 +185,18 @@ class BoundExecutor:
         try:
             self._session.run_with_iobinding(binding, self._options)
         except Exception as error:
-            raise failure(error, self._gpu.name) from error
+            raise self._failure(error) from error
         for i, (value, dtype) in enumerate(zip(binding.get_outputs(), self._types, strict=True)):
             if results[i] is None:
                 results[i] = self._adopt(value, dtype)
         return results
+
+    def _failure(self, error: Exception) -> AdderError:
+        found = onnxruntime_failure(error, self._gpu.name)
+        if found is None:
+            # Where the device is lost, that is why, whatever onnxruntime says.
+            self._gpu.finish()
+        return found or failure(error)
 
     def _bind(self, bind: Any, name: str, array: Any) -> None:
         bind(
@@ -192,6 +231,37 @@ class BoundExecutor:
         if 0 in shape:
             return self._gpu.empty(shape, dtype)
         return self._gpu.wrap(value.data_ptr(), shape, dtype, value)
+
+
+def standard_executor(
+    step: OnnxruntimeStep,
+    session_options: Any,
+    given: Mapping[str, Any] | None,
+    gpu: Gpu,
+    stream: Any,
+    declared: Collection[str],
+) -> BoundExecutor | HostExecutor:
+    """A sub-model on a stream of a GPU, or on the CPU where onnxruntime has no CUDA.
+
+    Args:
+        step: the sub-model.
+        session_options: ``onnxruntime.SessionOptions``.
+        given: the user's options for the CUDAExecutionProvider; None where onnxruntime has none.
+        gpu: where.
+        stream: which outlives the executor.
+        declared: as `BoundExecutor` takes it.
+
+    Raises:
+        DeviceError: as `BoundExecutor` raises it.
+    """
+    if given is None:
+        return HostExecutor(step, session_options, gpu)
+    kind, number = gpu.ort_device
+    providers: list[Any] = [CPU_PROVIDER]
+    if kind == "cuda":
+        options = provider_options(given, number, gpu.stream_address(stream))
+        providers.insert(0, (CUDA_PROVIDER, options))
+    return BoundExecutor(step, session_options, providers, gpu, declared)
 
 
 def _numpy_type(value: onnx.ValueInfoProto) -> np.dtype[Any]:
