@@ -26,11 +26,20 @@ def test_any_shape(type_: str) -> None:
     @given(
         layer=layers(),
         backwards=st.booleans(),
+        async_copies=st.booleans(),
         multiprocessors=st.sampled_from([1, 8, 132]),
         force_direct=st.booleans(),
     )
-    def check(layer: Layer, backwards: bool, multiprocessors: int, force_direct: bool) -> None:
-        device = CpuDevice(backwards=backwards, multiprocessors=multiprocessors)
+    def check(
+        layer: Layer,
+        backwards: bool,
+        async_copies: bool,
+        multiprocessors: int,
+        force_direct: bool,
+    ) -> None:
+        device = CpuDevice(
+            backwards=backwards, async_copies=async_copies, multiprocessors=multiprocessors
+        )
         assert_right(layer, type_, device, force_direct=force_direct)
         device.check_guards()
 
@@ -38,7 +47,9 @@ def test_any_shape(type_: str) -> None:
 
 
 @pytest.mark.parametrize("type_", TYPES)
-@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(
+    ("backwards", "async_copies"), [(False, True), (True, True), (True, False)]
+)
 @pytest.mark.parametrize(
     ("channels", "filters", "size", "kernel", "attributes"),
     [
@@ -57,6 +68,7 @@ def test_any_shape(type_: str) -> None:
 def test_shapes_of_real_networks(
     type_: str,
     backwards: bool,
+    async_copies: bool,
     channels: int,
     filters: int,
     size: tuple[int, int],
@@ -66,7 +78,7 @@ def test_shapes_of_real_networks(
     rng = np.random.default_rng(0)
     layer = make_layer(rng, 2, channels, filters, size, kernel, **attributes)
     layer.z = rng.standard_normal(layer.y_shape).astype(np.float32)
-    device = CpuDevice(backwards=backwards)
+    device = CpuDevice(backwards=backwards, async_copies=async_copies)
     assert_right(layer, type_, device)
     device.check_guards()
 

@@ -32,17 +32,23 @@ _THREAD_OUTPUTS = 8 * 4
 _INTEGER_THREAD_OUTPUTS = 8 * 8
 
 _SLOT_BOUNDS = {
-    ("float32", True): 2.41,
-    ("float16", True): 1.4,
+    ("float32", True): 2.3,
+    ("float16", True): 1.3,
     # Taps that are looked up one by one cost an address each.
-    ("float32", False): 2.7,
-    ("float16", False): 1.6,
+    ("float32", False): 2.6,
+    ("float16", False): 1.5,
 }
 """Issue slots per tap, by type and by whether a tile is fetched by pieces."""
 
 _GRADIENT_SLOT_BOUNDS = {64: 2.45, 32: 2.5, 16: 2.75}
-"""Issue slots per term of the input's gradient, by the channels of a tile. The loop over kernel
-positions counts as one with that over filters: with 16 of them, both make a turn at a time."""
+"""Issue slots per term of the input's gradient, by the channels of a tile. They are with 16
+filters, where the loop over kernel positions makes a turn for each of that over filters."""
+
+_TURING_MANY_PIXELS = {"float32": 2.35, "float16": 1.33}
+"""The same for tiles of 256 pixels before sm_80, where a piece takes four instructions more to come
+through registers."""
+
+_TURNS_PER_FOLD = {"float32": 64 // TURN, "float16": None}
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,14 @@ class Promise:
     """What is promised of a kernel whose inner loop adds up taps, or terms of a gradient.
 
     Attributes:
-        arithmetic: names of the instructions that do, suffixes aside: the loop with most of them
-            is the inner loop.
+        arithmetic: names of the instructions that do, suffixes aside: the inner loop is the
+            smallest one that has `least` of them.
         least: how many of them it must have, or the loop has not been found.
         taps: that a thread adds up in one turn of the loop.
-        slot_bound: instructions of a turn by its taps, at most.
+        slot_bound: instructions by taps, at most: those of the inner loop, and, shared by so many
+            of its turns as the next field says, those of the loop around it.
+        turns: of the inner loop in one of the loop around it; None where it has no loop around it
+            or one that is run once.
         resident_threads: on one multiprocessor, as __launch_bounds__ says.
     """
 
@@ -62,6 +71,7 @@ class Promise:
     least: int
     taps: int
     slot_bound: float
+    turns: int | None
     resident_threads: int
 
 
@@ -71,7 +81,9 @@ def promises(architecture: int) -> dict[str, Promise]:
     Kernels that are not among them keep no more than that nothing is spilled.
     """
     found = {
-        gemm(type_, tile).expression: _gemm(type_, tile) for type_ in TYPES for tile in ALL_TILES
+        gemm(type_, tile).expression: _gemm(type_, tile, architecture)
+        for type_ in TYPES
+        for tile in ALL_TILES
     }
     distances = select_distances(compile_target(architecture))
     for tile in (*INTEGER_GEMM_TILES, INTEGER_GATHERED):
@@ -82,17 +94,21 @@ def promises(architecture: int) -> dict[str, Promise]:
     return found | gradients
 
 
-def _gemm(type_: str, tile: Tile) -> Promise:
+def _gemm(type_: str, tile: Tile, architecture: int) -> Promise:
     """Two instructions per tap are the floor in float32, one in float16, where they do two at once.
 
-    The first term of a partial sum costs no addition of its own.
+    In float16 the first term of a run costs no addition of its own.
     """
     words = TURN * _THREAD_OUTPUTS
+    bound = _SLOT_BOUNDS[type_, tile.vector]
+    if architecture < 80 and tile.pixels == 256:
+        bound = _TURING_MANY_PIXELS[type_]
     return Promise(
         arithmetic={"float32": ("FADD",), "float16": ("HADD2", "HFMA2")}[type_],
         least=int(0.9 * 2 * words),
         taps=words * taps_per_word(type_),
-        slot_bound=_SLOT_BOUNDS[type_, tile.vector],
+        slot_bound=bound,
+        turns=_TURNS_PER_FOLD[type_],
         resident_threads=384,
     )
 
@@ -105,6 +121,7 @@ def _gradient(tile: GradientTile) -> Promise:
         least=int(0.95 * 2 * terms),
         taps=terms,
         slot_bound=_GRADIENT_SLOT_BOUNDS[tile.channels],
+        turns=1,
         resident_threads=384,
     )
 
@@ -134,5 +151,6 @@ def _integer_gemm(tile: IntegerTile, distances: str, architecture: int) -> Promi
         least=taps // 4 * least,
         taps=taps,
         slot_bound=_INTEGER_SLOT_BOUNDS[distances] + few + gathered,
+        turns=None,
         resident_threads=384 if architecture >= 80 else 256,
     )

@@ -28,7 +28,7 @@ __all__ = ["AdderConv"]
 _MAX_SIZE = 1 << 31
 _MAX_DIRECT_BLOCKS = 1 << 20
 _ZEROS = 32
-_STAGE_PIECES = 4
+_PIECES_AHEAD = 2 * 4
 
 _Pair = tuple[int, int]
 
@@ -163,7 +163,8 @@ class AdderConv:
     def _pieces(self) -> NDArray[np.int32]:
         """Where the pieces of the taps lie: rows of `Piece` in fetch.cuh, as words are packed.
 
-        Behind the last piece come as many of no taps as fill the last turn and a stage beyond.
+        Behind the last piece come as many of no taps as fill the last turn and two stages
+        beyond.
         """
         if self.tile is None or not self.tile.vector:
             return np.zeros((1, 4), np.int32)
@@ -172,7 +173,7 @@ class AdderConv:
         channels = self.channels // self.group // unit
         h, w, c = np.indices((*self.kernel, channels)).reshape(3, -1)
         pieces = np.zeros(
-            (int(self._args["weight_words"]) // PIECE_WORDS + _STAGE_PIECES, 4), np.int64
+            (int(self._args["weight_words"]) // PIECE_WORDS + _PIECES_AHEAD, 4), np.int64
         )
         pieces[: len(h), 0] = h * self.dilations[0]
         pieces[: len(h), 1] = w * self.dilations[1] * row + c

@@ -13,7 +13,7 @@ struct Transfer {
   uint4 value;
 
   __device__ void begin(void*, const void* from, bool there = true) {
-    value = there ? __ldg(static_cast<const uint4*>(from)) : make_uint4(0, 0, 0, 0);
+    value = load_now(static_cast<const uint4*>(from), there);
   }
   __device__ void finish(void* to) const { *static_cast<uint4*>(to) = value; }
 };
@@ -100,7 +100,7 @@ class PieceFetch {
     to_ = keep(Tile::offset(pixel_, piece));
     row_step_ = a.in_w * units(a.x_row);
     pieces_ = static_cast<const uint4*>(a.pieces) + first_word / kPieceWords + piece;
-    piece_ = load(0);
+    for (int i = 0; i < 2; ++i) pieces_ahead_[i] = load(i);
     for (int p = threadIdx.x; p < Tile::kPixels; p += Tile::kThreads)
       shared.origins[p] = origin(a, group, first_pixel + p);
   }
@@ -112,12 +112,13 @@ class PieceFetch {
   }
   // The same: the stage that follows the one which began last.
   __device__ void begin(Stage& stage, int number) {
-    const int tap = piece_.row * row_step_ + piece_.offset;
+    const Piece piece = pieces_ahead_[number % 2];
+    pieces_ahead_[number % 2] = load(number + 2);
+    const int tap = piece.row * row_step_ + piece.offset;
 #pragma unroll
     for (int i = 0; i < kCopies; ++i)
       copies_[i].begin(to(stage, i), x_ + (origins_[i].address + tap),
-                       (piece_.need & ~origins_[i].have) == 0);
-    piece_ = load(number + 1);
+                       (piece.need & ~origins_[i].have) == 0);
   }
   __device__ void finish(Stage& stage) const {
 #pragma unroll
@@ -151,16 +152,16 @@ class PieceFetch {
     return reinterpret_cast<char*>(stage.x[i * kStep]) + to_;
   }
 
-  // That of a stage; the table goes on one stage beyond the last.
+  // That of a stage; the table goes on two stages beyond the last.
   __device__ Piece load(int number) const {
-    const uint4 bits = __ldg(pieces_ + number * Tile::kPieces);
+    const uint4 bits = load_now(pieces_ + number * Tile::kPieces);
     return {static_cast<int>(bits.x), static_cast<int>(bits.y), bits.z, 0};
   }
 
   Origin origins_[kCopies];
   const uint4* x_;
   const uint4* pieces_;
-  Piece piece_;
+  Piece pieces_ahead_[2];  // of the next two stages, by their numbers
   unsigned to_;
   int pixel_, row_step_;
   Transfer<kAsyncCopies> copies_[kCopies];
