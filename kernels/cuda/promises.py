@@ -40,15 +40,15 @@ _SLOT_BOUNDS = {
 }
 """Issue slots per tap, by type and by whether a tile is fetched by pieces."""
 
-_GRADIENT_SLOT_BOUNDS = {64: 2.45, 32: 2.5, 16: 2.75}
-"""Issue slots per term of the input's gradient, by the channels of a tile. They are with 16
-filters, where the loop over kernel positions makes a turn for each of that over filters."""
-
 _TURING_MANY_PIXELS = {"float32": 2.35, "float16": 1.33}
 """The same for tiles of 256 pixels before sm_80, where a piece takes four instructions more to come
 through registers."""
 
 _TURNS_PER_FOLD = {"float32": 64 // TURN, "float16": None}
+
+_GRADIENT_SLOT_BOUNDS = {64: 2.45, 32: 2.5, 16: 2.75}
+"""Issue slots per term of the input's gradient, by the channels of a tile. The loop over kernel
+positions counts as one with that over filters: with 16 of them, both make a turn at a time."""
 
 
 @dataclass(frozen=True)
