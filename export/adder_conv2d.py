@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +10,7 @@ from torch.nn.grad import conv2d_weight
 
 from adder_onnx.export.layer import pytorch
 from adder_onnx.export.layer.geometry import Geometry, check, memory_format, output_size, pair
+from adder_onnx.export.layer.precision import full_float32
 from adder_onnx.export.layer.selection import native_kernels
 
 __all__ = ["ETA", "AdderConv2d", "adder_conv2d"]
@@ -200,9 +199,11 @@ def _weight_gradient(
 ) -> Tensor:
     """Equation 5: sum of (X - W) * grad over the output's positions, the first as a convolution's.
 
-    In one piece, because torch.compile would lose what is set around the convolution.
+    Factors that are rounded to TF32, cuDNN's default, would cost three digits, and more where
+    filters are larger than the gradient, because their product with it is subtracted. In one piece,
+    because torch.compile would lose what is set around the convolution.
     """
-    with _full_float32():
+    with full_float32():
         gradient: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
             x, list(weight.shape), grad_y, *_geometry(stride, padding, dilation, groups)
         )
@@ -212,27 +213,6 @@ def _weight_gradient(
 @_weight_gradient.register_fake
 def _(x: Tensor, weight: Tensor, *_: object) -> Tensor:
     return weight.new_empty(weight.shape)
-
-
-_precision_lock = threading.Lock()
-
-
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    """Within it cuDNN multiplies float32 as it is.
-
-    By default it rounds factors to TF32, of 11 bits: here that would cost three digits, and more
-    where filters are larger than the gradient, because their product with it is subtracted.
-    """
-    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    # One thread at a time, so that each finds, and puts back, what the user has set.
-    with _precision_lock:
-        before = convolutions.fp32_precision
-        convolutions.fp32_precision = "ieee"
-        try:
-            yield
-        finally:
-            convolutions.fp32_precision = before
 
 
 def _geometry(stride: list[int], padding: list[int], dilation: list[int], groups: int) -> Geometry:

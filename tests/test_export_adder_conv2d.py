@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from adder_onnx.export.layer import cpu, pytorch, selection
 from adder_onnx.kernels.cpu import available_isas
 from adder_onnx.ops import ConvAttributes
 from adder_onnx.ops.reference import adder_conv, input_gradient
+from tests.conftest import ROOT
 from tests.paper import ALL, SOME, Geometry, definition, paper_gradients, tensors
 
 OPERATOR = torch.ops.adder_onnx.adder_conv2d.default
@@ -411,7 +414,6 @@ def test_autocast_computes_in_float32(dtype: torch.dtype) -> None:
 
 
 def test_filters_gradient_is_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the user has set otherwise is found again afterwards, whatever happens."""
     module = importlib.import_module("adder_onnx.export.adder_conv2d")
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = convolutions.fp32_precision
@@ -422,13 +424,49 @@ def test_filters_gradient_is_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(module, "conv2d_weight", conv2d_weight)
-    try:
+    x, w = (t.requires_grad_() for t in tensors(SOME[0], torch.float32))
+    with pytest.raises(RuntimeError, match="no memory"):
+        backward(adder_conv2d(x, w).sum())
+    assert found == ["ieee"]
+    assert convolutions.fp32_precision == before == "tf32"
+
+
+_SETTINGS = """
+import itertools, torch
+from adder_onnx.export.layer.precision import full_float32
+
+levels = (torch.backends, torch.backends.cudnn, torch.backends.cudnn.conv)
+
+def state():
+    return [level.fp32_precision for level in (*levels, torch.backends.cudnn.rnn)]
+
+# That convolutions follow the levels above cannot be set again: it comes first.
+for own in (None, "tf32", "ieee", "none"):
+    if own is not None:
+        levels[2].fp32_precision = own
+    for settings in itertools.product(("none", "tf32", "ieee"), repeat=2):
+        for level, setting in zip(levels, settings):
+            level.fp32_precision = setting
+        before = state()
+        with full_float32():
+            assert levels[2].fp32_precision != "tf32", (own, settings)
+        assert state() == before, (own, settings)
+        # Levels that followed others still do.
+        following = []
         for setting in ("tf32", "ieee"):
-            convolutions.fp32_precision = setting
-            x, w = (t.requires_grad_() for t in tensors(SOME[0], torch.float32))
-            with pytest.raises(RuntimeError, match="no memory"):
-                backward(adder_conv2d(x, w).sum())
-            assert convolutions.fp32_precision == setting
-    finally:
-        convolutions.fp32_precision = before
-    assert found == ["ieee", "ieee"]
+            for level in levels[:2]:
+                level.fp32_precision = setting
+            following.append(levels[2].fp32_precision)
+        assert following == (["tf32", "ieee"] if own in (None, "none") else [own, own])
+legacy = torch.backends.cudnn
+for allowed in (True, False):
+    legacy.allow_tf32 = allowed
+    with full_float32():
+        assert levels[2].fp32_precision != "tf32"
+    assert legacy.allow_tf32 == allowed
+"""
+
+
+def test_what_is_set_for_tf32_is_found_again() -> None:
+    """In a process of its own, because defaults that were changed cannot be had back."""
+    subprocess.run([sys.executable, "-c", _SETTINGS], check=True, cwd=ROOT)

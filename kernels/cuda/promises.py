@@ -145,6 +145,7 @@ def _gradient(tile: GradientTile, architecture: int) -> Promise:
         least=int(0.95 * 2 * terms),
         taps=terms,
         slot_bound=_GRADIENT_SLOT_BOUNDS[tile.channels],
+        turns=1,
         # Two blocks of the tile with most pixels are what shared memory takes before sm_80.
         resident_threads=256 if architecture < 80 and tile.channels == 16 else 384,
     )
