@@ -17,7 +17,7 @@ from adder_onnx.kernels.cuda.launch.selection import kernels_on
 from adder_onnx.kernels.cuda.launch.variants import TYPES
 from adder_onnx.runtime.cuda.errors import DeviceLostError
 from benchmarks.cuda import __main__ as command
-from benchmarks.cuda.check import kernels, rates, report, sessions
+from benchmarks.cuda.check import kernels, rates, report, sessions, training
 from benchmarks.cuda.check.results import Check, FailedError, Result, SkippedError, run_checks
 from benchmarks.shapes import Layer
 from tests.conftest import ROOT
@@ -83,7 +83,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> CheckedMachine:
     """Whose layers and images are few."""
     found = CheckedMachine()
     pretend(monkeypatch, found.gpu)
-    monkeypatch.setattr(kernels, "SHAPES", [s for s in kernels.SHAPES if s.taps < FEW_TAPS])
+    few = [s for s in kernels.SHAPES if s.taps < FEW_TAPS]
+    monkeypatch.setattr(kernels, "SHAPES", few)
+    monkeypatch.setattr(training, "SHAPES", few)
     monkeypatch.setattr(rates, "LAYERS", (Layer(16, 16, 8, 3, 1),))
     monkeypatch.setattr(rates, "_BATCH", 1)
     monkeypatch.setattr(sessions, "_TIMED_RUNS", 2)
@@ -109,16 +111,17 @@ def test_all_checks_pass(machine: CheckedMachine) -> None:
     lines: list[str] = []
     assert report.report(machine, {"device": "a GPU", "versions": {"a": 1, "b": 2}}, lines.append)
     assert lines[:2] == ["device: a GPU", "versions: a 1, b 2"]
-    torch = next(line for line in lines if "torch" in line)
-    assert torch.startswith("skip")
-    assert sum(line.startswith("pass") for line in lines) == len(lines) - 4
-    assert lines[-1] == f"verdict: {len(lines) - 4} checks passed; not run: torch"
+    assert [line.startswith("skip") for line in lines if "torch" in line] == [True, True, False]
+    assert sum(line.startswith("pass") for line in lines) == len(lines) - 5
+    assert lines[-1] == (
+        f"verdict: {len(lines) - 5} checks passed; not run: torch, training in torch"
+    )
 
 
-def test_every_kernel_of_inference_is_checked(machine: CheckedMachine) -> None:
+def test_every_kernel_is_checked(machine: CheckedMachine) -> None:
     """But for conversions of type at a chain's border, which no session has today."""
     for checks in ("kernels, ", "8 bits"):
-        outcomes(machine, checks)
+        assert {result.outcome for result in outcomes(machine, checks).values()} == {"pass"}
     missing = {k.expression for k in kernels_on(machine.gpu.target)} - set(machine.gpu.launched)
     assert missing <= {
         f"{name}<{a}, {b}>"
@@ -142,6 +145,23 @@ def test_a_wrong_kernel_is_found(machine: CheckedMachine, monkeypatch: pytest.Mo
     (result,) = found.values()
     assert result.outcome == "FAIL"
     assert "32 x 9 -> 32, 3x3, 32 groups, batch 2: an output is off by" in result.detail
+
+
+def test_a_wrong_gradient_is_found(
+    machine: CheckedMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = CpuGpu.launch
+
+    def fewer_filters(self: CpuGpu, kernel: Any, grid: Any, args: Any) -> None:
+        if kernel.name == "input_gradient":
+            args = args.copy()
+            args["kernel_w"] -= 1
+        launch(self, kernel, grid, args)
+
+    monkeypatch.setattr(CpuGpu, "launch", fewer_filters)
+    (result,) = outcomes(machine, "gradients").values()
+    assert result.outcome == "FAIL"
+    assert "16 x 32 -> 16, 3x3, batch 2: an element is off by" in result.detail
 
 
 def test_other_integers_are_found(machine: CheckedMachine, monkeypatch: pytest.MonkeyPatch) -> None:

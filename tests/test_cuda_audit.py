@@ -70,6 +70,10 @@ def test_inner_loops_are_those_with_the_taps(rows: list[Row]) -> None:
             assert row.loop_taps == (2048 if is_half else 1024)
             bound = (1.4 if is_half else 2.41) if is_vector else (1.6 if is_half else 2.7)
             assert (1 if is_half else 2) < row.slots_per_tap <= bound
+        elif row.kernel.startswith("input_gradient<"):
+            assert row.slots_per_tap is not None
+            assert row.loop_taps == 512
+            assert 2 < row.slots_per_tap <= 2.75
         elif row.kernel.startswith("integer_adder_conv_gemm"):
             assert row.slots_per_tap is not None
             bound = 0.53 if "false" in row.kernel else 0.355 if "16, 2" in row.kernel else 0.33

@@ -4,8 +4,8 @@
     python -m benchmarks.cuda [--quick] [--only layers|networks] [--json FILE]
 
 With --check, whether all works on a GPU that is new: in less than two minutes every kernel against
-float64, the shipped network, CUDA graphs on and off, streams, threads, arrays of torch where that
-has CUDA, and the rates of a few layers; a line for each, and a verdict, to be pasted into a report.
+float64, the shipped network, CUDA graphs on and off, streams, threads, where torch has CUDA its
+arrays and training, and the rates of a few layers; a line for each, and a verdict, for a report.
 It needs no torch.
 
 Contenders for a layer: our kernel in float32 and float16; a naive kernel with one thread for each

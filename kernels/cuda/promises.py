@@ -10,13 +10,17 @@ from adder_onnx.kernels.cuda.launch.variants import (
     DEPTH,
     GATHERED,
     GEMM_TILES,
+    GRADIENT_DEPTH,
+    GRADIENT_TILES,
     INTEGER_CHUNK_TAPS,
     INTEGER_GATHERED,
     INTEGER_GEMM_TILES,
     TYPES,
+    GradientTile,
     IntegerTile,
     Tile,
     gemm,
+    input_gradient,
     integer_gemm,
     taps_per_word,
 )
@@ -24,7 +28,7 @@ from adder_onnx.kernels.cuda.launch.variants import (
 __all__ = ["Promise", "promises"]
 
 _THREAD_OUTPUTS = 8 * 4
-"""Pixels by filters that a thread of the matrix product computes."""
+"""Pixels by filters, or channels, that a thread of a matrix product computes."""
 
 _INTEGER_THREAD_OUTPUTS = 8 * 8
 
@@ -37,10 +41,14 @@ _SLOT_BOUNDS = {
 }
 """Issue slots per tap, by type and by whether a tile is fetched by chunks."""
 
+_GRADIENT_SLOT_BOUNDS = {64: 2.45, 32: 2.5, 16: 2.75}
+"""Issue slots per term of the input's gradient, by the channels of a tile. The loop over kernel
+positions counts as one with that over filters: with 16 of them, both make a turn at a time."""
+
 
 @dataclass(frozen=True)
 class Promise:
-    """What is promised of a kernel whose inner loop adds up taps.
+    """What is promised of a kernel whose inner loop adds up taps, or terms of a gradient.
 
     Attributes:
         arithmetic: names of the instructions that do, suffixes aside: the loop with most of them
@@ -73,7 +81,8 @@ def promises(architecture: int) -> dict[str, Promise]:
         found[integer_gemm(tile, distances).expression] = _integer_gemm(
             tile, distances, architecture
         )
-    return found
+    gradients = {input_gradient(tile).expression: _gradient(tile) for tile in GRADIENT_TILES}
+    return found | gradients
 
 
 def _gemm(type_: str, tile: Tile) -> Promise:
@@ -87,6 +96,18 @@ def _gemm(type_: str, tile: Tile) -> Promise:
         least=int(0.9 * 2 * words),
         taps=words * taps_per_word(type_),
         slot_bound=_SLOT_BOUNDS[type_, tile.vector],
+        resident_threads=384,
+    )
+
+
+def _gradient(tile: GradientTile) -> Promise:
+    """Two instructions per term are the floor: an addition that saturates, and a multiply-add."""
+    terms = GRADIENT_DEPTH * _THREAD_OUTPUTS
+    return Promise(
+        arithmetic=("FADD", "FFMA"),
+        least=int(0.95 * 2 * terms),
+        taps=terms,
+        slot_bound=_GRADIENT_SLOT_BOUNDS[tile.channels],
         resident_threads=384,
     )
 

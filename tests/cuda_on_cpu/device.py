@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from adder_onnx.kernels.cuda.launch.device import Grid
 from adder_onnx.kernels.cuda.launch.params import (
     CONV_ARGS,
+    GRADIENT_ARGS,
     INTEGER_CONV_ARGS,
     LAYOUT_ARGS,
     PACK_ARGS,
@@ -34,6 +35,7 @@ _HERE = Path(__file__).parent
 _KERNELS = _HERE.parents[1] / "kernels"
 _STRUCTURES = {
     id(CONV_ARGS): "ConvArgs",
+    id(GRADIENT_ARGS): "GradientArgs",
     id(INTEGER_CONV_ARGS): "IntegerConvArgs",
     id(PACK_ARGS): "PackArgs",
     id(LAYOUT_ARGS): "LayoutArgs",

@@ -23,6 +23,7 @@ from benchmarks.cuda.check.sessions import (
     check_threads,
     check_torch,
 )
+from benchmarks.cuda.check.training import check_gradients, check_training
 from benchmarks.cuda.machine import SessionMachine
 
 __all__ = ["checks", "report"]
@@ -42,12 +43,14 @@ def checks(machine: SessionMachine) -> list[Check]:
             for t in TYPES
         ),
         Check("kernels, uint8, bit for bit", lambda: check_integers(session)),
+        Check("kernels, gradients, against float64", lambda: check_gradients(machine)),
         Check("shipped network, float32", lambda: check_network(machine, digits())),
         Check("shipped network, 8 bits", lambda: check_integer_network(machine, digits())),
         Check("CUDA graphs on and off", lambda: check_graphs(machine, digits())),
         Check("streams", lambda: check_streams(machine, digits())),
         Check("threads", lambda: check_threads(machine, digits())),
         Check("torch", lambda: check_torch(machine, digits())),
+        Check("training in torch", lambda: check_training(machine)),
         *(Check(f"rate, {t}", functools.partial(check_rate, machine, t)) for t in TYPES),
     ]
 

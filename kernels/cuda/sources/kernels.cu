@@ -6,3 +6,6 @@
 #include "integer/gemm.cuh"
 #include "integer/pack.cuh"
 #include "layout/layout.cuh"
+#include "training/input_gradient.cuh"
+#include "training/input_gradient_direct.cuh"
+#include "training/pack.cuh"
