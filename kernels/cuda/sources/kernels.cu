@@ -4,5 +4,6 @@
 #include "float/pack.cuh"
 #include "integer/direct.cuh"
 #include "integer/gemm.cuh"
+#include "integer/max_pool.cuh"
 #include "integer/pack.cuh"
 #include "layout/layout.cuh"
