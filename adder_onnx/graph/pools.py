@@ -3,7 +3,8 @@
 A MaxPool is a node of a chain where
 
 1. an integer adder node, or another such MaxPool, gives its input;
-2. it is two-dimensional, and nobody uses its second output, the indices.
+2. it is two-dimensional, nobody uses its second output, the indices, and where auto_pad is one of
+   SAME the kernel is no smaller than the stride (else onnxruntime pads by negative numbers).
 
 Where a quantized network has DequantizeLinear, MaxPool, QuantizeLinear instead, the three become
 such a MaxPool if
@@ -104,7 +105,7 @@ def pool_node(node: ir.Node) -> PoolNode:
         (int(height), int(width)),
         ConvAttributes.from_mapping(attributes),
         bool(attributes.get("ceil_mode", 0)),
-        node.meta[_POOL],
+        node.meta.get(_POOL, ()),
     )
 
 
@@ -123,7 +124,12 @@ def absorb_pools(graph: ir.Graph) -> None:
 
 def _is_plain(node: ir.Node) -> bool:
     unused = all(not v.uses() and not v.is_graph_output() for v in node.outputs[1:])
-    return unused and len(node.attributes["kernel_shape"].as_ints()) == 2
+    kernel = node.attributes["kernel_shape"].as_ints()
+    if not unused or len(kernel) != 2:
+        return False
+    pool = pool_node(node)
+    is_same = pool.attributes.auto_pad.startswith("SAME")
+    return not is_same or all(k >= s for k, s in zip(kernel, pool.attributes.strides, strict=True))
 
 
 def _top(value: ir.Value) -> int | None:
@@ -139,7 +145,7 @@ def _top(value: ir.Value) -> int | None:
         return None
     integers = adder_node(producer).integers
     assert integers is not None
-    return 2**integers.bits - 1
+    return int(2**integers.bits) - 1
 
 
 def _absorb_conversions(graph: ir.Graph, node: ir.Node, source: ir.Value) -> None:
@@ -171,7 +177,7 @@ def _absorb_conversions(graph: ir.Graph, node: ir.Node, source: ir.Value) -> Non
 
 
 def _only_consumer(value: ir.Value) -> ir.Node | None:
-    uses = value.uses()
+    uses = list(value.uses())
     return None if len(uses) != 1 or value.is_graph_output() else uses[0].node
 
 
