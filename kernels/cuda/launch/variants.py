@@ -38,6 +38,7 @@ __all__ = [
     "integer_direct",
     "integer_gemm",
     "integer_pack",
+    "max_pool",
     "nchw_to_nhwc",
     "nhwc_to_nchw",
     "pack",
@@ -207,6 +208,11 @@ def integer_pack(*, words: bool) -> Kernel:
     return Kernel(f"pack_integer_weights<{packed}>", 256, PACK_ARGS)
 
 
+def max_pool() -> Kernel:
+    """Max pooling of integers."""
+    return Kernel("max_pool", 128, CONV_ARGS)
+
+
 def nchw_to_nhwc(from_: str, to: str) -> Kernel:
     """The conversion of what enters a chain."""
     return Kernel(f"nchw_to_nhwc<{_SCALARS[from_]}, {_SCALARS[to]}>", 256, LAYOUT_ARGS)
@@ -246,6 +252,7 @@ KERNELS = (
     ),
     integer_direct(),
     *(integer_pack(words=words) for words in (True, False)),
+    max_pool(),
     *(convert(a, b) for convert in (nchw_to_nhwc, nhwc_to_nchw) for a in TYPES for b in TYPES),
     *(convert("uint8", "uint8") for convert in (nchw_to_nhwc, nhwc_to_nchw)),
     nchw_to_nhwc("float32", "uint8"),
