@@ -45,16 +45,12 @@ struct Position {
   }
 };
 
-// Whether a tap is one of the image, not of the padding.
-__device__ inline bool is_inside(const ConvArgs& a, const Origin& origin, const Position& at) {
-  return static_cast<unsigned>(origin.h + at.h) < static_cast<unsigned>(a.in_h) &&
-         static_cast<unsigned>(origin.w + at.w) < static_cast<unsigned>(a.in_w);
-}
-
 // The address of a tap, or of zeros where it lies in the padding.
 template <typename Scalar>
 __device__ const Scalar* address(const ConvArgs& a, const Origin& origin, const Position& at) {
+  const bool inside =
+      static_cast<unsigned>(origin.h + at.h) < static_cast<unsigned>(a.in_h) &&
+      static_cast<unsigned>(origin.w + at.w) < static_cast<unsigned>(a.in_w);
   const long long tap = origin.address + at.offset * static_cast<long long>(sizeof(Scalar));
-  return is_inside(a, origin, at) ? reinterpret_cast<const Scalar*>(tap)
-                                  : static_cast<const Scalar*>(a.zeros);
+  return inside ? reinterpret_cast<const Scalar*>(tap) : static_cast<const Scalar*>(a.zeros);
 }

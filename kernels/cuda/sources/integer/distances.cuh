@@ -1,11 +1,11 @@
 // Sums of absolute differences of four unsigned bytes at a time: the ways that GPUs have, one of which
 // selection.py chooses by the architecture.
 //
-//   Accumulated  one instruction, VABSDIFF4.U8.ACC, up to compute capability 10.3
-//   Dotted       the differences, and a dot product with ones: two, or four from 12.0 on
-//   Doubled      twice the maxima: |x - w| = 2 max(x, w) - x - w. A maximum and a dot product for
-//                each word and filter, and a dot product for each word, whose sum all filters share;
-//                the sums of w are constants. From 12.0 on, where code is made for the family.
+//   Fused    one instruction, VABSDIFF4.U8.ACC, up to compute capability 10.3
+//   Dotted   the differences, and a dot product with ones: two, or four from 12.0 on
+//   Doubled  twice the maxima: |x - w| = 2 max(x, w) - x - w. A maximum and a dot product for each
+//            word and filter, and a dot product for each word, whose sum all filters share; the sums
+//            of w are constants. From 12.0 on, where code is made for the family.
 #pragma once
 
 #include "integer/bytes.cuh"
@@ -16,7 +16,7 @@ __device__ inline unsigned dot_bytes(unsigned a, unsigned b, unsigned sum) {
   return __dp4a(a, b, sum);
 }
 
-struct Accumulated {
+struct Fused {
   static constexpr bool kDoubled = false;
   __device__ static unsigned add(unsigned sum, unsigned x, unsigned w) {
     asm("vabsdiff4.u32.u32.u32.add %0, %1, %2, %0;" : "+r"(sum) : "r"(x), "r"(w));
@@ -54,7 +54,7 @@ inline unsigned add_distances(unsigned sum, unsigned x, unsigned w) {
   return sum;
 }
 
-struct Accumulated {
+struct Fused {
   static constexpr bool kDoubled = false;
   static unsigned add(unsigned sum, unsigned x, unsigned w) { return add_distances(sum, x, w); }
 };

@@ -8,7 +8,6 @@
 constexpr int kPoolThreads = 128;
 
 __global__ void __launch_bounds__(kPoolThreads) max_pool(const ConvArgs a) {
-  using Byte = unsigned char;
   const int units = a.y_row / 16;
   const int first = blockIdx.x * kPoolThreads + threadIdx.x;
   const int step = gridDim.x * kPoolThreads;
@@ -21,7 +20,9 @@ __global__ void __launch_bounds__(kPoolThreads) max_pool(const ConvArgs a) {
     for (int h = 0; h < a.kernel_h; ++h)
       for (int w = 0; w < a.kernel_w; ++w) {
         const Position at(a, h, w, 0, unit * 16);
-        if (!is_inside(a, origin, at)) continue;
+        if (static_cast<unsigned>(origin.h + at.h) >= static_cast<unsigned>(a.in_h) ||
+            static_cast<unsigned>(origin.w + at.w) >= static_cast<unsigned>(a.in_w))
+          continue;
         const uint4 x = __ldg(reinterpret_cast<const uint4*>(origin.address + at.offset));
         largest = make_uint4(larger_bytes(largest.x, x.x), larger_bytes(largest.y, x.y),
                              larger_bytes(largest.z, x.z), larger_bytes(largest.w, x.w));
