@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from adder_onnx.errors import InputError
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
-from adder_onnx.kernels.cuda.launch.selection import select_splits, select_tile
-from adder_onnx.kernels.cuda.launch.variants import GATHERED, GEMM_TILES, KERNELS, TYPES
+from adder_onnx.kernels.cuda.launch.selection import select_grid, select_splits, select_tile
+from adder_onnx.kernels.cuda.launch.variants import FEW_PIXELS, GATHERED, GEMM_TILES, KERNELS, TYPES
 from adder_onnx.ops import ConvAttributes
 from tests.cuda_layers import assert_right, run
 from tests.cuda_on_cpu.device import CpuDevice
@@ -26,11 +26,20 @@ def test_any_shape(type_: str) -> None:
     @given(
         layer=layers(),
         backwards=st.booleans(),
+        async_copies=st.booleans(),
         multiprocessors=st.sampled_from([1, 8, 132]),
         force_direct=st.booleans(),
     )
-    def check(layer: Layer, backwards: bool, multiprocessors: int, force_direct: bool) -> None:
-        device = CpuDevice(backwards=backwards, multiprocessors=multiprocessors)
+    def check(
+        layer: Layer,
+        backwards: bool,
+        async_copies: bool,
+        multiprocessors: int,
+        force_direct: bool,
+    ) -> None:
+        device = CpuDevice(
+            backwards=backwards, async_copies=async_copies, multiprocessors=multiprocessors
+        )
         assert_right(layer, type_, device, force_direct=force_direct)
         device.check_guards()
 
@@ -38,7 +47,9 @@ def test_any_shape(type_: str) -> None:
 
 
 @pytest.mark.parametrize("type_", TYPES)
-@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(
+    ("backwards", "async_copies"), [(False, True), (True, True), (True, False)]
+)
 @pytest.mark.parametrize(
     ("channels", "filters", "size", "kernel", "attributes"),
     [
@@ -57,6 +68,7 @@ def test_any_shape(type_: str) -> None:
 def test_shapes_of_real_networks(
     type_: str,
     backwards: bool,
+    async_copies: bool,
     channels: int,
     filters: int,
     size: tuple[int, int],
@@ -66,7 +78,7 @@ def test_shapes_of_real_networks(
     rng = np.random.default_rng(0)
     layer = make_layer(rng, 2, channels, filters, size, kernel, **attributes)
     layer.z = rng.standard_normal(layer.y_shape).astype(np.float32)
-    device = CpuDevice(backwards=backwards)
+    device = CpuDevice(backwards=backwards, async_copies=async_copies)
     assert_right(layer, type_, device)
     device.check_guards()
 
@@ -85,6 +97,7 @@ def test_every_kernel_is_tested() -> None:
         ]
     }
     assert reached == {*GEMM_TILES, GATHERED, None}
+    assert select_grid(GEMM_TILES[0], 2 * 7 * 7, 1, 18, 8) == (FEW_PIXELS, 2)
 
 
 def test_small_tiles_for_few_filters() -> None:
@@ -95,9 +108,20 @@ def test_small_tiles_for_few_filters() -> None:
 
 
 def test_numbers_that_are_too_large_for_divisions_take_the_direct_kernel() -> None:
-    assert select_tile("float32", 1, 8192, 64, (2, 4)) is None
-    assert select_tile("float32", 1, 8191, 64, (2, 4)) is not None
-    assert select_tile("float16", 1, 8192, 64, (2, 4)) is not None
+    assert select_tile("float32", 1, 8193, 64, (2, 4)) is None
+    assert select_tile("float32", 1, 8191, 64, (2, 4)) == GATHERED
+    assert select_tile("float16", 1, 8193, 64, (2, 4)) == GATHERED
+    assert select_tile("float32", 1, 8192, 64, (2, 4)) == GEMM_TILES[0]  # by pieces
+
+
+def test_what_is_not_whole_pieces_is_gathered() -> None:
+    assert select_tile("float32", 3, 4, 8, (3, 3)) == GEMM_TILES[2]
+    assert select_tile("float32", 3, 4, 10, (3, 3)) == GATHERED  # filters of a group neither
+    assert select_tile("float32", 1, 4, 10, (3, 3)) == GEMM_TILES[2]
+    assert select_tile("float32", 1, 6, 8, (3, 3)) == GATHERED
+    assert select_tile("float16", 1, 4, 8, (3, 3)) == GATHERED
+    assert select_tile("float16", 1, 8, 8, (15, 15)) == GEMM_TILES[2]
+    assert select_tile("float16", 1, 8, 8, (1, 16)) == GATHERED  # no bit for that column
 
 
 def test_sums_of_thousands_of_taps_stay_precise() -> None:
@@ -237,7 +261,7 @@ def test_what_32_bit_indices_cannot_reach_is_refused() -> None:
         a.group,
         "float32",
     )
-    conv.launch(1000, (1024, 1024), (1022, 1022), (0, 0))
+    conv.launch(100, (1024, 1024), (1022, 1022), (0, 0))
     with pytest.raises(InputError, match="smaller batch"):
         conv.launch(3000, (1024, 1024), (1022, 1022), (0, 0))
     with pytest.raises(InputError, match="too large"):

@@ -4,10 +4,10 @@
 NVRTC, reads the code back with nvdisasm, and prints a row for each kernel and architecture. The
 exit status is 0, 1 where a bound is passed, and 2 for bad input or missing tools.
 
-Issue slots per tap are all instructions in the loop over tiles, whatever they do (fetching,
-barriers, folding of partial sums), by the taps that a thread adds up in it. Two are the floor in
-float32: a subtraction and an addition, the absolute value being an operand's modifier. In float16
-one instruction does two taps, and one is the floor.
+Issue slots per tap are all instructions in the loops over taps, whatever they do (fetching,
+barriers, folding of sums), by the taps that a thread adds up in them. Two are the floor in float32:
+a subtraction and an addition, the absolute value being an operand's modifier. In float16 one
+instruction does two taps, and one is the floor.
 
 JSON, schema 1: ``{"schema": 1, "nvrtc": "13.2", "passed": true, "rows": [{"kernel":
 "adder_conv_gemm<float, 64, 64, true>", "architecture": 90, "registers": 142, "register_bound": 168,
@@ -33,7 +33,7 @@ from adder_onnx.kernels.cuda.compiler.nvrtc import (
     compile_target,
     compiler_version,
 )
-from adder_onnx.kernels.cuda.compiler.sass import Function, disassemble, parse
+from adder_onnx.kernels.cuda.compiler.sass import Function, Loop, disassemble, parse
 from adder_onnx.kernels.cuda.launch.selection import kernels_on
 from adder_onnx.kernels.cuda.launch.variants import Kernel
 from adder_onnx.kernels.cuda.promises import Promise, promises
@@ -97,11 +97,12 @@ def audit_function(function: Function, kernel: Kernel, architecture: int) -> Row
         problems.append(f"more than {bound} registers")
     instructions = slots = None
     if promise:
-        instructions = _inner_loop(function, promise)
-        if instructions is None:
+        inner = _inner_loop(function, promise)
+        if inner is None:
             problems.append("no inner loop with its taps is found")
         else:
-            slots = instructions / promise.taps
+            instructions = len(inner.instructions)
+            slots = _slots(function, inner, promise)
             if slots > promise.slot_bound:
                 problems.append(f"more than {promise.slot_bound} slots per tap")
     return Row(
@@ -119,12 +120,23 @@ def audit_function(function: Function, kernel: Kernel, architecture: int) -> Row
     )
 
 
-def _inner_loop(function: Function, promise: Promise) -> int | None:
-    """The instructions of the loop that adds up the taps; None where no loop has so many."""
-    loops = sorted(function.loops, key=lambda loop: loop.count(*promise.arithmetic))
-    if not loops or loops[-1].count(*promise.arithmetic) < promise.least:
-        return None
-    return len(loops[-1].instructions)
+def _inner_loop(function: Function, promise: Promise) -> Loop | None:
+    """The smallest loop that adds up so many taps; None where there is none."""
+    loops = [loop for loop in function.loops if loop.count(*promise.arithmetic) >= promise.least]
+    return min(loops, key=lambda loop: len(loop.instructions), default=None)
+
+
+def _slots(function: Function, inner: Loop, promise: Promise) -> float:
+    """Issue slots per tap."""
+    instructions = float(len(inner.instructions))
+    if promise.turns is not None:
+        around = [
+            len(loop.instructions) - len(inner.instructions)
+            for loop in function.loops
+            if loop is not inner and loop.start <= inner.start and inner.end <= loop.end
+        ]
+        instructions += min(around, default=0) / promise.turns
+    return instructions / promise.taps
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from adder_onnx.kernels.cuda.compiler.nvrtc import compile_target
 from adder_onnx.kernels.cuda.launch.selection import select_distances
 from adder_onnx.kernels.cuda.launch.variants import (
-    DEPTH,
-    GATHERED,
-    GEMM_TILES,
+    ALL_TILES,
     INTEGER_CHUNK_TAPS,
     INTEGER_GATHERED,
     INTEGER_GEMM_TILES,
+    TURN,
     TYPES,
     IntegerTile,
     Tile,
@@ -29,13 +28,19 @@ _THREAD_OUTPUTS = 8 * 4
 _INTEGER_THREAD_OUTPUTS = 8 * 8
 
 _SLOT_BOUNDS = {
-    ("float32", True): 2.41,
-    ("float16", True): 1.4,
+    ("float32", True): 2.3,
+    ("float16", True): 1.3,
     # Taps that are looked up one by one cost an address each.
-    ("float32", False): 2.7,
-    ("float16", False): 1.6,
+    ("float32", False): 2.6,
+    ("float16", False): 1.5,
 }
-"""Issue slots per tap, by type and by whether a tile is fetched by chunks."""
+"""Issue slots per tap, by type and by whether a tile is fetched by pieces."""
+
+_TURING_MANY_PIXELS = {"float32": 2.35, "float16": 1.33}
+"""The same for tiles of 256 pixels before sm_80, where a piece takes four instructions more to come
+through registers."""
+
+_TURNS_PER_FOLD = {"float32": 64 // TURN, "float16": None}
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,14 @@ class Promise:
     """What is promised of a kernel whose inner loop adds up taps.
 
     Attributes:
-        arithmetic: names of the instructions that do, suffixes aside: the loop with most of them
-            is the inner loop.
+        arithmetic: names of the instructions that do, suffixes aside: the inner loop is the
+            smallest one that has `least` of them.
         least: how many of them it must have, or the loop has not been found.
         taps: that a thread adds up in one turn of the loop.
-        slot_bound: instructions of a turn by its taps, at most.
+        slot_bound: instructions by taps, at most: those of the inner loop, and, shared by so many
+            of its turns as the next field says, those of the loop around it.
+        turns: of the inner loop in one of the loop around it; None where it has no loop around it
+            or one that is run once.
         resident_threads: on one multiprocessor, as __launch_bounds__ says.
     """
 
@@ -55,6 +63,7 @@ class Promise:
     least: int
     taps: int
     slot_bound: float
+    turns: int | None
     resident_threads: int
 
 
@@ -64,9 +73,9 @@ def promises(architecture: int) -> dict[str, Promise]:
     Kernels that are not among them keep no more than that nothing is spilled.
     """
     found = {
-        gemm(type_, tile).expression: _gemm(type_, tile)
+        gemm(type_, tile).expression: _gemm(type_, tile, architecture)
         for type_ in TYPES
-        for tile in (*GEMM_TILES, GATHERED)
+        for tile in ALL_TILES
     }
     distances = select_distances(compile_target(architecture))
     for tile in (*INTEGER_GEMM_TILES, INTEGER_GATHERED):
@@ -76,17 +85,21 @@ def promises(architecture: int) -> dict[str, Promise]:
     return found
 
 
-def _gemm(type_: str, tile: Tile) -> Promise:
+def _gemm(type_: str, tile: Tile, architecture: int) -> Promise:
     """Two instructions per tap are the floor in float32, one in float16, where they do two at once.
 
-    The first term of a partial sum costs no addition of its own.
+    In float16 the first term of a run costs no addition of its own.
     """
-    words = DEPTH * _THREAD_OUTPUTS
+    words = TURN * _THREAD_OUTPUTS
+    bound = _SLOT_BOUNDS[type_, tile.vector]
+    if architecture < 80 and tile.pixels == 256:
+        bound = _TURING_MANY_PIXELS[type_]
     return Promise(
         arithmetic={"float32": ("FADD",), "float16": ("HADD2", "HFMA2")}[type_],
         least=int(0.9 * 2 * words),
         taps=words * taps_per_word(type_),
-        slot_bound=_SLOT_BOUNDS[type_, tile.vector],
+        slot_bound=bound,
+        turns=_TURNS_PER_FOLD[type_],
         resident_threads=384,
     )
 
@@ -116,5 +129,6 @@ def _integer_gemm(tile: IntegerTile, distances: str, architecture: int) -> Promi
         least=taps // 4 * least,
         taps=taps,
         slot_bound=gathered if not tile.vector else few if tile.filters < 32 else chunks,
+        turns=None,
         resident_threads=384 if architecture >= 80 else 256,
     )

@@ -12,6 +12,9 @@
 #define __shared__ static thread_local
 #define __launch_bounds__(...)
 
+using std::max;
+using std::min;
+
 struct Index3 {
   unsigned x, y, z;
 };
@@ -23,6 +26,13 @@ void __syncthreads();
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 using std::max;

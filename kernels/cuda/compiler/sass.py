@@ -45,9 +45,20 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Loop:
-    """Instructions from a label to the last branch back to it."""
+    """Instructions from a label to the last branch back to it.
 
+    Attributes:
+        start: number of its first instruction in the function.
+        instructions: in their order.
+    """
+
+    start: int
     instructions: tuple[Instruction, ...]
+
+    @property
+    def end(self) -> int:
+        """Number of the instruction behind its last one."""
+        return self.start + len(self.instructions)
 
     def count(self, *mnemonics: str) -> int:
         """How many instructions have one of these names, suffixes aside."""
@@ -170,7 +181,7 @@ def _function(name: str, lines: list[str], resources: dict[tuple[str, str], int]
             start = labels[target[1]]
             if start < i:
                 ends[start] = i
-    loops = tuple(Loop(tuple(instructions[start : end + 1])) for start, end in ends.items())
+    loops = tuple(Loop(start, tuple(instructions[start : end + 1])) for start, end in ends.items())
     registers = resources.get(("REGCOUNT", name))
     if not instructions or registers is None:
         raise RuntimeError(f"nvdisasm shows no code or no registers of {name}")

@@ -30,7 +30,7 @@ def _derived(base: np.dtype[np.void], own: np.dtype[np.void]) -> np.dtype[np.voi
 
 
 CONV_ARGS = _structure(
-    "x weights scale bias z y zeros scratch",
+    "x weights scale bias z y pieces zeros scratch",
     "pixels in_h in_w out_h out_w x_row y_row group_in group_out "
     "kernel_h kernel_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
     "weight_words weight_row splits",
@@ -48,6 +48,6 @@ INTEGER_CONV_ARGS = _derived(
 )
 PACK_ARGS = _structure(
     "weights packed",
-    "group group_in group_out kernel_size words_per_position weight_words weight_row",
+    "group group_in group_out kernel_size words_per_position weight_words weight_row tile_filters",
 )
 LAYOUT_ARGS = _structure("from to", "batch channels pixels row", "", "scale zero_point top")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS
 from adder_onnx.kernels.cuda.launch.variants import (
-    CHUNK_WORDS,
     DISTANCES,
+    FEW_PIXELS,
     GATHERED,
     GEMM_TILES,
     INTEGER_CHUNK_TAPS,
     INTEGER_GATHERED,
     INTEGER_GEMM_TILES,
     KERNELS,
+    PIECE_WORDS,
     IntegerTile,
     Kernel,
     Tile,
@@ -22,6 +23,7 @@ __all__ = [
     "kernels_on",
     "runs_on",
     "select_distances",
+    "select_grid",
     "select_integer_tile",
     "select_splits",
     "select_tile",
@@ -31,7 +33,10 @@ _FEW_FILTERS = 8
 """Below, most of a tile of the matrix product would be empty, and `direct` is the better kernel."""
 
 _MAX_NUMBER = 1 << 16
-"""Of words and kernel positions: what divide.cuh can divide."""
+"""Of words that are looked up one by one: what divide.cuh can divide."""
+
+_MAX_KERNEL = 15
+"""Rows and columns of a kernel whose taps are fetched by pieces: each has a bit (fetch.cuh)."""
 
 _MAX_BLOCKS = 65535
 """Of a grid's second and third dimension."""
@@ -40,8 +45,13 @@ _MAX_SPLIT_TILES = SCRATCH_ZEROS // 4
 """Tiles whose sums several blocks may share: each has a counter (kMaxSplitTiles in split.cuh)."""
 
 _MAX_SPLITS = 64
+
 _COMBINING = 0.25
 """What reading the sums of one block takes, in turns of the loop over taps: a judgement."""
+
+_SMALL = 0.55
+"""What a turn takes in a tile of half the pixels: more than half, since each weight is fetched for
+fewer of them. A judgement."""
 
 
 def select_splits(blocks: int, turns: int, multiprocessors: int) -> int:
@@ -57,14 +67,38 @@ def select_splits(blocks: int, turns: int, multiprocessors: int) -> int:
     """
     if not 0 < blocks < min(2 * multiprocessors, _MAX_SPLIT_TILES + 1):
         return 1
-
-    def cost(splits: int) -> float:
-        busiest = -(-blocks * splits // multiprocessors)
-        combining = _COMBINING * splits if splits > 1 else 0
-        return busiest * -(-turns // splits) + combining
-
     most = min(turns, _MAX_SPLITS, _MAX_BLOCKS // blocks)
-    return min(range(1, most + 1), key=cost)
+    return min(range(1, most + 1), key=lambda s: _busiest(blocks, turns, multiprocessors, s))
+
+
+def _busiest(blocks: int, turns: int, multiprocessors: int, splits: int) -> float:
+    """What the multiprocessor with most to do does, in turns."""
+    combining = _COMBINING * splits if splits > 1 else 0
+    return -(-blocks * splits // multiprocessors) * -(-turns // splits) + combining
+
+
+def select_grid(
+    tile: Tile, pixels: int, columns: int, turns: int, multiprocessors: int
+) -> tuple[Tile, int]:
+    """The tile for so many pixels, and the splits of its sums.
+
+    Args:
+        tile: what `select_tile` says.
+        pixels: of the output.
+        columns: tiles side by side along the filters, in all groups.
+        turns: of the loop over taps.
+        multiprocessors: of the GPU.
+    """
+
+    def choice(candidate: Tile) -> tuple[float, Tile, int]:
+        blocks = -(-pixels // candidate.pixels) * columns
+        splits = select_splits(blocks, turns, multiprocessors)
+        cost = _busiest(blocks, turns, multiprocessors, splits)
+        return cost * (1 if candidate == tile else _SMALL), candidate, splits
+
+    candidates = [tile, FEW_PIXELS] if tile == GEMM_TILES[0] else [tile]
+    _, chosen, splits = min(map(choice, candidates), key=lambda choice: choice[0])
+    return chosen, splits
 
 
 def select_tile(
@@ -80,11 +114,12 @@ def select_tile(
         kernel: its height and width.
     """
     taps = taps_per_word(type_)
-    words = -(-group_in // taps) * kernel[0] * kernel[1]
-    if group_out < _FEW_FILTERS or words >= _MAX_NUMBER or group > _MAX_BLOCKS:
+    if group_out < _FEW_FILTERS or group > _MAX_BLOCKS:
         return None
-    if group_in % (CHUNK_WORDS * taps):
-        return GATHERED
+    pieces = group_in % (PIECE_WORDS * taps) == 0 and max(kernel) <= _MAX_KERNEL
+    if not pieces or (group > 1 and group_out % 4):
+        words = -(-group_in // taps) * kernel[0] * kernel[1]
+        return GATHERED if words < _MAX_NUMBER else None
     # The smallest tile that takes all filters; the largest where none does.
     fitting = [tile for tile in GEMM_TILES if tile.filters >= group_out]
     return fitting[-1] if fitting else GEMM_TILES[0]

@@ -14,15 +14,17 @@ from adder_onnx.kernels.cuda.launch.params import (
 )
 
 __all__ = [
-    "CHUNK_WORDS",
-    "DEPTH",
+    "ALL_TILES",
     "DISTANCES",
+    "FEW_PIXELS",
     "GATHERED",
     "GEMM_TILES",
     "INTEGER_CHUNK_TAPS",
     "INTEGER_GATHERED",
     "INTEGER_GEMM_TILES",
     "KERNELS",
+    "PIECE_WORDS",
+    "TURN",
     "TYPES",
     "IntegerTile",
     "Kernel",
@@ -40,11 +42,11 @@ __all__ = [
     "taps_per_word",
 ]
 
-DEPTH = 32
-"""Words of taps that a tile holds; packed weights are a multiple of it (kDepth in gemm.cuh)."""
+TURN = 32
+"""Words in a turn of the loop over taps; packed weights are a multiple of it (kTurn, tile.cuh)."""
 
-CHUNK_WORDS = 8
-"""Words that a thread fetches at a time (kChunk in gemm.cuh)."""
+PIECE_WORDS = 4
+"""Words that are fetched as one: 16 bytes (kPieceWords in tile.cuh)."""
 
 TYPES = ("float32", "float16")
 """Of the float kernels."""
@@ -80,7 +82,7 @@ class Tile:
     Attributes:
         pixels: how many.
         filters: how many.
-        vector: whether input channels are fetched by whole chunks; else tap by tap.
+        vector: whether input channels are fetched by whole pieces; else tap by tap.
     """
 
     pixels: int
@@ -128,8 +130,13 @@ DISTANCES = ("Fused", "Dotted", "Doubled")
 GEMM_TILES = (Tile(64, 64), Tile(128, 32), Tile(256, 16))
 """By the filters of a group, most first."""
 
+FEW_PIXELS = Tile(32, 64)
+"""In place of the first of them where there are few output pixels."""
+
 GATHERED = Tile(64, 64, vector=False)
-"""For groups whose input channels are not whole chunks."""
+"""For groups whose input channels are not whole pieces."""
+
+ALL_TILES = (*GEMM_TILES, FEW_PIXELS, GATHERED)
 
 
 def taps_per_word(type_: str) -> int:
@@ -193,7 +200,7 @@ def nhwc_to_nchw(from_: str, to: str) -> Kernel:
 
 
 KERNELS = (
-    *(gemm(t, tile) for t in TYPES for tile in (*GEMM_TILES, GATHERED)),
+    *(gemm(t, tile) for t in TYPES for tile in ALL_TILES),
     *(direct(t) for t in TYPES),
     *dict.fromkeys(pack(t, words=words) for t in TYPES for words in (True, False)),
     *(

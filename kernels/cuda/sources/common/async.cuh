@@ -7,6 +7,9 @@
 // What has landed is seen by the thread that began it; by others after a barrier. A copy may land
 // as soon as it begins: nobody may still read what it overwrites.
 //
+//   load_now(from, there)            a load that begins where it is written; zeros if not `there`.
+//                                    The compiler would move it to where its value is needed
+//
 // Compute capability 8.0 and later have them. Before, a copy takes the way through registers and
 // its thread waits: kernels that want to compute meanwhile have another way where kAsyncCopies is
 // false.
@@ -22,14 +25,13 @@ template <int kBytes>
 __device__ void copy_async(void* to, const void* from, bool there = true) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16, "what the hardware copies");
   const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  const int read = there ? kBytes : 0;
   if constexpr (kBytes == 16)  // past the first cache, which smaller ones go through
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
-                 "r"(read)
+                 "r"(there ? 16 : 0)
                  : "memory");
   else
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(address), "l"(from),
-                 "n"(kBytes), "r"(read)
+                 "n"(kBytes), "r"(there ? kBytes : 0)
                  : "memory");
 }
 
@@ -68,4 +70,23 @@ __device__ inline void commit_copies() {}
 template <int kGroups>
 __device__ void wait_for_copies() {}
 
+#endif
+
+#ifdef __CUDACC_RTC__
+__device__ inline uint4 load_now(const uint4* from, bool there = true) {
+  uint4 value;
+  asm volatile(
+      "{\n\t.reg .pred there;\n\t"
+      "setp.ne.b32 there, %5, 0;\n\t"
+      "mov.b32 %0, 0;\n\tmov.b32 %1, 0;\n\tmov.b32 %2, 0;\n\tmov.b32 %3, 0;\n\t"
+      "@there ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];\n\t}"
+      : "=&r"(value.x), "=&r"(value.y), "=&r"(value.z), "=&r"(value.w)
+      : "l"(from), "r"(static_cast<int>(there))
+      : "memory");
+  return value;
+}
+#else
+inline uint4 load_now(const uint4* from, bool there = true) {
+  return there ? __ldg(from) : make_uint4(0, 0, 0, 0);
+}
 #endif

@@ -5,7 +5,8 @@
 //   Tensors inside a chain are channels-last, (N, H, W, row), float, __half or Byte. `row` is the
 //   number of channels rounded up to 16 bytes, so that every pixel is aligned; what lies in the
 //   padding is unspecified and never read as an input channel.
-//   Packed weights are [group][word of taps][filter of the group]; pack.cuh says more.
+//   Packed weights are [group][tile][word of taps][filter of the tile], those of integers
+//   [group][word of taps][filter of the group]; both files called pack.cuh say more.
 #pragma once
 
 using Byte = unsigned char;
@@ -20,7 +21,8 @@ struct ConvArgs {
   const float* bias;
   const void* z;
   void* y;
-  const void* zeros;  // 32 bytes of what x's padding is: of zeros, or of a zero point
+  const void* pieces;  // of the matrix product's taps, see fetch.cuh
+  const void* zeros;   // 32 bytes of what x's padding is: of zeros, or of a zero point
   void* scratch;      // where splits > 1, see split.cuh
   int pixels;  // N * out_h * out_w
   int in_h, in_w, out_h, out_w;
@@ -53,6 +55,7 @@ struct PackArgs {
   int group, group_in, group_out, kernel_size;
   int words_per_position;
   int weight_words, weight_row;
+  int tile_filters;  // weight_row is a multiple of it
 };
 
 // Between (N, C, H, W) and channels-last.
