@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from adder_onnx.kernels.cuda.bound import measure
+from adder_onnx.kernels.cuda.bound import measure, measure_distances
 from adder_onnx.kernels.cuda.launch.device import Device
 from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
 from benchmarks.cuda.timing import EventTimer, Timer, WallTimer
@@ -39,13 +39,16 @@ class Machine(Protocol):
         """Launches our kernels."""
 
     def random(self, shape: Sequence[int], type_: str) -> Any:
-        """An array of `device` with standard normal values."""
+        """An array of `device` with standard normal values, or for uint8 any bytes."""
 
     def download(self, array: Any) -> NDArray[Any]:
         """A NumPy array with the values of one of `device`."""
 
     def bound(self, type_: str) -> float:
         """Taps per second of the bare inner loop."""
+
+    def distances(self) -> dict[str, float]:
+        """The same of each way to add up absolute differences of uint8."""
 
     def sm_clock(self) -> float:
         """Cycles per second of a multiprocessor."""
@@ -76,6 +79,9 @@ class CudaMachine:
 
     def random(self, shape: Sequence[int], type_: str) -> Any:
         dtype = getattr(self._torch, type_)
+        if type_ == "uint8":
+            values = self._torch.randint(256, tuple(shape), dtype=dtype, device="cuda")
+            return self.device.adopt(values)
         return self.device.adopt(self._torch.randn(*shape, dtype=dtype, device="cuda"))
 
     def download(self, array: Any) -> NDArray[Any]:
@@ -83,6 +89,9 @@ class CudaMachine:
 
     def bound(self, type_: str) -> float:
         return measure(type_)
+
+    def distances(self) -> dict[str, float]:
+        return measure_distances()
 
     def sm_clock(self) -> float:
         return self._events.clock()
@@ -103,7 +112,7 @@ class Inputs:
     Args:
         machine: where.
         shape: of one of them.
-        type_: ``float32`` or ``float16``.
+        type_: ``float32``, ``float16`` or ``uint8``.
 
     Attributes:
         arrays: all of them, along the first axis.
