@@ -9,9 +9,13 @@ from numpy.typing import NDArray
 
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
+from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS
+from adder_onnx.kernels.cuda.launch.integer_conv import IntegerAdderConv
+from adder_onnx.kernels.cuda.launch.integer_epilogue import IntegerEpilogue
+from tests.integer_layers import QLayer
 from tests.layers import Layer
 
-__all__ = ["assert_right", "run"]
+__all__ = ["assert_right", "run", "run_integers"]
 
 
 def run(layer: Layer, type_: str, device: Any, *, force_direct: bool = False) -> NDArray[Any]:
@@ -29,6 +33,46 @@ def run(layer: Layer, type_: str, device: Any, *, force_direct: bool = False) ->
         type_,
         force_direct=force_direct,
     )
+    return _run(conv, layer, type_, device)
+
+
+def run_integers(
+    layer: QLayer,
+    device: Any,
+    *,
+    force_direct: bool = False,
+    channel_padding: int | None = None,
+) -> NDArray[np.uint8]:
+    """The quantized layer's output, (N, M, oH, oW), by the kernels and both conversions.
+
+    ``channel_padding`` is put, on the CPU, where x has bytes beyond its last channel.
+    """
+    a = layer.a
+    x_zero, z_zero, y_zero = layer.zero_points
+    x_scale, z_scale, y_scale = layer.scales
+    conv = IntegerAdderConv(
+        device,
+        layer.w,
+        x_zero,
+        x_scale * layer.scale,
+        layer.bias,
+        IntegerEpilogue(float(z_scale), z_zero, float(y_scale), y_zero, layer.clip_min, layer.bits),
+        a.strides,
+        a.dilations,
+        a.group,
+        force_direct=force_direct,
+    )
+    return _run(conv, layer, "uint8", device, channel_padding)
+
+
+def _run(
+    conv: AdderConv | IntegerAdderConv,
+    layer: Layer | QLayer,
+    type_: str,
+    device: Any,
+    channel_padding: int | None = None,
+) -> NDArray[Any]:
+    a = layer.a
     arrays: list[Any] = []  # kept, so that their memory stays
 
     def channels_last(shape: tuple[int, ...]) -> int:
@@ -44,13 +88,23 @@ def run(layer: Layer, type_: str, device: Any, *, force_direct: bool = False) ->
         return to
 
     addresses = {"x": enter(layer.x)}
+    if channel_padding is not None:
+        row = layout.padded_channels(layer.x.shape[1], type_)
+        arrays[0].reshape(-1, row)[:, layer.x.shape[1] :] = channel_padding
     if layer.z is not None:
         addresses["z"] = enter(layer.z)
     addresses["y"] = channels_last(layer.y_shape)
     top, left, _, _ = a.resolve_pads(layer.x.shape[2:], layer.w.shape[2:])
     in_size = (layer.x.shape[2], layer.x.shape[3])
     out_size = layer.y_shape[2:]
-    conv.launch(layer.x.shape[0], in_size, out_size, (top, left)).run(device, **addresses)
+    launch = conv.launch(layer.x.shape[0], in_size, out_size, (top, left))
+    if launch.scratch:
+        arrays.append(device.empty((launch.scratch,), np.uint8))
+        addresses["scratch"] = device.pointer(arrays[-1])
+        device.clear(addresses["scratch"], SCRATCH_ZEROS)
+    launch.run(device, **addresses)
+    if launch.scratch:
+        assert not device.download(arrays[-1][:SCRATCH_ZEROS]).any(), "counters are 0 again"
     y = device.empty(layer.y_shape, type_)
     leave = layout.leave(layer.y_shape, type_, type_)
     leave.run(device, **{"from": addresses["y"], "to": device.pointer(y)})

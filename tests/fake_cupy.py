@@ -53,6 +53,9 @@ class FakeCupy(ModuleType):
         calls: names of calls, and what tells them apart.
         current: the current device's number.
         modules: the C++ names that each module was compiled with.
+        cubins: modules that were loaded as they are.
+        compute_capability: of all devices, without the point.
+        cache_folder: where compiled kernels are kept.
         capture_modes: of the captures that were begun.
         capturing: addresses of streams that are being captured.
         pinned: bytes of pinned memory that were taken.
@@ -63,6 +66,9 @@ class FakeCupy(ModuleType):
         self.failures: dict[str, int] = {}
         self.calls: list[tuple[Any, ...]] = []
         self.modules: list[tuple[str, ...]] = []
+        self.cubins: list[bytes] = []
+        self.compute_capability = "90"
+        self.cache_folder = ""
         self.capture_modes: list[object] = []
         self.capturing: set[int] = set()
         self.pinned = 0
@@ -184,18 +190,39 @@ class FakeCupy(ModuleType):
             deviceSynchronize=lambda: call("deviceSynchronize"),
             getDevice=get_device,
             memcpyAsync=memcpy,
+            memsetAsync=lambda address, value, size, stream: call("memsetAsync"),
             memcpyDeviceToHost=2,
             memcpyHostToDevice=1,
             setDevice=set_device,
             streamCaptureModeRelaxed="relaxed",
         )
+
+        class Device:
+            def __init__(self, number: int | None = None) -> None:
+                call("deviceGetAttribute")
+                self.attributes = {"MultiProcessorCount": 132}
+                self.compute_capability = fake.compute_capability
+
+        class Module:
+            def load(self, cubin: bytes) -> None:
+                call("moduleLoad", fake.current)
+                fake.cubins.append(cubin)
+
+            def get_function(self, name: str) -> Any:
+                return lambda grid, block, args: call("launch", name, grid, block)
+
         self.RawModule = RawModule
+
         self.cuda = SimpleNamespace(
+            Device=Device,
             Event=Event,
             Stream=Stream,
             alloc_pinned_memory=pinned,
-            compiler=SimpleNamespace(CompileException=CompileError),
+            compiler=SimpleNamespace(
+                CompileException=CompileError, get_cache_dir=lambda: fake.cache_folder
+            ),
             driver=SimpleNamespace(CUDADriverError=CudaError),
+            function=SimpleNamespace(Module=Module),
             get_current_stream=lambda: fake._streams()[-1],
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             runtime=runtime,
@@ -220,7 +247,7 @@ class FakeCupy(ModuleType):
 
         self.from_dlpack = from_dlpack
         self.get_default_memory_pool = lambda: SimpleNamespace(
-            free_all_blocks=lambda: call("free_all_blocks", fake.current)
+            free_all_blocks=lambda stream: call("free_all_blocks", fake.current)
         )
 
     def do_all(self, ptr: int, last: object = None) -> None:

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,19 @@ import pytest
 from adder_onnx.errors import MissingDependencyError
 from adder_onnx.kernels.cuda import audit
 from adder_onnx.kernels.cuda.audit import Row, audit_function, main
-from adder_onnx.kernels.cuda.bound import LOOP_EXTRA, LOOP_TAPS, LOOPS, loop_source
+from adder_onnx.kernels.cuda.bound import LOOPS, loop_source
 from adder_onnx.kernels.cuda.compiler import nvrtc, sass
-from adder_onnx.kernels.cuda.launch.variants import GEMM_TILES, KERNELS, direct, gemm
+from adder_onnx.kernels.cuda.compiler.occupancy import resident_blocks
+from adder_onnx.kernels.cuda.launch.selection import kernels_on, select_distances
+from adder_onnx.kernels.cuda.launch.variants import (
+    GEMM_TILES,
+    INTEGER_GEMM_TILES,
+    KERNELS,
+    direct,
+    gemm,
+    integer_gemm,
+)
+from adder_onnx.kernels.cuda.promises import Promise
 
 pytest.importorskip("cupy", reason="CuPy, whose NVRTC compiles the kernels, is not installed")
 try:
@@ -44,7 +55,9 @@ def judge(text: str, name: str) -> Row:
 
 def test_all_kernels_keep_within_their_bounds(rows: list[Row]) -> None:
     assert [(r.kernel, r.architecture) for r in rows] == [
-        (kernel.expression, architecture) for architecture in (80, 90) for kernel in KERNELS
+        (kernel.expression, architecture)
+        for architecture in (80, 90)
+        for kernel in kernels_on(f"sm_{architecture}")
     ]
     assert not [row for row in rows if row.problems]
     assert not any(row.local_accesses or row.stack_bytes for row in rows)
@@ -58,10 +71,45 @@ def test_inner_loops_are_those_with_the_taps(rows: list[Row]) -> None:
             assert row.slots_per_tap is not None
             is_half, is_vector = "__half" in row.kernel, "true" in row.kernel
             assert row.loop_taps == (2048 if is_half else 1024)
-            bound = (1.4 if is_half else 2.4) if is_vector else (1.6 if is_half else 2.7)
+            bound = (1.3 if is_half else 2.3) if is_vector else (1.5 if is_half else 2.6)
             assert (1 if is_half else 2) < row.slots_per_tap <= bound
+        elif row.kernel.startswith("input_gradient<"):
+            assert row.slots_per_tap is not None
+            assert row.loop_taps == 512
+            assert 2 < row.slots_per_tap <= 2.75
+        elif row.kernel.startswith("integer_gemm"):
+            assert row.slots_per_tap is not None
+            bound = 0.53 if "false" in row.kernel else 0.355 if "16, 2" in row.kernel else 0.33
+            assert 0.25 < row.slots_per_tap <= bound
         else:
             assert row.slots_per_tap is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "distances", "floor", "bound"),
+    [(75, "Fused", 0.25, 0.33), (103, "Fused", 0.25, 0.33), (120, "Doubled", 0.5, 0.6)],
+)
+def test_integers_on_other_architectures(
+    architecture: int, distances: str, floor: float, bound: float
+) -> None:
+    kernels = [integer_gemm(tile, distances) for tile in INTEGER_GEMM_TILES[:2]]
+    assert set(kernels) < set(kernels_on(nvrtc.compile_target(architecture)))
+    for row in audit.audit([architecture], kernels):
+        assert not row.problems
+        assert row.slots_per_tap is not None
+        assert floor < row.slots_per_tap <= bound == row.slot_bound
+
+
+def test_how_differences_are_added_up_by_architecture() -> None:
+    """One instruction for four taps where there is one; else what takes least."""
+    assert {select_distances(f"sm_{a}") for a in (75, 80, 86, 89, 90, 100, 103)} == {"Fused"}
+    assert select_distances("sm_120") == "Dotted"
+    assert select_distances("sm_120f") == "Doubled"
+    for target in ("sm_90", "sm_120", "sm_120f"):
+        found = [k.expression for k in kernels_on(target) if "integer_gemm" in k.expression]
+        assert len(found) == len(INTEGER_GEMM_TILES) + 1
+        assert all(f"<{select_distances(target)}," in name for name in found)
+        assert len(kernels_on(target)) == len(KERNELS) - 2 * len(found)
 
 
 def test_the_code_as_it_is_passes(code: tuple[str, str]) -> None:
@@ -92,7 +140,7 @@ def test_what_the_compiler_spills_is_noticed(
     folder = tmp_path / "sources"
     shutil.copytree(nvrtc.source_folder(), folder)
     header = folder / "float" / "gemm.cuh"
-    promise = "384 / gemm_threads(kPixels, kFilters)"
+    promise = "384 / Tile<Scalar, kPixels, kFilters>::kThreads"
     assert header.read_text().count(promise) == 1
     header.write_text(header.read_text().replace(promise, "8"))
     monkeypatch.setattr(nvrtc, "source_folder", lambda: folder)
@@ -107,7 +155,7 @@ def test_a_slow_loop_is_noticed(code: tuple[str, str]) -> None:
     text, name = code
     line = next(line for line in text.splitlines(keepends=True) if " LDS.128 " in line)
     slow = text.replace(line, line * 120, 1)
-    assert judge(slow, name).problems == ("more than 2.4 slots per tap",)
+    assert judge(slow, name).problems == ("more than 2.3 slots per tap",)
 
 
 def test_too_many_registers_are_noticed(code: tuple[str, str]) -> None:
@@ -119,7 +167,105 @@ def test_too_many_registers_are_noticed(code: tuple[str, str]) -> None:
         count=1,
         flags=re.DOTALL,
     )
-    assert judge(many, name).problems == ("more than 168 registers",)
+    assert judge(many, name).problems == (
+        "more than 168 registers",
+        "less than 3 blocks are resident",
+    )
+
+
+def test_too_much_shared_memory_is_noticed(code: tuple[str, str]) -> None:
+    text, name = code
+    stages, pixels, flag = 2 * (64 + 64) * 16 * 4, 64 * 8, 1
+    assert 0 <= judge(text, name).shared_bytes - (stages + pixels + flag) < 16
+    much = re.sub(rf"(\.nv\.shared\.{name}:\n\s*\.zero\s+)\d+", r"\g<1>80000", text)
+    assert judge(much, name).problems == ("less than 3 blocks are resident",)
+    assert judge(much, name).resident_blocks == 2
+
+
+def lines_of(text: str, pattern: str) -> list[int]:
+    return [i for i, line in enumerate(text.splitlines()) if re.search(pattern, line)]
+
+
+def moved(text: str, line: int, before: int) -> str:
+    """With a line in another place."""
+    lines = text.splitlines()
+    lines.insert(before, lines[line])
+    del lines[line if line < before else line + 1]
+    return "\n".join(lines) + "\n"
+
+
+def test_copies_that_begin_late_are_noticed(code: tuple[str, str]) -> None:
+    text, name = code
+    assert 500 < (judge(text, name).ahead or 0) <= 1024
+    additions, barriers = lines_of(text, r" FADD\b"), lines_of(text, r" BAR\.SYNC")
+    barrier = next(b for b in barriers if sum(b - 1100 < i < b for i in additions) > 900)
+    copy = [i for i in lines_of(text, r" LDGSTS\b") if i < barrier][-1]
+    late = moved(text, copy, barrier - 200)
+    assert judge(late, name).problems == ("loads begin less than 220 instructions ahead",)
+    none = re.sub(r" LDGSTS\S*", " NOP", text)
+    assert judge(none, name).problems == ("no load into shared memory is found",)
+
+
+def test_values_that_are_stored_as_soon_as_they_are_loaded_are_noticed() -> None:
+    """Where there are no asynchronous copies, and loads wait in registers."""
+    cubin, names = nvrtc.compile_cubin([GEMM.expression], 75)
+    text, name = sass.disassemble(cubin), names[GEMM.expression]
+    assert not audit_function(sass.parse(text)[name], GEMM, 75).problems
+    store = lines_of(text, r" STS\.128")[-1]
+    register = re.findall(r"\bR\d+\b", text.splitlines()[store])[-1]
+    load = [i for i in lines_of(text, rf" LDG\S* {register},") if i < store][-1]
+    late = moved(text, load, store)
+    assert audit_function(sass.parse(late)[name], GEMM, 75).problems == (
+        "loads begin less than 220 instructions ahead",
+    )
+
+
+def test_a_long_epilogue_is_noticed(code: tuple[str, str]) -> None:
+    text, name = code
+    store = text.splitlines()[lines_of(text, r" STG\.E\.128")[-1]] + "\n"
+    assert judge(text.replace(store, store * 40, 1), name).problems == (
+        "more than 300 instructions in the epilogue",
+    )
+    idle = re.sub(r"STG\S*", "NOP", store)
+    assert not judge(text.replace(store, store + idle * 40, 1), name).problems
+
+
+def test_instructions_around_the_inner_loop_are_shared_by_its_turns() -> None:
+    lines = ["FADD"] * 10
+    inner = [".L_x_1:", *lines, "BRA `(.L_x_1)"]
+    code = [".L_x_0:", "MOV", *inner, "MOV", "MOV", "BRA `(.L_x_0)", "EXIT"]
+    text = '\t.section\t.text.f,"ax",@progbits\n' + "".join(
+        f"{line}\n" if line.endswith(":") else f"        /*0000*/  {line} ;\n" for line in code
+    )
+    text += "\t//----- nvinfo : EIATTR_REGCOUNT\n        /*0004*/ \t.word\tindex@(f)\n"
+    function = sass.parse(text + "        /*0008*/ \t.word\t0x00000028\n")["f"]
+    promise = Promise(("FADD",), 10, 10, 2.0, 384, turns=2)
+    (found,) = [loop for loop in function.loops if loop.start == 1]
+    assert audit._inner_loop(function, promise) is found
+    assert audit._slots(function, found, promise) == (11 + 4 / 2) / 10
+    assert audit._slots(function, found, replace(promise, turns=None)) == 11 / 10
+    assert audit._epilogue(function) == 1
+
+
+@pytest.mark.parametrize(
+    ("architecture", "threads", "registers", "shared", "expected"),
+    [
+        (90, 128, 168, 0, 3),  # registers: 168 x 32 in units of 256, by four partitions
+        (90, 64, 168, 0, 6),
+        (86, 128, 40, 0, 12),  # threads
+        (80, 32, 32, 0, 32),  # blocks
+        (75, 32, 32, 0, 16),
+        (75, 128, 40, 21_760, 3),  # shared memory, all of 64 KiB
+        (75, 128, 40, 21_761, 2),
+        (86, 128, 40, 33_024, 3),  # a KiB of each block is the system's
+        (86, 128, 40, 33_025, 2),
+        (999, 128, 40, 0, None),
+    ],
+)
+def test_resident_blocks(
+    architecture: int, threads: int, registers: int, shared: int, expected: int | None
+) -> None:
+    assert resident_blocks(architecture, threads, registers, shared) == expected
 
 
 def test_a_missing_loop_is_noticed(code: tuple[str, str]) -> None:
@@ -202,7 +348,7 @@ def test_the_command(
     ("pattern", "replacement", "problem"),
     [
         (r"LDS\.128", "LDL.128", "local memory is used"),
-        (r"(?m)^(.* FADD\b.*\n)", r"\1\1", "more than 2.4 slots per tap"),
+        (r"(?m)^(.* FADD\b.*\n)", r"\1\1", "more than 2.3 slots per tap"),
         (r" FADD", " MOV", "no inner loop with its taps is found"),
     ],
 )
@@ -220,13 +366,13 @@ def test_the_command_reports_problems(
     assert main(["--arch", "90"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].endswith("bad")
-    assert lines[2:] == [f"{GEMM.expression} on sm_90: {problem}"]
+    assert lines[2] == f"{GEMM.expression} on sm_90: {problem}"
 
 
 def test_the_table_of_all_kernels_is_narrow(rows: list[Row]) -> None:
     table = audit._table(rows).splitlines()
     assert len(table) == 1 + len(rows)
-    assert max(map(len, table)) <= 100
+    assert max(map(len, table)) <= 130
     assert all(line.endswith("ok") for line in table[1:])
 
 
@@ -277,22 +423,25 @@ def test_sources_that_do_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
         nvrtc.compile_cubin(["f<float>"], 90)
 
 
-def test_the_bound_is_that_of_taps_alone() -> None:
-    """In the bare loop's machine code: two additions a tap in float32, one in float16."""
-    from cupy_backends.cuda.libs import nvrtc as library
-
-    nvrtc.check_compiler()
-    program = library.createProgram(loop_source(), "loops.cu", (), ())
-    for name in LOOPS.values():
-        library.addNameExpression(program, name)
-    options = (*nvrtc.compiler_options(), "-arch=sm_90", "--device-as-default-execution-space")
-    library.compileProgram(program, options)
-    functions = sass.parse(sass.disassemble(bytes(library.getCUBIN(program)) + b"\0"))
-    for type_, name in LOOPS.items():
-        function = functions[library.getLoweredName(program, name)]
-        (loop,) = [loop for loop in function.loops if len(loop.instructions) > 100]
-        additions = loop.count("FADD", "HADD2", "HFMA2")
-        per_tap = 2 if type_ == "float32" else 1
-        assert additions == pytest.approx(LOOP_TAPS[type_] * per_tap * LOOP_EXTRA)
-        assert len(loop.instructions) < 1.02 * additions
-        assert function.local_accesses == 0
+@pytest.mark.parametrize(
+    ("name", "architecture", "instructions"),
+    [
+        ("float32", 90, ("FADD",)),
+        ("float16", 90, ("HADD2", "HFMA2")),
+        ("Fused", 90, ("VABSDIFF4", "IADD3", "VIADD")),
+        ("Dotted", 90, ("VABSDIFF4", "IDP", "IADD3", "VIADD")),
+        ("Doubled", 120, ("VIMNMX", "IDP", "IADD", "IADD3", "VIADD")),
+    ],
+)
+def test_the_bound_is_that_of_taps_alone(
+    name: str, architecture: int, instructions: tuple[str, ...]
+) -> None:
+    """The bare loop's machine code has no more than the additions that it is said to have."""
+    loop = LOOPS[name]
+    cubin, names = nvrtc.compile_cubin([loop.expression], architecture, loop_source())
+    function = sass.parse(sass.disassemble(cubin))[names[loop.expression]]
+    (turn,) = [found for found in function.loops if len(found.instructions) > 100]
+    additions = turn.count(*instructions)
+    assert additions == pytest.approx(256 * loop.word_instructions * loop.extra, abs=2)
+    assert len(turn.instructions) < 1.03 * additions
+    assert function.local_accesses == 0

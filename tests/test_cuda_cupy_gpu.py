@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from adder_onnx.errors import DeviceError
+from adder_onnx.kernels.cuda.compiler import cubin_cache, nvrtc
 from adder_onnx.kernels.cuda.launch.params import LAYOUT_ARGS
 from adder_onnx.kernels.cuda.launch.variants import KERNELS
-from adder_onnx.runtime.cuda import errors, kernels
+from adder_onnx.runtime.cuda import errors, kernels, staging
 from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu, _Foreign
 from adder_onnx.runtime.cuda.errors import (
     DeviceLostError,
@@ -36,6 +37,8 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
     fake = FakeCupy()
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(kernels, "_kernels", {})
+    monkeypatch.setattr(staging, "_stagings", {})
+    monkeypatch.setattr(nvrtc, "compiler_version", lambda: "13.0")
     return fake
 
 
@@ -93,6 +96,7 @@ def test_a_device_that_onnxruntime_leaves_current_is_put_right(
         ("eventCreate", lambda gpu, s: gpu.wait(s, s), "letting a stream wait"),
         ("eventRecord", lambda gpu, s: gpu.wait(s, s), "letting a stream wait"),
         ("streamWaitEvent", lambda gpu, s: gpu.wait(s, s), "letting a stream wait"),
+        ("memsetAsync", lambda gpu, s: gpu.clear(64, 4), "clearing memory"),
         ("copyto", lambda gpu, s: gpu.copy(Array(ARGS), Array(ARGS)), "copying an array"),
         ("from_dlpack", lambda gpu, s: gpu.adopt(Foreign()), "taking over an array"),
         ("streamBeginCapture", lambda gpu, s: gpu.capture(lambda: None), "capturing a graph"),
@@ -100,6 +104,7 @@ def test_a_device_that_onnxruntime_leaves_current_is_put_right(
         ("graphLaunch", lambda gpu, s: gpu.replay(gpu.capture(lambda: None)), "chain's graph"),
         ("streamIsCapturing", lambda gpu, s: gpu.callers_stream([]), "the caller's stream"),
         ("getDevice", lambda gpu, s: gpu.synchronize(s), "making it current"),
+        ("deviceGetAttribute", lambda gpu, s: CupyGpu(1), "asking what it is"),
     ],
 )
 @pytest.mark.parametrize(
@@ -169,6 +174,47 @@ def test_kernels_are_compiled_as_one_module_and_shared(gpu: CupyGpu, cupy: FakeC
     assert len(cupy.modules) == 1
     CupyGpu(0).launch(KERNEL, (1, 1, 1), ARGS)  # another device; when it is needed
     assert cupy.modules[1:] == [(KERNEL.expression,)]
+
+
+def test_code_for_a_family_is_compiled_once_and_kept(
+    cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """CuPy cannot be told to compile for sm_120f: it gets the machine code."""
+    compiled: list[tuple[str, int]] = []
+
+    def compile_cubin(expressions: Sequence[str], architecture: int, unit: str) -> Any:
+        assert unit == nvrtc.source()
+        compiled.extend((name, architecture) for name in expressions)
+        return b"ELF\n\0code", {name: f"_Z{len(name)}" for name in expressions}
+
+    monkeypatch.setattr(cubin_cache, "compile_cubin", compile_cubin)
+    monkeypatch.setattr(cubin_cache, "compiler_version", lambda: "13.0")
+    cupy.compute_capability, cupy.cache_folder = "120", str(tmp_path / "cache")
+    for _ in range(2):
+        monkeypatch.setattr(kernels, "_kernels", {})
+        gpu = CupyGpu(0)
+        assert gpu.target == "sm_120f"
+        gpu.prepare([KERNEL])
+        gpu.launch(KERNEL, (1, 1, 1), ARGS)
+        name = f"_Z{len(KERNEL.expression)}"
+        assert ("launch", name, (1, 1, 1), (KERNEL.threads,)) in cupy.calls
+    assert compiled == [(KERNEL.expression, 120)]
+    assert cupy.cubins == [b"ELF\n\0code"] * 2
+    assert cupy.modules == []
+    # Before NVRTC 12.9 there were no families.
+    monkeypatch.setattr(nvrtc, "compiler_version", lambda: "12.8")
+    monkeypatch.setattr(kernels, "_kernels", {})
+    assert CupyGpu(0).target == "sm_120"
+    CupyGpu(0).prepare([KERNEL])
+    assert cupy.modules == [(KERNEL.expression,)]
+
+
+def test_pinned_memory_is_shared(gpu: CupyGpu, cupy: FakeCupy) -> None:
+    for user in (gpu, CupyGpu(1)):
+        array = user.upload(np.ones(1000))
+        user.finish()
+        user.download(array)
+    assert cupy.pinned == 2 * staging.PIECE_BYTES
 
 
 def test_kernels_that_do_not_compile(gpu: CupyGpu, cupy: FakeCupy) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from adder_onnx.errors import InputError
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
-from adder_onnx.kernels.cuda.launch.selection import select_tile
-from adder_onnx.kernels.cuda.launch.variants import GATHERED, GEMM_TILES, KERNELS, TYPES
+from adder_onnx.kernels.cuda.launch.selection import select_grid, select_splits, select_tile
+from adder_onnx.kernels.cuda.launch.variants import FEW_PIXELS, GATHERED, GEMM_TILES, KERNELS, TYPES
 from adder_onnx.ops import ConvAttributes
 from tests.cuda_layers import assert_right, run
 from tests.cuda_on_cpu.device import CpuDevice
@@ -23,9 +23,23 @@ from tests.layers import Layer, layers, make_layer
 @pytest.mark.parametrize("type_", TYPES)
 def test_any_shape(type_: str) -> None:
     @settings(max_examples=120, deadline=None)
-    @given(layer=layers(), backwards=st.booleans(), force_direct=st.booleans())
-    def check(layer: Layer, backwards: bool, force_direct: bool) -> None:
-        device = CpuDevice(backwards=backwards)
+    @given(
+        layer=layers(),
+        backwards=st.booleans(),
+        async_copies=st.booleans(),
+        multiprocessors=st.sampled_from([1, 8, 132]),
+        force_direct=st.booleans(),
+    )
+    def check(
+        layer: Layer,
+        backwards: bool,
+        async_copies: bool,
+        multiprocessors: int,
+        force_direct: bool,
+    ) -> None:
+        device = CpuDevice(
+            backwards=backwards, async_copies=async_copies, multiprocessors=multiprocessors
+        )
         assert_right(layer, type_, device, force_direct=force_direct)
         device.check_guards()
 
@@ -33,7 +47,9 @@ def test_any_shape(type_: str) -> None:
 
 
 @pytest.mark.parametrize("type_", TYPES)
-@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(
+    ("backwards", "async_copies"), [(False, True), (True, True), (True, False)]
+)
 @pytest.mark.parametrize(
     ("channels", "filters", "size", "kernel", "attributes"),
     [
@@ -52,6 +68,7 @@ def test_any_shape(type_: str) -> None:
 def test_shapes_of_real_networks(
     type_: str,
     backwards: bool,
+    async_copies: bool,
     channels: int,
     filters: int,
     size: tuple[int, int],
@@ -61,7 +78,7 @@ def test_shapes_of_real_networks(
     rng = np.random.default_rng(0)
     layer = make_layer(rng, 2, channels, filters, size, kernel, **attributes)
     layer.z = rng.standard_normal(layer.y_shape).astype(np.float32)
-    device = CpuDevice(backwards=backwards)
+    device = CpuDevice(backwards=backwards, async_copies=async_copies)
     assert_right(layer, type_, device)
     device.check_guards()
 
@@ -80,6 +97,7 @@ def test_every_kernel_is_tested() -> None:
         ]
     }
     assert reached == {*GEMM_TILES, GATHERED, None}
+    assert select_grid(GEMM_TILES[0], 2 * 7 * 7, 1, 18, 8) == (FEW_PIXELS, 2)
 
 
 def test_small_tiles_for_few_filters() -> None:
@@ -90,9 +108,20 @@ def test_small_tiles_for_few_filters() -> None:
 
 
 def test_numbers_that_are_too_large_for_divisions_take_the_direct_kernel() -> None:
-    assert select_tile("float32", 1, 8192, 64, (2, 4)) is None
-    assert select_tile("float32", 1, 8191, 64, (2, 4)) is not None
-    assert select_tile("float16", 1, 8192, 64, (2, 4)) is not None
+    assert select_tile("float32", 1, 8193, 64, (2, 4)) is None
+    assert select_tile("float32", 1, 8191, 64, (2, 4)) == GATHERED
+    assert select_tile("float16", 1, 8193, 64, (2, 4)) == GATHERED
+    assert select_tile("float32", 1, 8192, 64, (2, 4)) == GEMM_TILES[0]  # by pieces
+
+
+def test_what_is_not_whole_pieces_is_gathered() -> None:
+    assert select_tile("float32", 3, 4, 8, (3, 3)) == GEMM_TILES[2]
+    assert select_tile("float32", 3, 4, 10, (3, 3)) == GATHERED  # filters of a group neither
+    assert select_tile("float32", 1, 4, 10, (3, 3)) == GEMM_TILES[2]
+    assert select_tile("float32", 1, 6, 8, (3, 3)) == GATHERED
+    assert select_tile("float16", 1, 4, 8, (3, 3)) == GATHERED
+    assert select_tile("float16", 1, 8, 8, (15, 15)) == GEMM_TILES[2]
+    assert select_tile("float16", 1, 8, 8, (1, 16)) == GATHERED  # no bit for that column
 
 
 def test_sums_of_thousands_of_taps_stay_precise() -> None:
@@ -127,13 +156,52 @@ def test_nan_and_infinity_pass_through(type_: str, force_direct: bool) -> None:
 
 @pytest.mark.parametrize("force_direct", [False, True])
 def test_results_do_not_depend_on_the_batch(force_direct: bool) -> None:
+    """Where sums are not split."""
     layer = make_layer(np.random.default_rng(1), 5, 33, 40, (13, 9), (3, 3), pads=(1, 1, 1, 1))
-    y = run(layer, "float32", CpuDevice(), force_direct=force_direct)
+    device = CpuDevice(multiprocessors=1)
+    y = run(layer, "float32", device, force_direct=force_direct)
     for n in range(5):
         one = Layer(layer.x[n : n + 1], layer.w, layer.a, layer.scale, layer.bias)
         np.testing.assert_array_equal(
-            run(one, "float32", CpuDevice(), force_direct=force_direct), y[n : n + 1]
+            run(one, "float32", device, force_direct=force_direct), y[n : n + 1]
         )
+
+
+@pytest.mark.parametrize("type_", TYPES)
+@pytest.mark.parametrize("channels", [40, 33])
+def test_split_sums(type_: str, channels: int) -> None:
+    """A layer of few blocks, whose sums several of them share: right, and the same in any order."""
+    rng = np.random.default_rng(7)
+    layer = make_layer(rng, 1, channels * 2, 66, (9, 8), (3, 3), pads=(1, 1, 1, 1), group=2)
+    layer.z = rng.standard_normal(layer.y_shape).astype(np.float32)
+    results = []
+    for backwards in (False, True):
+        device = CpuDevice(backwards=backwards, multiprocessors=60)
+        assert_right(layer, type_, device)
+        results.append(run(layer, type_, device))
+        grids = dict(zip(device.launched, device.grids, strict=True))
+        ((_, _, deep),) = [grid for name, grid in grids.items() if "gemm" in name]
+        assert deep >= 2 * 5, "of two groups, each five times"
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "turns", "multiprocessors", "expected"),
+    [
+        (264, 72, 132, 1),  # enough blocks
+        (16, 72, 132, 8),  # as many as there are multiprocessors, about
+        (100, 72, 132, 9),  # seven blocks of a ninth for one of a whole
+        (16, 2, 132, 2),  # no more than turns
+        (1, 1, 132, 1),
+        (1, 144, 132, 24),  # more would cost more to combine than it saves
+        (2000, 72, 1500, 1),  # a counter for each tile
+        (0, 72, 132, 1),
+    ],
+)
+def test_how_many_blocks_share_a_tile(
+    blocks: int, turns: int, multiprocessors: int, expected: int
+) -> None:
+    assert select_splits(blocks, turns, multiprocessors) == expected
 
 
 @pytest.mark.parametrize("from_", TYPES)
@@ -174,7 +242,7 @@ def test_padding_channels_are_never_read() -> None:
         assert np.isnan(x).all()
         x[..., :6] = layer.x.transpose(0, 2, 3, 1)
         y = device.empty((1, 2, 2, 8), type_)
-        launch = conv.launch(1, (4, 4), (2, 2), (0, 0))
+        launch = conv.launch(1, (4, 4), (2, 2), (0, 0)).with_scratch(device)
         launch.run(device, x=device.pointer(x), y=device.pointer(y))
         assert np.isfinite(y).all()
 
@@ -193,7 +261,7 @@ def test_what_32_bit_indices_cannot_reach_is_refused() -> None:
         a.group,
         "float32",
     )
-    conv.launch(1000, (1024, 1024), (1022, 1022), (0, 0))
+    conv.launch(100, (1024, 1024), (1022, 1022), (0, 0))
     with pytest.raises(InputError, match="smaller batch"):
         conv.launch(3000, (1024, 1024), (1022, 1022), (0, 0))
     with pytest.raises(InputError, match="too large"):

@@ -18,13 +18,23 @@ from numpy.typing import NDArray
 
 import adder_onnx
 from adder_onnx.errors import AdderError, DeviceError, InputError
+from adder_onnx.kernels.cuda.bound import measure_distances
+from adder_onnx.kernels.cuda.launch.selection import select_distances
 from adder_onnx.kernels.cuda.launch.variants import TYPES
+from adder_onnx.quantization import quantize
+from adder_onnx.runtime.cuda import kernels
 from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
 from adder_onnx.runtime.devices import check_cuda
+from benchmarks.cuda.check.report import report
+from benchmarks.cuda.machine import CupyMachine
 from tests.concurrency import assert_threads_agree
-from tests.cuda_layers import assert_right, run
+from tests.conftest import ROOT
+from tests.cuda_layers import assert_right, run, run_integers
+from tests.integer_chains import random_chain
+from tests.integer_layers import QLayer
 from tests.layers import Layer, layers, make_layer
 from tests.models import image, network
+from tests.pooled_models import pooled_network
 from tests.random_graphs import random_model
 from tests.test_random_graphs import TOLERANCE, stock
 
@@ -69,6 +79,88 @@ def test_any_shape(gpu: CupyGpu, type_: str) -> None:
         assert_right(layer, type_, gpu, force_direct=force_direct)
 
     check()
+
+
+def test_integers_of_any_shape(gpu: CupyGpu) -> None:
+    @settings(max_examples=300, deadline=None)
+    @given(
+        layer=layers(),
+        seed=st.integers(0, 2**32 - 1),
+        bits=st.integers(2, 8),
+        force_direct=st.booleans(),
+    )
+    def check(layer: Layer, seed: int, bits: int, force_direct: bool) -> None:
+        quantized = QLayer.like(layer, seed, bits)
+        y = run_integers(quantized, gpu, force_direct=force_direct)
+        np.testing.assert_array_equal(y, quantized.expected())
+
+    check()
+
+
+def test_integers_of_layers_of_resnets(gpu: CupyGpu) -> None:
+    """With few and with many blocks: sums that several share, and sums of one alone."""
+    for batch, channels, filters, size, kernel in (
+        (1, 512, 512, 7, 3),
+        (1, 2048, 512, 7, 1),
+        (4, 64, 64, 56, 3),
+        (16, 16, 16, 32, 3),
+        (16, 32, 32, 16, 3),
+    ):
+        rng = np.random.default_rng(0)
+        pads = (kernel // 2,) * 4
+        shape = (1, channels, filters, (size, size), (kernel, kernel))
+        layer = make_layer(rng, *shape, pads=pads)
+        layer.z = np.zeros(layer.y_shape, np.float32)
+        quantized = QLayer.like(layer, 1, 8)
+        one = quantized.expected()
+        quantized.x = np.repeat(quantized.x, batch, axis=0)
+        assert quantized.z is not None
+        quantized.z = np.repeat(quantized.z, batch, axis=0)
+        y = run_integers(quantized, gpu)
+        np.testing.assert_array_equal(y, np.repeat(one, batch, axis=0))
+
+
+@pytest.mark.parametrize("y_scale", [0.1, 3e-4, 7e12, 1e-25, 1e-44, 1e-38, 1e37])
+def test_integer_epilogues_keep_subnormal_numbers(gpu: CupyGpu, y_scale: float) -> None:
+    """CuPy compiles with -ftz=true: they would be flushed to zero."""
+    scale = np.float32(y_scale)
+    with np.errstate(over="ignore"):
+        bias = (np.arange(-1, 257) + 0.5).astype(np.float32) * scale
+    layer = make_layer(np.random.default_rng(0), 1, 16, len(bias), (1, 1), (1, 1))
+    quantized = QLayer.like(layer, 0, 8)
+    quantized.scale[:], quantized.bias = 0, bias
+    quantized.zero_points = (0, 0, 3)
+    quantized.scales = (np.float32(1), np.float32(1), scale)
+    quantized.clip_min = -np.inf
+    np.testing.assert_array_equal(run_integers(quantized, gpu), quantized.expected())
+
+
+def test_random_integer_graphs(needs_gpu: None) -> None:
+    for seed in range(60):
+        model, feed = random_chain(seed)
+        expected = on_cpu(model, feed)
+        session = adder_onnx.InferenceSession(model.SerializeToString(), device="cuda")
+        for result, truth in zip(session.run(None, feed), expected, strict=True):
+            np.testing.assert_array_equal(result, truth, f"seed {seed}")
+
+
+def test_quantized_networks(needs_gpu: None) -> None:
+    """Quantization at a chain's border, and MaxPool in it, to the bit as on the CPU."""
+    feeds = [{"X": image(2, 3, 8, 8)}]
+    model = quantize(network(), feeds).model
+    session = adder_onnx.InferenceSession(model.SerializeToString(), device="cuda")
+    (y,), (expected,) = session.run(None, feeds[0]), on_cpu(model, feeds[0])
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)  # the head is float
+    pooled = pooled_network()
+    x = {"X": np.random.default_rng(1).integers(0, 256, (2, 5, 9, 8), np.uint8)}
+    session = adder_onnx.InferenceSession(pooled.SerializeToString(), device="cuda")
+    np.testing.assert_array_equal(session.run(None, x)[0], on_cpu(pooled, x)[0])
+
+
+def test_the_chosen_way_to_add_up_differences_is_the_fastest(gpu: CupyGpu) -> None:
+    """Within what measuring is off by; else `select_distances` is wrong for this GPU."""
+    rates = measure_distances()
+    assert rates[select_distances(gpu.target)] > 0.9 * max(rates.values()), rates
 
 
 @pytest.mark.parametrize("type_", TYPES)
@@ -229,13 +321,117 @@ def test_a_gpu_that_is_not_there(needs_gpu: None) -> None:
 
 
 def test_auto_takes_the_gpu_and_says_when_it_compiles(
-    needs_gpu: None, caplog: pytest.LogCaptureFixture
+    needs_gpu: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kernels, "_kernels", {})
     with caplog.at_level(logging.INFO):
         s = adder_onnx.InferenceSession(network().SerializeToString(), device="auto")
+        assert "compiling for cuda:0" in caplog.text
+        assert "adder_conv_gemm<float, " in caplog.text
+        caplog.clear()
         s.run(None, {"X": image(1, 3, 4, 4)})
     assert s.device == "cuda:0"
-    assert "compiling adder_conv_gemm<float, 128, 32" in caplog.text
+    assert "compiling" not in caplog.text
+
+
+def test_the_check_of_a_new_gpu(needs_gpu: None) -> None:
+    """Its rates aside, which depend on what else the GPU does."""
+    lines: list[str] = []
+    report(CupyMachine(), {}, lines.append)
+    assert not [line for line in lines if line.startswith("FAIL") and "rate" not in line]
+
+
+@pytest.mark.parametrize("size", [0, 1, 4 << 20, (4 << 20) + 1, 45_000_000])
+def test_arrays_of_any_size_go_there_and_back(gpu: CupyGpu, cupy: Any, size: int) -> None:
+    source = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    stream = gpu.new_stream()
+    with gpu.using(stream):
+        array = gpu.upload(source)
+        sent = source.copy()
+        source[:] = 0  # while it may still be on the bus
+        back = gpu.download(array)
+    np.testing.assert_array_equal(back, sent)
+    np.testing.assert_array_equal(cupy.asnumpy(array), sent)
+
+
+def test_sessions_that_come_and_go(needs_gpu: None, cupy: Any) -> None:
+    """Streams outlive onnxruntime's sessions, and neither stays."""
+    x = image(2, 3, 32, 32)
+    (expected,) = on_cpu(network(), {"X": x})
+    free = []
+    for i in range(24):
+        s = adder_onnx.InferenceSession(network().SerializeToString(), device="cuda", concurrency=2)
+        for feed in (x, cupy.asarray(x)):
+            (y,) = s.run(None, {"X": feed})
+        np.testing.assert_allclose(cupy.asnumpy(y), expected, rtol=1e-5, atol=1e-4)
+        if i % 2:
+            s.close()
+        del s, y
+        free.append(cupy.cuda.runtime.memGetInfo()[0])
+    assert free[-1] >= free[3] - (32 << 20)
+
+
+def test_a_callers_capture_is_refused(session: adder_onnx.InferenceSession, cupy: Any) -> None:
+    x = image(1, 3, 4, 4)
+    (expected,) = session.run(None, {"X": x})
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        array = cupy.asarray(x)
+        stream.synchronize()
+        stream.begin_capture()
+        for feed in (x, array):
+            with pytest.raises(DeviceError, match="is being captured"):
+                session.run(None, {"X": feed})
+        stream.end_capture()
+    np.testing.assert_array_equal(session.run(None, {"X": x})[0], expected)
+
+
+def test_a_callers_current_device_stays(needs_gpu: None, cupy: Any) -> None:
+    if cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("there is one GPU only")
+    x = image(1, 3, 4, 4)
+    (expected,) = on_cpu(network(), {"X": x})
+    for number in (0, 1):
+        with cupy.cuda.Device(1 - number):
+            device = f"cuda:{number}"
+            s = adder_onnx.InferenceSession(network().SerializeToString(), device=device)
+            (y,) = s.run(None, {"X": x})
+            np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-4)
+            assert cupy.cuda.runtime.getDevice() == 1 - number
+            with pytest.raises(InputError, match="has type float64"):
+                s.run(None, {"X": x.astype(np.float64)})
+            s.close()
+            assert cupy.cuda.runtime.getDevice() == 1 - number
+
+
+_LOSE_THE_GPU = """
+import sys
+import cupy, numpy as np
+import adder_onnx
+from adder_onnx.errors import DeviceError
+from tests.models import image, network
+
+session = adder_onnx.InferenceSession(network().SerializeToString(), device="cuda")
+x = {"X": image(1, 3, 4, 4)}
+session.run(None, x)
+wild = cupy.RawKernel('extern "C" __global__ void wild(int* p) { p[1 << 28] = 1; }', "wild")
+wild((1,), (1,), (cupy.uintp(64),))
+for _ in range(2):
+    try:
+        session.run(None, x)
+    except DeviceError as error:
+        print(error)
+sys.stdout.flush()
+"""
+
+
+def test_losing_the_gpu_ends_the_session(needs_gpu: None) -> None:
+    """In a process of its own, which can use the GPU no more afterwards."""
+    command = [sys.executable, "-c", _LOSE_THE_GPU]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    first, second = done.stdout.splitlines()
+    assert "cannot be used in this process any more: start the process again" in first
+    assert second.startswith("this session cannot be used any more: ")
 
 
 def test_the_real_checkpoint(

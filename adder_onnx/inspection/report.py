@@ -188,7 +188,7 @@ def inspect_model(
     shapes = _shapes(graph)
     inputs = tuple(map(_value, symbolic.graph.inputs, graph.graph.inputs))
     outputs = tuple(map(_value, symbolic.graph.outputs, graph.graph.outputs))
-    plan = make_plan(graph, fuse=fuse, integers=device == "cpu")
+    plan = make_plan(graph, fuse=fuse)
     places = _places(plan)
     return Report(
         inputs=inputs,

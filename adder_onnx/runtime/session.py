@@ -104,7 +104,7 @@ class InferenceSession:
         self._metadata = {entry.key: entry.value for entry in model.metadata_props}
         graph = load_graph(model)
         complete_types(graph)
-        plan = make_plan(graph, fuse=fuse, integers=choice.number is None)
+        plan = make_plan(graph, fuse=fuse)
         # The graph's nodes and values refer to each other: it stays until the garbage collector
         # comes, and its weights, which may be as large as all else, need not stay with it.
         for value in graph.graph.initializers.values():

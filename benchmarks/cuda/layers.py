@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 
 from adder_onnx.kernels.cuda.launch import layout
-from adder_onnx.kernels.cuda.launch.conv import AdderConv
 from adder_onnx.kernels.cuda.launch.device import Launch
 from adder_onnx.kernels.cuda.launch.variants import TYPES
+from benchmarks.cuda.integers import wrong_integers
+from benchmarks.cuda.launches import prepare, prepare_integers
 from benchmarks.cuda.machine import Inputs, Machine, copies_beyond
+from benchmarks.cuda.rounding import MEAN_DIFFERENCE, TOLERANCE, WrongResultError
 from benchmarks.cuda.timing import Call, summary, take_turns
-from benchmarks.networks import Layer, adder_layers
+from benchmarks.networks import adder_layers
+from benchmarks.shapes import Layer
 
 __all__ = [
     "BATCHES",
+    "BOUNDED",
     "LayerContenders",
-    "WrongResultError",
     "best_layouts",
     "layer_row",
     "measure_layers",
@@ -29,22 +32,11 @@ __all__ = [
 
 BATCHES = {"resnet20": (128,), "resnet50": (64, 1)}
 
+BOUNDED = (*TYPES, "uint8")
+"""What our kernels compute in, each with a bound of its own."""
+
 CDIST_LIMIT = 8 << 30
 """Bytes that torch.cdist may have for columns and distances; beyond, it gets a smaller batch."""
-
-_MEAN_DIFFERENCE = 2 / math.sqrt(math.pi)
-"""Of two standard normal values, in absolute value."""
-
-_TOLERANCE = {"float32": (2e-5, 2.0**-22), "float16": (0.03, 2.0**-10)}
-"""What a right sum may be off by: of the root of its number of taps, and of the output itself.
-
-Roundings of partial sums are independent and of both signs. In the sum of a layer's taps this finds
-a missing kernel position or channel, which a bound on the worst case would let pass.
-"""
-
-
-class WrongResultError(Exception):
-    """A kernel's output differs from float64: its times mean nothing."""
 
 
 class LayerContenders:
@@ -71,7 +63,7 @@ class LayerContenders:
         taps = self._taps()
         self.scale = rng.uniform(0.5, 1.5, layer.filters).astype(np.float32)
         # As after batch normalisation: sums lie around the bias, and ReLU clips half of them.
-        middle = _MEAN_DIFFERENCE * taps + math.sqrt(taps) * rng.standard_normal(layer.filters) / 4
+        middle = MEAN_DIFFERENCE * taps + math.sqrt(taps) * rng.standard_normal(layer.filters) / 4
         self.bias = (self.scale * middle).astype(np.float32)
         # The columns, in the order of unfold and in that of cdist, and the distances.
         per_image = 4 * layer.out**2 * (2 * taps + layer.filters)
@@ -82,6 +74,7 @@ class LayerContenders:
         calls = {
             "float32": self._ours("float32"),
             "float16": self._ours("float16"),
+            "uint8": self._ours("uint8"),
             "naive": self._ours("float32", force_direct=True),
             "cdist": self._cdist(),
         }
@@ -97,11 +90,17 @@ class LayerContenders:
     def check(self, outputs: int = 64) -> None:
         """Compares some outputs of each of our kernels with float64, corners among them.
 
+        Those of uint8 are compared to the bit with the arithmetic of QLinearAdderConv.
+
         Raises:
             WrongResultError: one is wrong, or ReLU has left too few to compare.
         """
         for type_, direct in (("float32", False), ("float16", False), ("float32", True)):
             self._check(type_, direct, outputs)
+        wrong = wrong_integers(self._machine, self.layer, self.batch, outputs)
+        if wrong:
+            layer = " ".join(str(self.layer).split())
+            raise WrongResultError(f"{layer}, batch {self.batch}, kernel, uint8: {wrong}")
 
     def _check(self, type_: str, direct: bool, outputs: int) -> None:
         a, pad = self.layer, self._pad()
@@ -123,7 +122,7 @@ class LayerContenders:
                 window = x[h * a.stride :, v * a.stride :][: a.kernel, : a.kernel]
                 total = np.abs(window - w[m].transpose(1, 2, 0)).sum()
                 exact = max(float(self.bias[m]) - float(self.scale[m]) * total, 0.0)
-                of_root, of_output = _TOLERANCE[type_]
+                of_root, of_output = TOLERANCE[type_]
                 allowed = float(self.scale[m]) * of_root * math.sqrt(self._taps())
                 found = float(y[h, v, m])
                 if not abs(found - exact) <= allowed + of_output * exact:
@@ -160,23 +159,18 @@ class LayerContenders:
 
     def _prepare(self, type_: str, force_direct: bool) -> tuple[Launch, Any]:
         """The launch, and the array for its output."""
-        a, device = self.layer, self._machine.device
-        conv = AdderConv(
-            device,
-            self.w.astype(type_),
+        if type_ == "uint8":
+            return prepare_integers(self._machine.device, self.layer, self.batch)
+        return prepare(
+            self._machine.device,
+            self.layer,
+            self.batch,
+            self.w,
             self.scale,
             self.bias,
-            (0.0, float("inf")),
-            (a.stride, a.stride),
-            (1, 1),
-            1,
             type_,
             force_direct=force_direct,
         )
-        shape = (self.batch, a.out, a.out, layout.padded_channels(a.filters, type_))
-        pads = (self._pad(), self._pad())
-        launch = conv.launch(self.batch, (a.size, a.size), (a.out, a.out), pads)
-        return launch, device.empty(shape, type_)
 
     def _images(self, batch: int, *, half: bool, last: bool) -> Any:
         """Batches for torch that take turns."""
@@ -265,7 +259,7 @@ def layer_row(
         "taps": taps,
         "seconds": {name: summary(values) for name, values in seconds.items()},
         "taps_per_second": {name: taps / median for name, median in medians.items()},
-        "share_of_bound": {t: taps / medians[t] / bound[t] for t in TYPES},
+        "share_of_bound": {t: taps / medians[t] / bound[t] for t in BOUNDED if t in medians},
         "times_faster_than": _ratios(medians, "float32"),
         "float16_times_faster_than": _ratios(medians, "float16"),
     }
@@ -305,6 +299,7 @@ def measure_layers(
 _HEADINGS = {
     "f32": "float32",
     "f16": "float16",
+    "u8": "uint8",
     "naive": "naive",
     "cdist": "cdist",
     "c-f32": "conv float32",
@@ -315,5 +310,5 @@ _HEADINGS = {
 
 def _line(row: dict[str, Any]) -> str:
     rates = [f"{row['taps_per_second'][name] / 1e12:9.3f}" for name in _HEADINGS.values()]
-    shares = " /".join(f"{100 * row['share_of_bound'][t]:4.0f} %" for t in TYPES)
+    shares = " /".join(f"{100 * row['share_of_bound'][t]:4.0f} %" for t in BOUNDED)
     return f"{row['network']} {row['layer']:22}{row['batch']:>6}" + "".join(rates) + f"  {shares}"

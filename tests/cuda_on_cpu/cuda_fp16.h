@@ -19,6 +19,9 @@ inline __half __float2half_rn(float f) {
   return h;
 }
 inline __half2 __halves2half2(__half x, __half y) { return {x, y}; }
+inline __half2 __floats2half2_rn(float x, float y) {
+  return {__float2half_rn(x), __float2half_rn(y)};
+}
 inline float __low2float(__half2 a) { return __half2float(a.x); }
 inline float __high2float(__half2 a) { return __half2float(a.y); }
 inline __half2 __habs2(__half2 a) {

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.kernels.cuda.launch.device import Grid
-from adder_onnx.kernels.cuda.launch.params import CONV_ARGS, LAYOUT_ARGS, PACK_ARGS
+from adder_onnx.kernels.cuda.launch.params import (
+    CONV_ARGS,
+    GRADIENT_ARGS,
+    INTEGER_CONV_ARGS,
+    LAYOUT_ARGS,
+    PACK_ARGS,
+)
 from adder_onnx.kernels.cuda.launch.variants import KERNELS, Kernel
 
-__all__ = ["CpuDevice", "CpuGpu", "GpuArray"]
+__all__ = ["CpuDevice", "CpuGpu", "GpuArray", "Program"]
 
 _HERE = Path(__file__).parent
 _KERNELS = _HERE.parents[1] / "kernels"
-_STRUCTURES = {id(CONV_ARGS): "ConvArgs", id(PACK_ARGS): "PackArgs", id(LAYOUT_ARGS): "LayoutArgs"}
+_STRUCTURES = {
+    id(CONV_ARGS): "ConvArgs",
+    id(GRADIENT_ARGS): "GradientArgs",
+    id(INTEGER_CONV_ARGS): "IntegerConvArgs",
+    id(PACK_ARGS): "PackArgs",
+    id(LAYOUT_ARGS): "LayoutArgs",
+}
 _GUARD = 4096
 _POISON = 0xFF
 """Byte that unwritten memory and the zones beside it are filled with: NaN in any float type."""
 
 
-def _build(folder: Path) -> Path:
-    """Compiles the kernels' sources with the host's compiler, into a shared library."""
+@dataclass(frozen=True)
+class Program:
+    """A translation unit with kernels, and which of their instances there are."""
+
+    unit: Path
+    kernels: tuple[Kernel, ...]
+
+
+_ALL = Program(_KERNELS / "cuda" / "sources" / "kernels.cu", KERNELS)
+
+
+def _build(folder: Path, program: Program, *, async_copies: bool) -> Path:
+    """Compiles a program with the host's compiler, into a shared library."""
     table, library = folder / "table.inc", folder / "kernels.so"
     table.write_text(
-        "".join(f"KERNEL({_STRUCTURES[id(k.args)]}, {k.expression})\n" for k in KERNELS)
+        "".join(f"KERNEL({_STRUCTURES[id(k.args)]}, {k.expression})\n" for k in program.kernels)
     )
     command = [
         os.environ.get("CXX", "g++"),
@@ -44,6 +68,8 @@ def _build(folder: Path) -> Path:
         *["-fPIC", "-shared", "-pthread", "-Wall", "-Wextra", "-Wno-unknown-pragmas"],
         *(f"-I{path}" for path in (_KERNELS / "cuda" / "sources", _KERNELS / "cpu", _HERE)),
         f'-DKERNEL_TABLE="{table}"',
+        f'-DKERNEL_UNIT="{program.unit}"',
+        *([] if async_copies else ["-DADDER_ONNX_NO_ASYNC"]),
         str(_HERE / "run.cpp"),
         "-o",
         str(library),
@@ -53,10 +79,10 @@ def _build(folder: Path) -> Path:
 
 
 @functools.cache
-def _library() -> Any:
-    """The kernels' library."""
+def _library(program: Program, *, async_copies: bool) -> Any:
+    """A program's library, as for GPUs with or without asynchronous copies."""
     with tempfile.TemporaryDirectory() as folder:
-        loaded = ctypes.CDLL(str(_build(Path(folder))))
+        loaded = ctypes.CDLL(str(_build(Path(folder), program, async_copies=async_copies)))
     loaded.launch.argtypes = [
         *[ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint],
         *[ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int],
@@ -66,25 +92,42 @@ def _library() -> Any:
     return loaded
 
 
-def _forget(address: int, owner: object) -> None:
+def _forget(library: Any, address: int, owner: object) -> None:
     """Takes an array off the library's list while ``owner`` still keeps its memory.
 
     Afterwards another thread may get that memory, and put an array of its own on the list.
     """
-    _library().remove_array(address)
+    library.remove_array(address)
 
 
 class CpuDevice:
     """Implements `adder_onnx.kernels.cuda.launch.device.Device` with NumPy arrays.
 
     Args:
-        backwards: whether the threads of a block take turns from the last to the first.
+        backwards: whether the threads of a block take turns from the last to the first, and
+            blocks do.
+        async_copies: whether it has them, as GPUs of compute capability 8.0 and later.
+        multiprocessors: how many it passes for.
+        target: what its kernels pass for.
+        program: what there is to launch.
     """
 
-    def __init__(self, *, backwards: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        backwards: bool = False,
+        async_copies: bool = True,
+        multiprocessors: int = 8,
+        target: str = "sm_90",
+        program: Program = _ALL,
+    ) -> None:
+        self.multiprocessors = multiprocessors
+        self.target = target
+        self._library = _library(program, async_copies=async_copies)
         self._backwards = backwards
         self._memory: list[weakref.ref[NDArray[np.uint8]]] = []
         self.launched: list[str] = []
+        self.grids: list[Grid] = []
 
     def empty(self, shape: Sequence[int], dtype: Any) -> NDArray[Any]:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -92,8 +135,8 @@ class CpuDevice:
         start = _GUARD + -(memory.ctypes.data + _GUARD) % 64
         self._memory.append(weakref.ref(memory))
         first = memory.ctypes.data + start
-        _library().add_array(first, size)
-        weakref.finalize(memory, _library().remove_array, first)
+        self._library.add_array(first, size)
+        weakref.finalize(memory, self._library.remove_array, first)
         return memory[start : start + size].view(dtype).reshape(shape)
 
     def upload(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -101,13 +144,16 @@ class CpuDevice:
         copy[...] = array
         return copy
 
+    def clear(self, address: int, size: int) -> None:
+        ctypes.memset(address, 0, size)
+
     def pointer(self, array: NDArray[Any]) -> int:
         return array.ctypes.data
 
     def launch(self, kernel: Kernel, grid: Grid, args: NDArray[np.void]) -> None:
         structure = args.tobytes()
         assert len(structure) == kernel.args.itemsize
-        failed = _library().launch(
+        failed = self._library.launch(
             kernel.expression.encode(),
             *grid,
             kernel.threads,
@@ -117,6 +163,7 @@ class CpuDevice:
         )
         assert not failed, f"no kernel {kernel.expression} takes {len(structure)} bytes"
         self.launched.append(kernel.expression)
+        self.grids.append(grid)
 
     def finish(self) -> None:
         pass
@@ -193,16 +240,23 @@ class CpuGpu(CpuDevice):
         if self._captured is None:
             super().launch(kernel, grid, args)
         else:
-            self._captured.append((kernel, grid, args.copy()))
+            args = args.copy()
+            self._captured.append(lambda: self.launch(kernel, grid, args))
+
+    def clear(self, address: int, size: int) -> None:
+        if self._captured is None:
+            super().clear(address, size)
+        else:
+            self._captured.append(lambda: self.clear(address, size))
 
     @property
-    def _captured(self) -> list[Any] | None:
+    def _captured(self) -> list[Callable[[], None]] | None:
         """The launches of the graph that this thread captures at the moment."""
         return getattr(self._local, "captured", None)
 
-    def capture(self, work: Callable[[], None]) -> list[Any]:
+    def capture(self, work: Callable[[], None]) -> list[Callable[[], None]]:
         assert self.on, "a graph is captured on the caller's stream"
-        launches: list[Any] = []
+        launches: list[Callable[[], None]] = []
         self._local.captured = launches
         try:
             work()
@@ -210,10 +264,10 @@ class CpuGpu(CpuDevice):
             self._local.captured = None
         return launches
 
-    def replay(self, graph: list[Any]) -> None:
+    def replay(self, graph: list[Callable[[], None]]) -> None:
         self.replayed += 1
-        for kernel, grid, args in graph:
-            self.launch(kernel, grid, args)
+        for work in graph:
+            work()
 
     def owns(self, value: Any) -> bool:
         return isinstance(value, GpuArray)
@@ -239,14 +293,14 @@ class CpuGpu(CpuDevice):
     def wrap(self, address: int, shape: Sequence[int], dtype: Any, owner: object) -> Any:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         memory = np.frombuffer((ctypes.c_char * size).from_address(address), dtype)
-        _library().add_array(address, size)
-        weakref.finalize(memory, _forget, address, owner)
+        self._library.add_array(address, size)
+        weakref.finalize(memory, _forget, self._library, address, owner)
         return memory.reshape(shape).view(GpuArray)
 
     def copy(self, source: Any, destination: Any) -> None:
         destination.view(np.ndarray)[...] = source.view(np.ndarray)
 
-    def free_unused(self) -> None:
+    def free_unused(self, stream: int | None = None) -> None:
         pass
 
     def to_torch(self, array: Any) -> Any:

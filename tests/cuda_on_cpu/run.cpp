@@ -1,10 +1,11 @@
 // A shared library with the kernels and a function that launches one of them by its name.
-// KERNEL_TABLE, a file made for the build, lists them as KERNEL(structure, template instance).
+// KERNEL_UNIT has their sources. KERNEL_TABLE, a file made for the build, lists them as KERNEL(structure, template instance).
 #include <ucontext.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -12,9 +13,9 @@
 #include <vector>
 
 #include "cuda_stand_in.h"
-#include "kernels.cu"
+#include KERNEL_UNIT
 
-thread_local Index3 threadIdx, blockIdx, gridDim;
+thread_local Index3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace {
 
@@ -25,10 +26,19 @@ std::shared_mutex arrays_mutex;
 
 constexpr size_t kStack = 256 << 10;
 
+// An asynchronous copy on its way into shared memory.
+struct Copy {
+  void* to;
+  const void* from;  // null: zeros
+  size_t size;
+};
+
 struct Fibre {
   ucontext_t context;
   std::unique_ptr<char[]> stack{new char[kStack]};
   bool ended;
+  std::vector<Copy> begun;              // of no group yet
+  std::deque<std::vector<Copy>> groups;  // not waited for
 };
 
 thread_local Fibre* current;
@@ -43,7 +53,7 @@ void start() {
 }
 
 // Between two barriers the threads run one after the other, first the last one if `backwards`:
-// what depends on their order lacks a barrier.
+// what depends on their order lacks a barrier. Blocks come in the same order.
 void run_block(std::vector<Fibre>& fibres, bool backwards) {
   for (Fibre& fibre : fibres) {
     getcontext(&fibre.context);
@@ -52,6 +62,8 @@ void run_block(std::vector<Fibre>& fibres, bool backwards) {
     fibre.context.uc_link = nullptr;
     makecontext(&fibre.context, start, 0);
     fibre.ended = false;
+    fibre.begun.clear();
+    fibre.groups.clear();
   }
   const unsigned threads = static_cast<unsigned>(fibres.size());
   for (unsigned ended = 0; ended < threads;) {
@@ -108,6 +120,31 @@ extern "C" void remove_array(uintptr_t first) {
   arrays.erase(first);
 }
 
+void begin_copy(void* to, const void* from, size_t size, bool there) {
+  if (there) check_read(from, size);
+  if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(there ? from : to)) % size) {
+    std::fprintf(stderr, "a copy of %zu bytes is not aligned\n", size);
+    std::abort();
+  }
+  std::memset(to, 0xff, size);
+  current->begun.push_back({to, there ? from : nullptr, size});
+}
+
+void commit_copies() {
+  current->groups.push_back(std::move(current->begun));
+  current->begun.clear();
+}
+
+void wait_for_all_but(int groups) {
+  for (; current->groups.size() > static_cast<size_t>(groups); current->groups.pop_front())
+    for (const Copy& copy : current->groups.front()) {
+      if (copy.from != nullptr)
+        std::memcpy(copy.to, copy.from, copy.size);
+      else
+        std::memset(copy.to, 0, copy.size);
+    }
+}
+
 void __syncthreads() {
   const Index3 thread = threadIdx;
   swapcontext(&current->context, &scheduler);
@@ -123,10 +160,12 @@ extern "C" int launch(const char* name, unsigned x, unsigned y, unsigned z, unsi
     body = entry.call;
     body_args = args;
     gridDim = {x, y, z};
+    blockDim = {threads, 1, 1};
     for (unsigned k = 0; k < z; ++k)
       for (unsigned j = 0; j < y; ++j)
         for (unsigned i = 0; i < x; ++i) {
           blockIdx = {i, j, k};
+          if (backwards != 0) blockIdx = {x - 1 - i, y - 1 - j, z - 1 - k};
           run_block(fibres, backwards != 0);
         }
     return 0;

@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 
 from adder_onnx.graph.adder_node import AdderNode
-from adder_onnx.graph.plan import Step
+from adder_onnx.graph.plan import ConversionStep, Step
+from adder_onnx.graph.pools import PoolNode
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
-from adder_onnx.kernels.cuda.launch.device import Device, Launch
-from adder_onnx.kernels.cuda.launch.needed import conv_kernels
-from adder_onnx.kernels.cuda.launch.variants import Kernel, nchw_to_nhwc, nhwc_to_nchw
+from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS, Device, Launch
+from adder_onnx.kernels.cuda.launch.integer_conv import IntegerAdderConv
+from adder_onnx.kernels.cuda.launch.integer_epilogue import IntegerEpilogue
+from adder_onnx.kernels.cuda.launch.max_pool import launch_max_pool
+from adder_onnx.kernels.cuda.launch.needed import conv_kernels, integer_conv_kernels
+from adder_onnx.kernels.cuda.launch.variants import Kernel, max_pool, nchw_to_nhwc, nhwc_to_nchw
 from adder_onnx.runtime.chain import Chain, Image, Shape, check_filters
 from adder_onnx.runtime.lru import LruCache
 
@@ -36,7 +40,7 @@ class Call:
 
     Attributes:
         launch: the kernel and its constant arguments.
-        tensors: byte offsets of channels-last tensors in the arena, by field.
+        tensors: byte offsets of channels-last tensors and scratch memory in the arena, by field.
         borders: numbers of arrays that enter or leave the chain, by field.
     """
 
@@ -61,7 +65,8 @@ class Program:
         entries: the conversions of what enters; they and the exits alone know of arrays outside.
         nodes: the adder nodes, which know nothing but the arena.
         exits: the conversions of what leaves.
-        arena: bytes of all channels-last tensors.
+        arena: bytes of all channels-last tensors and of the scratch memory behind them.
+        scratch: where that begins, which all nodes share; None where none needs it.
         output_shapes: of the arrays that leave.
     """
 
@@ -69,7 +74,13 @@ class Program:
     nodes: Sequence[Call]
     exits: Sequence[Call]
     arena: int
+    scratch: int | None
     output_shapes: Sequence[Image]
+
+    def start_nodes(self, device: Device, arena: int) -> None:
+        """Makes the scratch memory ready for the nodes, which leave it so."""
+        if self.scratch is not None:
+            device.clear(arena + self.scratch, SCRATCH_ZEROS)
 
 
 class CudaChain:
@@ -96,7 +107,7 @@ class CudaChain:
         self._convs = {
             node.y: _prepare(device, node, node.weight)
             for node in self._chain.nodes
-            if isinstance(node.weight, np.ndarray)
+            if isinstance(node, AdderNode) and isinstance(node.weight, np.ndarray)
         }
         self._chain.forget_weights()
         self._programs: LruCache[tuple[Shape, ...], Program] = LruCache(_MAX_PROGRAMS)
@@ -139,7 +150,7 @@ class CudaChain:
         chain = self._chain
         weights = weights or {}
         shapes = chain.infer_shapes(entering, {n: tuple(w.shape) for n, w in weights.items()})
-        types = {step.value: step.type for step in chain.entries}
+        types = {step.inside: step.type_inside for step in chain.entries}
         types |= {node.y: node.type for node in chain.nodes}
         places, size = chain.place(
             shapes, lambda name, shape: layout.nhwc_size(shape, types[name]) // _UNIT
@@ -147,64 +158,92 @@ class CudaChain:
         offsets = {name: place * _UNIT for name, place in places.items()}
         entries, nodes, exits = [], [], []
         for i, step in enumerate(chain.entries):
-            launch = layout.enter(shapes[step.value], step.type, types[step.value])
-            entries.append(Call(launch, {"to": offsets[step.value]}, {"from": i}))
+            launch = layout.enter(shapes[step.inside], step.type, *_inside(step))
+            entries.append(Call(launch, {"to": offsets[step.inside]}, {"from": i}))
         for node in chain.nodes:
+            x, y = shapes[node.x], shapes[node.y]
+            tensors = {"x": offsets[node.x], "y": offsets[node.y]}
+            if isinstance(node, PoolNode):
+                nodes.append(Call(_pool(node, x, y), tensors, {}))
+                continue
             if isinstance(node.weight, str):
                 conv = _prepare(self.device, node, weights[node.weight])
             else:
                 conv = self._convs[node.y]
-            x, y = shapes[node.x], shapes[node.y]
             top, left, _, _ = node.attributes.resolve_pads(x[2:], conv.kernel)
-            tensors = {"x": offsets[node.x], "y": offsets[node.y]}
             if node.residual is not None:
                 tensors["z"] = offsets[node.residual]
-            nodes.append(Call(conv.launch(x[0], x[2:], y[2:], (top, left)), tensors, {}))
+            launch = conv.launch(x[0], x[2:], y[2:], (top, left))
+            if launch.scratch:
+                tensors["scratch"] = size * _UNIT
+            nodes.append(Call(launch, tensors, {}))
         for i, step in enumerate(chain.exits):
-            launch = layout.leave(shapes[step.value], types[step.value], step.type)
+            type_inside, quantization = _inside(step)
+            launch = layout.leave(shapes[step.inside], type_inside, step.type, quantization)
             number = len(chain.entries) + i
-            exits.append(Call(launch, {"from": offsets[step.value]}, {"to": number}))
-        _logger.info(
-            "chain of %d adder nodes for %s: %d bytes", len(chain.nodes), entering, size * _UNIT
-        )
-        output_shapes = [shapes[name] for name in self.outputs]
-        return Program(entries, nodes, exits, size * _UNIT, output_shapes)
+            exits.append(Call(launch, {"from": offsets[step.inside]}, {"to": number}))
+        scratch = max(call.launch.scratch for call in nodes)
+        arena = size * _UNIT + scratch
+        _logger.info("chain of %d nodes for %s: %d bytes", len(nodes), entering, arena)
+        output_shapes = [shapes[step.inside] for step in chain.exits]
+        first = size * _UNIT if scratch else None
+        return Program(entries, nodes, exits, arena, first, output_shapes)
 
 
-def needed_kernels(chains: Iterable[Sequence[Step]]) -> set[Kernel]:
-    """The kernels that chains, each with its conversions, need for images of any size."""
+def needed_kernels(chains: Iterable[Sequence[Step]], target: str) -> set[Kernel]:
+    """The kernels that chains, each with its conversions, need for images of any size.
+
+    Args:
+        chains: their steps.
+        target: what kernels are compiled for, for example ``sm_90``.
+    """
     found: set[Kernel] = set()
     for steps in chains:
         chain = Chain(steps)
         for node in chain.nodes:
-            a, filters = node.attributes, len(node.scale)
+            if isinstance(node, PoolNode):
+                found.add(max_pool())
+                continue
+            group, group_out = node.attributes.group, len(node.scale) // node.attributes.group
             if isinstance(node.weight, str):
-                group_in, kernel = None, None
+                found |= conv_kernels(node.type, group, None, group_out, None)
+                continue
+            _, group_in, height, width = node.weight.shape
+            layer = (group, group_in, group_out, (height, width))
+            if node.integers is None:
+                found |= conv_kernels(node.type, *layer)
             else:
-                _, group_in, *sizes = node.weight.shape
-                kernel = (sizes[0], sizes[1])
-            found |= conv_kernels(node.type, a.group, group_in, filters // a.group, kernel)
-        types = {step.value: step.type for step in chain.entries}
-        types |= {node.y: node.type for node in chain.nodes}
-        found |= {nchw_to_nhwc(step.type, types[step.value]) for step in chain.entries}
-        found |= {nhwc_to_nchw(types[step.value], step.type) for step in chain.exits}
+                found |= integer_conv_kernels(target, *layer)
+        found |= {nchw_to_nhwc(step.type, step.type_inside) for step in chain.entries}
+        found |= {nhwc_to_nchw(step.type_inside, step.type) for step in chain.exits}
     return found
 
 
-def _prepare(device: Device, node: AdderNode, weight: Any) -> AdderConv:
+def _inside(step: ConversionStep) -> tuple[str, tuple[float, int, int] | None]:
+    """The type inside, and the quantization between it and the type outside."""
+    q = step.quantization
+    return step.type_inside, None if q is None else (q.scale, q.zero_point, q.top)
+
+
+def _pool(node: PoolNode, x: Image, y: Image) -> Launch:
+    a = node.attributes
+    top, left, _, _ = a.resolve_pads(x[2:], node.kernel)
+    return launch_max_pool(x, y[2:], node.kernel, a.strides, a.dilations, (top, left))
+
+
+def _prepare(device: Device, node: AdderNode, weight: Any) -> AdderConv | IntegerAdderConv:
     check_filters(node, weight.shape)
     a = node.attributes
-    assert node.integers is None  # the plan for a GPU has none
+    geometry = (a.strides, a.dilations, a.group)
+    if node.integers is not None:
+        q = node.integers
+        epilogue = IntegerEpilogue(
+            q.z_scale, q.z_zero_point, q.y_scale, q.y_zero_point, node.clip_min, q.bits
+        )
+        return IntegerAdderConv(
+            device, weight, q.x_zero_point, node.scale, node.bias, epilogue, *geometry
+        )
     if isinstance(weight, np.ndarray):
         weight = np.ascontiguousarray(weight, node.type)
-    return AdderConv(
-        device,
-        weight,
-        node.scale,
-        node.bias,
-        (node.clip_min, node.clip_max),
-        a.strides,
-        a.dilations,
-        a.group,
-        node.type,
-    )
+    clip = (node.clip_min, node.clip_max)
+    return AdderConv(device, weight, node.scale, node.bias, clip, *geometry, node.type)

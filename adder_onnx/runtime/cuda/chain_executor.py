@@ -17,20 +17,31 @@ from adder_onnx.runtime.cuda.chain import CudaChain, Program
 from adder_onnx.runtime.cuda.errors import DeviceLostError, DeviceMemoryError
 from adder_onnx.runtime.cuda.gpu import Gpu
 
-__all__ = ["MAX_GRAPHS", "ChainExecutor"]
+__all__ = ["MAX_ARENA", "MAX_GRAPHS", "ChainExecutor"]
 
 MAX_GRAPHS = 4
 """Combinations of input shapes for which a chain has a graph on a stream, each with its arena."""
+
+MAX_ARENA = 64 << 20
+"""Bytes of an arena that a graph may keep: the kernels that fill more take longer than launching
+them, which goes on beside them."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Graph:
-    """The captured launches of adder nodes, and the memory that they work in."""
+    """The captured launches of adder nodes, and the memory that they work in.
+
+    Attributes:
+        graph: the launches.
+        arena: their memory.
+        program: owns what else they point at.
+    """
 
     graph: Any
     arena: Any
+    program: Program
 
 
 class ChainExecutor:
@@ -39,7 +50,8 @@ class ChainExecutor:
     Memory is taken for each run, of the device's pool. From the second run with the same shapes on,
     the launches of adder nodes are one CUDA graph, captured into an arena that stays with it; the
     conversions at the borders, whose arrays differ from run to run, are launched beside it. Chains
-    with computed weights have no graph, since those lie elsewhere in each run.
+    with computed weights have no graph, since those lie elsewhere in each run, nor have shapes that
+    need more memory than `MAX_ARENA`.
 
     Args:
         chain: what to execute, shared by all streams.
@@ -83,6 +95,7 @@ class ChainExecutor:
         start = gpu.pointer(arena)
         borders = [gpu.pointer(array) for array in (*entering, *leaving)]
         if seconds is not None:
+            program.start_nodes(gpu, start)
             gpu.finish()
             for call in (*program.entries, *program.nodes, *program.exits):
                 begin = time.perf_counter()
@@ -95,6 +108,7 @@ class ChainExecutor:
         if graph:
             gpu.replay(graph.graph)
         else:
+            program.start_nodes(gpu, start)
             for call in program.nodes:
                 call.run(gpu, start)
         for call in program.exits:
@@ -113,7 +127,7 @@ class ChainExecutor:
 
     def _graph(self, shapes: tuple[Shape, ...], program: Program) -> _Graph | None:
         """The graph for these shapes, captured now where this is their second use."""
-        if not self._has_graphs:
+        if not self._has_graphs or program.arena > MAX_ARENA:
             return None
         if shapes not in self._graphs:
             self._graphs[shapes] = None
@@ -132,11 +146,12 @@ class ChainExecutor:
         start = self._gpu.pointer(arena)
 
         def launch() -> None:
+            program.start_nodes(self._gpu, start)
             for call in program.nodes:
                 call.run(self._gpu, start)
 
         try:
-            return _Graph(self._gpu.capture(launch), arena)
+            return _Graph(self._gpu.capture(launch), arena, program)
         except (DeviceLostError, DeviceMemoryError):
             raise
         except DeviceError as error:

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from adder_onnx.errors import DeviceError
-from adder_onnx.kernels.cuda.compiler.nvrtc import compiler_options, source
+from adder_onnx.kernels.cuda.compiler.modules import load_kernels
+from adder_onnx.kernels.cuda.compiler.nvrtc import CompilerError, source
 from adder_onnx.kernels.cuda.launch.variants import Kernel
 
 __all__ = ["CompiledKernels", "kernels_of"]
@@ -56,12 +57,9 @@ class CompiledKernels:
             start = time.perf_counter()
             names = ", ".join(wanted)
             _logger.info("compiling for %s, or taking from CuPy's cache: %s", self._name, names)
-            module = cupy.RawModule(
-                code=source(), options=compiler_options(), name_expressions=tuple(wanted)
-            )
             try:
-                found = {name: module.get_function(name) for name in wanted}
-            except cupy.cuda.compiler.CompileException as error:
+                found = load_kernels(source(), wanted)
+            except (cupy.cuda.compiler.CompileException, CompilerError) as error:
                 raise DeviceError(
                     f"the kernels {names} do not compile for {self._name} "
                     f"({' '.join(str(error).split())}): are CUDA's headers and NVRTC of one "

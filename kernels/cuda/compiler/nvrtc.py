@@ -13,8 +13,10 @@ from adder_onnx.errors import MissingDependencyError
 
 __all__ = [
     "MIN_ARCHITECTURE",
+    "CompilerError",
     "check_compiler",
     "compile_cubin",
+    "compile_target",
     "compiler_options",
     "compiler_version",
     "source",
@@ -24,7 +26,15 @@ __all__ = [
 MIN_ARCHITECTURE = 75
 """The lowest compute capability that kernels are compiled for, times ten."""
 
+_FAMILY = (120, 121)
+_FIRST_WITH_FAMILIES = (12, 9)
+"""NVRTC's version."""
+
 _INSTALL = 'pip install "adder-onnx[cuda13]" (or [cuda12])'
+
+
+class CompilerError(RuntimeError):
+    """Sources do not compile; the message is NVRTC's log."""
 
 
 def source_folder() -> Path:
@@ -88,6 +98,25 @@ def compiler_version() -> str:
     return f"{major}.{minor}"
 
 
+def compile_target(architecture: int) -> str:
+    """What kernels are compiled for: ``sm_90``, or where that makes a difference, a family.
+
+    Code for the family of compute capability 12 has instructions, such as maxima of bytes, that
+    code for 12.0 alone has not.
+
+    Args:
+        architecture: a compute capability times ten.
+
+    Raises:
+        MissingDependencyError: CuPy or NVRTC, whose version matters, is not installed.
+    """
+    if architecture not in _FAMILY:
+        return f"sm_{architecture}"
+    major, minor = compiler_version().split(".")
+    has_families = (int(major), int(minor)) >= _FIRST_WITH_FAMILIES
+    return f"sm_{architecture}f" if has_families else f"sm_{architecture}"
+
+
 def check_compiler() -> None:
     """Checks that kernels can be compiled.
 
@@ -105,37 +134,40 @@ def _library() -> Any:
     return nvrtc
 
 
-def compile_cubin(expressions: Sequence[str], architecture: int) -> tuple[bytes, dict[str, str]]:
+def compile_cubin(
+    expressions: Sequence[str], architecture: int, unit: str | None = None
+) -> tuple[bytes, dict[str, str]]:
     """Compiles kernels to machine code, as CuPy does on a GPU; needs none.
 
     Args:
         expressions: the kernels' C++ names.
         architecture: a compute capability times ten, for example 90.
+        unit: the text of the translation unit; that of all kernels if None.
 
     Returns:
         The ELF image, and for each expression the name of its function in it.
 
     Raises:
         MissingDependencyError: CuPy, NVRTC or CUDA's headers are not installed.
-        RuntimeError: the sources do not compile; the message is NVRTC's log.
+        CompilerError: the sources do not compile.
     """
     check_compiler()
     library = _library()
     # As CuPy does: -ftz=true, and functions without __host__ or __device__ are for the device.
     options = (
         *compiler_options(),
-        f"-arch=sm_{architecture}",
+        f"-arch={compile_target(architecture)}",
         "-ftz=true",
         "--device-as-default-execution-space",
     )
-    program = library.createProgram(source(), "kernels.cu", (), ())
+    program = library.createProgram(unit or source(), "kernels.cu", (), ())
     try:
         for expression in expressions:
             library.addNameExpression(program, expression)
         try:
             library.compileProgram(program, options)
         except library.NVRTCError as error:
-            raise RuntimeError(library.getProgramLog(program)) from error
+            raise CompilerError(library.getProgramLog(program)) from error
         names = {e: str(library.getLoweredName(program, e)) for e in expressions}
         # CuPy's binding drops the last byte, without which the image is not complete.
         return bytes(library.getCUBIN(program)) + b"\0", names

@@ -8,26 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.errors import InputError
-from adder_onnx.kernels.cuda.launch.device import Device, Launch
+from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS, Device, Launch
 from adder_onnx.kernels.cuda.launch.layout import padded_channels
 from adder_onnx.kernels.cuda.launch.params import CONV_ARGS, PACK_ARGS
-from adder_onnx.kernels.cuda.launch.selection import select_tile
+from adder_onnx.kernels.cuda.launch.selection import select_grid, select_tile
 from adder_onnx.kernels.cuda.launch.variants import (
-    CHUNK_WORDS,
-    DEPTH,
+    PIECE_WORDS,
+    TURN,
     Tile,
     direct,
     gemm,
     pack,
+    partial_bytes,
     taps_per_word,
 )
 
 __all__ = ["AdderConv"]
 
-_FILTER_ALIGNMENT = max(64, DEPTH)
 _MAX_SIZE = 1 << 31
 _MAX_DIRECT_BLOCKS = 1 << 20
 _ZEROS = 32
+_PIECES_AHEAD = 2 * 4
 
 _Pair = tuple[int, int]
 
@@ -37,7 +38,8 @@ class AdderConv:
 
     Args:
         device: where.
-        weight: (M, C/group, kH, kW) of ``type_``, an array of NumPy or of the device.
+        weight: (M, C/group, kH, kW) of ``type_``, an array of NumPy or of the device; or its shape
+            alone, where each run has weights of its own, by `pack`.
         scale: (M,), float32.
         bias: (M,), float32.
         clip: lower and upper bound of the output.
@@ -62,9 +64,11 @@ class AdderConv:
         *,
         force_direct: bool = False,
     ) -> None:
-        filters, group_in, *kernel = (int(size) for size in weight.shape)
+        shape = weight if isinstance(weight, tuple) else weight.shape
+        filters, group_in, *kernel = (int(size) for size in shape)
         self.type = type_
         self.group = group
+        self._multiprocessors = device.multiprocessors
         self.channels, self.filters = group_in * group, filters
         self.kernel = (kernel[0], kernel[1])
         self.strides, self.dilations = strides, dilations
@@ -80,18 +84,34 @@ class AdderConv:
         self._set(x_row=padded_channels(self.channels, type_))
         self._set(y_row=padded_channels(filters, type_))
         self._set(clip_min=clip[0], clip_max=clip[1])
-        packed = self._pack(device, weight, group_in, group_out)
+        self._packed_bytes, self._packing = self._plan_packing(group_in, group_out)
         constants = {
-            "weights": packed,
-            "scale": device.upload(np.ascontiguousarray(scale, np.float32)),
-            "bias": device.upload(np.ascontiguousarray(bias, np.float32)),
+            "scale": device.upload(_whole_quads(scale)),
+            "bias": device.upload(_whole_quads(bias)),
+            "pieces": device.upload(self._pieces()),
             "zeros": device.upload(np.zeros(_ZEROS, np.uint8)),
         }
+        if not isinstance(weight, tuple):
+            constants["weights"] = self.pack(device, weight)
         self._set(**{name: device.pointer(array) for name, array in constants.items()})
         self._constants = constants
 
+    def pack(self, device: Device, weight: Any) -> Any:
+        """Weights as a launch takes them, at the address that is its field ``weights``.
+
+        Args:
+            device: where.
+            weight: as for the class, an array.
+        """
+        packed = device.empty((self._packed_bytes,), np.uint8)
+        raw = device.upload(weight) if isinstance(weight, np.ndarray) else weight
+        self._packing.run(device, weights=device.pointer(raw), packed=device.pointer(packed))
+        return packed
+
     def launch(self, batch: int, in_size: _Pair, out_size: _Pair, pad_begin: _Pair) -> Launch:
         """The launch for one shape; its fields ``x``, ``y`` and ``z`` are addresses, 0 for no z.
+
+        It depends on nothing but the layer, the shape and the device's multiprocessors.
 
         Args:
             batch: N.
@@ -104,8 +124,11 @@ class AdderConv:
         """
         pixels = batch * out_size[0] * out_size[1]
         spans = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
-        reach = (max(in_size[0], spans[0]) * in_size[1] + spans[1]) * int(self._args["x_row"])
-        if pixels >= _MAX_SIZE or reach >= _MAX_SIZE:
+        x_row = int(self._args["x_row"])
+        reach = (max(in_size[0], spans[0]) * in_size[1] + spans[1]) * x_row
+        # Pieces of 16 bytes are what the matrix product counts in, through all of the batch.
+        far = (batch * in_size[0] * in_size[1] * x_row + reach) * np.dtype(self.type).itemsize // 16
+        if max(pixels, reach, far if self.tile and self.tile.vector else 0) >= _MAX_SIZE:
             raise InputError(
                 f"{batch} images of {list(in_size)} with {self.channels} channels are too large "
                 "for the CUDA kernels, which index with 32 bits: use a smaller batch"
@@ -119,16 +142,47 @@ class AdderConv:
             kernel = direct(self.type)
             blocks = min(-(-pixels * self.filters // kernel.threads), _MAX_DIRECT_BLOCKS)
             return Launch(kernel, (blocks, 1, 1), args, self._constants)
-        group_out = self.filters // self.group
-        grid = (-(-pixels // self.tile.pixels), -(-group_out // self.tile.filters), self.group)
-        return Launch(gemm(self.type, self.tile), grid, args, self._constants)
+        columns = int(args["weight_row"]) // self.tile.filters
+        turns = int(args["weight_words"]) // TURN
+        tile, splits = select_grid(
+            self.tile, pixels, columns * self.group, turns, self._multiprocessors
+        )
+        args["splits"] = splits
+        rows = -(-pixels // tile.pixels)
+        scratch = 0
+        if splits > 1:
+            sums = rows * columns * self.group * splits * partial_bytes(self.type, tile)
+            scratch = SCRATCH_ZEROS + sums
+        grid = (rows, columns, self.group * splits)
+        return Launch(gemm(self.type, tile), grid, args, self._constants, scratch)
 
     def _set(self, **fields: float) -> None:
         for name, value in fields.items():
             self._args[name] = value
 
-    def _pack(self, device: Device, weight: Any, group_in: int, group_out: int) -> Any:
-        """The packed weights; sets the fields that describe them."""
+    def _pieces(self) -> NDArray[np.int32]:
+        """Where the pieces of the taps lie: rows of `Piece` in fetch.cuh, as words are packed.
+
+        Behind the last piece come as many of no taps as fill the last turn and two stages
+        beyond.
+        """
+        if self.tile is None or not self.tile.vector:
+            return np.zeros((1, 4), np.int32)
+        unit = PIECE_WORDS * taps_per_word(self.type)
+        row = int(self._args["x_row"]) // unit
+        channels = self.channels // self.group // unit
+        h, w, c = np.indices((*self.kernel, channels)).reshape(3, -1)
+        pieces = np.zeros(
+            (int(self._args["weight_words"]) // PIECE_WORDS + _PIECES_AHEAD, 4), np.int64
+        )
+        pieces[: len(h), 0] = h * self.dilations[0]
+        pieces[: len(h), 1] = w * self.dilations[1] * row + c
+        pieces[: len(h), 2] = (1 << h) | (1 << 16 + w)
+        pieces[len(h) :, 2] = 1 << 15  # of a row that no kernel has
+        return pieces.astype(np.int32)
+
+    def _plan_packing(self, group_in: int, group_out: int) -> tuple[int, Launch]:
+        """The bytes of packed weights, and the launch; sets the fields that describe them."""
         positions = self.kernel[0] * self.kernel[1]
         args = np.zeros((), PACK_ARGS)
         if self.tile is None:
@@ -140,23 +194,25 @@ class AdderConv:
             kernel = pack(self.type, words=True)
             group, filters = self.group, group_out
             per_position = -(-group_in // taps_per_word(self.type))
-            words = -(-positions * per_position // DEPTH) * DEPTH
-            row = -(-group_out // _FILTER_ALIGNMENT) * _FILTER_ALIGNMENT
-            pieces = per_position // CHUNK_WORDS if self.tile.vector else per_position
-            self._set(per_position=pieces, per_position_inverse=_inverse(pieces))
-            self._set(kernel_w_inverse=_inverse(self.kernel[1]))
+            words = -(-positions * per_position // TURN) * TURN
+            row = -(-group_out // self.tile.filters) * self.tile.filters
+            if not self.tile.vector:
+                inverse, kernel_w_inverse = _inverse(per_position), _inverse(self.kernel[1])
+                self._set(per_position=per_position, per_position_inverse=inverse)
+                self._set(kernel_w_inverse=kernel_w_inverse)
         args["group"], args["group_in"], args["group_out"] = group, group_in, filters
         args["kernel_size"], args["words_per_position"] = positions, per_position
         args["weight_words"], args["weight_row"] = words, row
+        args["tile_filters"] = row if self.tile is None else self.tile.filters
         self._set(weight_words=words, weight_row=row)
         word_bytes = 4 if self.tile is not None else np.dtype(self.type).itemsize
-        packed = device.empty((group * words * row * word_bytes,), np.uint8)
-        raw = device.upload(weight) if isinstance(weight, np.ndarray) else weight
         blocks = min(-(-group * words * row // kernel.threads), _MAX_DIRECT_BLOCKS)
-        Launch(kernel, (blocks, 1, 1), args).run(
-            device, weights=device.pointer(raw), packed=device.pointer(packed)
-        )
-        return packed
+        return group * words * row * word_bytes, Launch(kernel, (blocks, 1, 1), args)
+
+
+def _whole_quads(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """With as many zeros behind them as make whole quads, which is how the epilogue reads them."""
+    return np.pad(np.asarray(values, np.float32), (0, -len(values) % 4))
 
 
 def _inverse(divisor: int) -> int:

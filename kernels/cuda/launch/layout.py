@@ -17,6 +17,8 @@ _MAX_BATCH_BLOCKS = 65535
 _MAX_SIZE = 1 << 31
 
 _Shape = tuple[int, int, int, int]
+_Quantization = tuple[float, int, int]
+"""Scale, zero point, and the largest integer."""
 
 
 def padded_channels(channels: int, type_: str) -> int:
@@ -41,22 +43,30 @@ def nhwc_size(shape: _Shape, type_: str) -> int:
     return batch * image * np.dtype(type_).itemsize
 
 
-def enter(shape: _Shape, from_: str, to: str) -> Launch:
-    """From (N, C, H, W), ``shape``, to channels-last; fields ``from`` and ``to``."""
+def enter(shape: _Shape, from_: str, to: str, quantization: _Quantization | None = None) -> Launch:
+    """From (N, C, H, W), ``shape``, to channels-last; fields ``from`` and ``to``.
+
+    ``quantization`` makes float32 uint8.
+    """
     row = padded_channels(shape[1], to)
-    return _launch(nchw_to_nhwc(from_, to), shape, row)
+    return _launch(nchw_to_nhwc(from_, to), shape, row, quantization)
 
 
-def leave(shape: _Shape, from_: str, to: str) -> Launch:
-    """From channels-last to (N, C, H, W), ``shape``; fields ``from`` and ``to``."""
+def leave(shape: _Shape, from_: str, to: str, quantization: _Quantization | None = None) -> Launch:
+    """From channels-last to (N, C, H, W), ``shape``; fields ``from`` and ``to``.
+
+    ``quantization`` makes uint8 float32.
+    """
     row = padded_channels(shape[1], from_)
-    return _launch(nhwc_to_nchw(from_, to), shape, row)
+    return _launch(nhwc_to_nchw(from_, to), shape, row, quantization)
 
 
-def _launch(kernel: Kernel, shape: _Shape, row: int) -> Launch:
+def _launch(kernel: Kernel, shape: _Shape, row: int, quantization: _Quantization | None) -> Launch:
     batch, channels, height, width = shape
     args = np.zeros((), LAYOUT_ARGS)
     args["batch"], args["channels"], args["pixels"] = batch, channels, height * width
     args["row"] = row
+    if quantization is not None:
+        args["scale"], args["zero_point"], args["top"] = quantization
     grid = (-(-height * width // _TILE), -(-row // _TILE), min(batch, _MAX_BATCH_BLOCKS))
     return Launch(kernel, grid, args)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["CONV_ARGS", "LAYOUT_ARGS", "PACK_ARGS"]
+__all__ = ["CONV_ARGS", "GRADIENT_ARGS", "INTEGER_CONV_ARGS", "LAYOUT_ARGS", "PACK_ARGS"]
 
 
 def _structure(
@@ -18,16 +18,42 @@ def _structure(
     return np.dtype(fields, align=True)
 
 
+def _derived(base: np.dtype[np.void], own: np.dtype[np.void]) -> np.dtype[np.void]:
+    """A structure derived from another, whose bytes, padding included, come before its own."""
+    places = [(name, *field[:2]) for name, field in (base.fields or {}).items()]
+    for name, (type_, offset, *_) in (own.fields or {}).items():
+        places.append((name, type_, base.itemsize + offset))
+    names, formats, offsets = zip(*places, strict=True)
+    size = base.itemsize + own.itemsize
+    layout = {"names": names, "formats": formats, "offsets": offsets, "itemsize": size}
+    return np.dtype(layout, align=True)  # type: ignore[call-overload,no-any-return]
+
+
 CONV_ARGS = _structure(
-    "x weights scale bias z y zeros",
+    "x weights scale bias z y pieces zeros scratch",
     "pixels in_h in_w out_h out_w x_row y_row group_in group_out "
     "kernel_h kernel_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
-    "weight_words weight_row",
+    "weight_words weight_row splits",
     "per_position per_position_inverse kernel_w_inverse",
     "clip_min clip_max",
 )
+INTEGER_CONV_ARGS = _derived(
+    CONV_ARGS,
+    _structure(
+        "weight_sums",
+        "z_zero_point y_zero_point",
+        "",
+        "z_scale y_factor y_scale y_reciprocal low high",
+    ),
+)
 PACK_ARGS = _structure(
     "weights packed",
-    "group group_in group_out kernel_size words_per_position weight_words weight_row",
+    "group group_in group_out kernel_size words_per_position weight_words weight_row tile_filters",
 )
-LAYOUT_ARGS = _structure("from to", "batch channels pixels row")
+LAYOUT_ARGS = _structure("from to", "batch channels pixels row", "", "scale zero_point top")
+GRADIENT_ARGS = _structure(
+    "x weights grad_y grad_x",
+    "batch in_h in_w out_h out_w x_row y_row group group_in group_out "
+    "kernel_h kernel_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
+    "weight_filters weight_row phases_w tiles step_h step_w shift_h shift_w",
+)

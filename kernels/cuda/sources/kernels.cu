@@ -1,5 +1,12 @@
 // All kernels; which of their instances exist is listed in variants.py.
 #include "float/direct.cuh"
 #include "float/gemm.cuh"
-#include "layout/layout.cuh"
 #include "float/pack.cuh"
+#include "integer/direct.cuh"
+#include "integer/gemm.cuh"
+#include "integer/max_pool.cuh"
+#include "integer/pack.cuh"
+#include "layout/layout.cuh"
+#include "training/input_gradient.cuh"
+#include "training/input_gradient_direct.cuh"
+#include "training/pack.cuh"

@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kDirectThreads) adder_conv_direct(const ConvAr
           const float x = to_float(__ldg(address<Scalar>(a, origin, at)));
           sum.add(x, to_float(__ldg(weights)), terms == 0);
           weights += filters;
-          if (++terms == FloatSum::kPartialWords) {
+          if (++terms == FloatSum::kRunWords) {
             sum.fold();
             terms = 0;
           }

@@ -1,169 +1,147 @@
 // The adder convolution as an implicit matrix product: pixels x filters, over words of taps.
 //
 // Tiling
-//   A block computes kPixels output pixels by kFilters filters of one group. Output pixels are
-//   numbered through the whole batch, so that tiles stay full on narrow images. There is no
-//   image-to-column copy: taps are gathered from the image into shared memory, kDepth words at a
-//   time, zeros where they fall into the padding.
-//   A thread computes 8 pixels by 4 filters. Of a warp, 8 lanes lie along the pixels and 4 along
-//   the filters, so that what it reads of shared memory at a time is 128 bytes at most.
+//   A block computes a tile of output pixels by filters of one group. Output pixels are numbered
+//   through the whole batch, so that tiles stay full on narrow images. There is no image-to-column
+//   copy: taps are taken from the image into shared memory, a stage at a time, zeros where they fall
+//   into the padding. A thread computes 8 pixels by 4 filters.
 //
-// Shared memory
-//   x[word][pixel] and w[word][filter]. A thread fetches chunks of 8 words of one pixel and stores
-//   them word by word, 4 lanes along the taps and 8 along the pixels: chunk c of pixel p goes into
-//   column p ^ 8c of the 32 columns around it, which puts the 32 words that a warp stores at a time
-//   into 32 different banks, and keeps together the 4 words that a thread reads at a time.
+// Two stages are in shared memory: while one is computed with, the next one is on its way, and one
+// barrier between them is enough. The loop is unrolled to turns of 32 words, which is what a partial
+// sum of floats takes.
 //
-// One tile is in shared memory at a time: with three blocks on a multiprocessor, others compute
-// while one fetches.
+// Where there are few tiles, `splits` blocks share the turns of each.
 #pragma once
 
-#include "float/epilogue.cuh"
-#include "common/image.cuh"
+#include "common/async.cuh"
 #include "common/params.cuh"
-#include "float/taps.cuh"
+#include "float/combine.cuh"
+#include "float/epilogue.cuh"
+#include "float/fetch.cuh"
+#include "float/gather.cuh"
+#include "float/tile.cuh"
 
-constexpr int kDepth = 32;  // words of taps in shared memory
-constexpr int kChunk = 8;   // words that a thread fetches of one pixel
-constexpr int kChunks = kDepth / kChunk;
-constexpr int kThreadPixels = 8, kThreadFilters = 4;
-constexpr int kWarpPixels = 8 * kThreadPixels, kWarpFilters = 4 * kThreadFilters;
+// Which part of a tile a thread computes: pixels `pixel` + i * kPixelLanes by filters
+// `filter` + {0 … 3}.
+template <typename Tile>
+struct Place {
+  int pixel, filter;
+  unsigned x, w;  // bytes from the beginning of a stage's x and w to what is read first
 
-constexpr int gemm_threads(int pixels, int filters) {
-  return pixels / kThreadPixels * (filters / kThreadFilters);
-}
-
-// Four words, which move as one.
-template <typename Word>
-union Four {
-  uint4 bits;
-  Word words[4];
-
-  __device__ Four() : bits(make_uint4(0, 0, 0, 0)) {}
-  __device__ explicit Four(uint4 bits) : bits(bits) {}
-  __device__ static Four load(const Word* from) {
-    return Four(*reinterpret_cast<const uint4*>(from));
+  __device__ Place() {
+    constexpr int kWarpsAlongPixels = Tile::kPixels / Tile::kWarpPixels;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    pixel = warp % kWarpsAlongPixels * Tile::kWarpPixels + lane % Tile::kPixelLanes;
+    filter = warp / kWarpsAlongPixels * Tile::kWarpFilters + lane / Tile::kPixelLanes * 4;
+    x = keep(Tile::offset(pixel, 0));
+    w = keep(filter * 4);
   }
 };
 
-// Puts a thread's share of x into shared memory: chunk `chunk` of pixels first, first + kStep, …;
-// `word0` is the tile's first word of taps.
-//
-// Gathered: every tap is looked up by itself, for groups whose channels are not whole chunks.
-template <typename Scalar, bool kVector>
-struct Fetch {
-  template <int kStep, int kPixels>
-  __device__ static void run(const ConvArgs& a, const Origin (&origins)[kPixels], int chunk,
-                             int first, int first_channel, int word0,
-                             typename Taps<Scalar>::Word (&x_tile)[kDepth][kPixels]) {
-    constexpr int kPerWord = Taps<Scalar>::kPerWord;
+// Adds up a stage, and folds sums of short runs.
+template <typename Tile>
+__device__ void accumulate(const typename Tile::Stage& stage, const Place<Tile>& place,
+                           typename Tile::Sum (&sums)[kThreadPixels][kThreadFilters]) {
+  using Word = typename Tile::Word;
+  constexpr int kRunWords = Tile::Sum::kRunWords;
 #pragma unroll
-    for (int i = 0; i < kChunk; ++i) {
-      const int word = chunk * kChunk + i;
-      const Position at(a, word0 + word, kPerWord, first_channel);
+  for (int piece = 0; piece < Tile::kPieces; ++piece) {
+    const int word = piece * kPieceWords;
+    Four<Word> w[kPieceWords];
 #pragma unroll
-      for (int row = 0; row < kPixels; row += kStep) {
-        const int pixel = row + first;
-        const Scalar* from = address<Scalar>(a, origins[pixel], at);
-        Scalar taps[kPerWord];
+    for (int i = 0; i < kPieceWords; ++i)
+      w[i] = Four<Word>::load(stage.w[word + i], place.w);
 #pragma unroll
-        for (int j = 0; j < kPerWord; ++j)
-          taps[j] = at.channel + j < a.group_in ? __ldg(from + j) : from_float<Scalar>(0);
-        x_tile[word][pixel ^ chunk * 8] = Taps<Scalar>::word(taps);
+    for (int p = 0; p < kThreadPixels; ++p) {
+      const int step = p * Tile::kPixelLanes;
+      const Four<Word> x = Four<Word>::load(stage.x[step], place.x ^ Tile::offset(0, piece, step));
+#pragma unroll
+      for (int i = 0; i < kPieceWords; ++i)
+#pragma unroll
+        for (int f = 0; f < kThreadFilters; ++f)
+          sums[p][f].add(x.words[i], w[i].words[f], (word + i) % kRunWords == 0);
+      if ((word + kPieceWords) % kRunWords == 0) {
+#pragma unroll
+        for (int f = 0; f < kThreadFilters; ++f) sums[p][f].fold();
       }
     }
   }
-};
+}
 
-// By chunks, each in one kernel position and aligned.
-template <typename Scalar>
-struct Fetch<Scalar, true> {
-  template <int kStep, int kPixels>
-  __device__ static void run(const ConvArgs& a, const Origin (&origins)[kPixels], int chunk,
-                             int first, int first_channel, int word0,
-                             typename Taps<Scalar>::Word (&x_tile)[kDepth][kPixels]) {
-    using Word = typename Taps<Scalar>::Word;
-    const Position at(a, word0 / kChunk + chunk, kChunk * Taps<Scalar>::kPerWord,
-                      first_channel);
-#pragma unroll
-    for (int row = 0; row < kPixels; row += kStep) {
-      const int pixel = row + first;
-      const uint4* from = reinterpret_cast<const uint4*>(address<Scalar>(a, origins[pixel], at));
-      const Four<Word> fours[2] = {Four<Word>(__ldg(from)), Four<Word>(__ldg(from + 1))};
-#pragma unroll
-      for (int i = 0; i < kChunk; ++i)
-        x_tile[chunk * kChunk + i][pixel ^ chunk * 8] = fours[i / 4].words[i % 4];
-    }
-  }
+// Input channels of a group that are whole pieces, or taps one by one.
+template <typename Tile, bool kVector>
+struct FetchBy {
+  using Type = PieceFetch<Tile>;
+};
+template <typename Tile>
+struct FetchBy<Tile, false> {
+  using Type = TapFetch<Tile>;
 };
 
 template <typename Scalar, int kPixels, int kFilters, bool kVector>
-__global__ void __launch_bounds__(gemm_threads(kPixels, kFilters),
-                                  384 / gemm_threads(kPixels, kFilters))
+__global__ void __launch_bounds__(Tile<Scalar, kPixels, kFilters>::kThreads,
+                                  384 / Tile<Scalar, kPixels, kFilters>::kThreads)
     adder_conv_gemm(const ConvArgs a) {
-  using Word = typename Taps<Scalar>::Word;
-  using Sum = typename Taps<Scalar>::Sum;
-  constexpr int kThreads = gemm_threads(kPixels, kFilters);
-  constexpr int kWarpsAlongPixels = kPixels / kWarpPixels;
-  constexpr int kWordsAtOnce = kThreads / (kFilters / 4);  // of weights, fetched by all threads
-  static_assert(kPixels % kWarpPixels == 0 && kFilters % kWarpFilters == 0, "whole warps");
-  static_assert(kPixels % (kThreads / kChunks) == 0 && kDepth % kWordsAtOnce == 0,
-                "every thread fetches as much");
+  using T = Tile<Scalar, kPixels, kFilters>;
+  using Fetch = typename FetchBy<T, kVector>::Type;
+  __shared__ typename T::Stage stages[2];
+  __shared__ typename Fetch::Shared shared;
 
-  alignas(16) __shared__ Word x_tile[kDepth][kPixels];
-  alignas(16) __shared__ Word w_tile[kDepth][kFilters];
-  __shared__ Origin origins[kPixels];
-
-  const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
   const int first_pixel = blockIdx.x * kPixels, first_filter = blockIdx.y * kFilters;
-  const int group = blockIdx.z;
-  for (int p = thread; p < kPixels; p += kThreads)
-    origins[p] = origin_of<Scalar>(a, first_pixel + p);
+  const int group = blockIdx.z / a.splits, split = blockIdx.z % a.splits;
+  const int all_turns = a.weight_words / kTurn, begin = all_turns * split / a.splits;
+  const int end = all_turns * (split + 1) / a.splits;
 
-  // This thread computes pixels pixel0 + {0 … 3, 32 … 35} by filters filter0 + {0 … 3},
-  const int pixel0 = warp % kWarpsAlongPixels * kWarpPixels + lane % 8 * 4;
-  const int filter0 = warp / kWarpsAlongPixels * kWarpFilters + lane / 8 * kThreadFilters;
-  // and fetches four filters' weights of words weight_word + i * kWordsAtOnce.
-  const int weight_filter = thread % (kFilters / 4) * 4, weight_word = thread / (kFilters / 4);
-  const Word* weights = static_cast<const Word*>(a.weights) + first_filter + weight_filter +
-                        (static_cast<long long>(group) * a.weight_words + weight_word) * a.weight_row;
+  Fetch x(a, shared, group, first_pixel, begin * kTurn);
+  WeightFetch<T> weights(a, group * gridDim.y + blockIdx.y, begin * kTurn);
+  __syncthreads();
+  x.start(shared);
+  x.begin(stages[0], 0);
+  weights.begin(stages[0], 0);
+  commit_copies();
+  x.finish(stages[0]);
+  weights.finish(stages[0]);
 
-  Sum sums[kThreadPixels][kThreadFilters];
-  for (int word0 = 0; word0 < a.weight_words; word0 += kDepth) {
-    __syncthreads();
-    Fetch<Scalar, kVector>::template run<kThreads / kChunks>(
-        a, origins, thread % kChunks, thread / kChunks, group * a.group_in, word0, x_tile);
+  const Place<T> place;
+  typename T::Sum sums[kThreadPixels][kThreadFilters];
+  constexpr int kRunTurns = T::Sum::kRunWords / kTurn;  // 0: folded in each stage
+  for (int turns = end - begin; turns > 0;) {
+    for (int run = kRunTurns == 0 ? turns : min(turns, kRunTurns); run > 0; --run, --turns) {
 #pragma unroll
-    for (int i = 0; i < kDepth; i += kWordsAtOnce) {
-      *reinterpret_cast<uint4*>(&w_tile[weight_word + i][weight_filter]) =
-          __ldg(reinterpret_cast<const uint4*>(weights));
-      weights += kWordsAtOnce * a.weight_row;
+      for (int i = 0; i < T::kStages; ++i) {
+        typename T::Stage &stage = stages[i % 2], &next = stages[(i + 1) % 2];
+        const bool more = i + 1 < T::kStages || turns > 1;
+        wait_for_copies<0>();
+        __syncthreads();  // this stage has come, and nobody uses the one before any longer
+        if (more) {
+          x.begin(next, i + 1);
+          weights.begin(next, i + 1);
+          commit_copies();
+        }
+        accumulate<T>(stage, place, sums);
+        if (more) {
+          x.finish(next);
+          weights.finish(next);
+        }
+      }
+      x.next_turn();
+      weights.next_turn();
     }
-    __syncthreads();
-#pragma unroll
-    for (int k = 0; k < kDepth; ++k) {
-      const int column = pixel0 ^ k / kChunk * 8;
-      const Four<Word> x[2] = {Four<Word>::load(&x_tile[k][column]),
-                               Four<Word>::load(&x_tile[k][column + 32])};
-      const Four<Word> w = Four<Word>::load(&w_tile[k][filter0]);
+    if (kRunTurns != 0) {
 #pragma unroll
       for (int p = 0; p < kThreadPixels; ++p)
 #pragma unroll
-        for (int f = 0; f < kThreadFilters; ++f)
-          sums[p][f].add(x[p / 4].words[p % 4], w.words[f], k % Sum::kPartialWords == 0);
-      if ((k + 1) % Sum::kPartialWords == 0) {
-#pragma unroll
-        for (int p = 0; p < kThreadPixels; ++p)
-#pragma unroll
-          for (int f = 0; f < kThreadFilters; ++f) sums[p][f].fold();
-      }
+        for (int f = 0; f < kThreadFilters; ++f) sums[p][f].fold();
     }
   }
 
-#pragma unroll
-  for (int p = 0; p < kThreadPixels; ++p) {
-    const int pixel = first_pixel + pixel0 + p / 4 * 32 + p % 4;
-    if (pixel < a.pixels)
-      store_filters<Scalar>(a, sums[p], pixel, group, first_filter + filter0);
+  if (a.splits > 1) {
+    const int tile = (group * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    if (!combine<T>(a, tile, split, sums)) return;
   }
+  const int pixel = first_pixel + place.pixel, filter = first_filter + place.filter;
+  if (kVector)
+    store_whole<T>(a, sums, pixel, group, filter);
+  else
+    store_single<T>(a, sums, pixel, group, filter);
 }

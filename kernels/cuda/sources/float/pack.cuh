@@ -1,7 +1,7 @@
 // Packing of weights, (M, C/group, kH, kW), by a thread for each word.
 //
-//   packed[group][word][filter of the group], a word being the taps of neighbouring channels at one
-//   kernel position: words of a position follow each other, then come those of the next one.
+//   packed[group][tile][word][filter of the tile], a word being the taps of neighbouring channels at
+//   one kernel position: words of a position follow each other, then come those of the next one.
 //
 // What is beyond the last channel, word or filter is zero; x is zero there, too, so that it adds
 // nothing to the sum.
@@ -41,10 +41,11 @@ __global__ void __launch_bounds__(kPackThreads) pack_weights(const PackArgs a) {
   const long long step = static_cast<long long>(gridDim.x) * kPackThreads;
   for (long long i = static_cast<long long>(blockIdx.x) * kPackThreads + threadIdx.x; i < words;
        i += step) {
-    const int filter = static_cast<int>(i % a.weight_row);
-    const long long rest = i / a.weight_row;
+    const long long rest = i / a.tile_filters;
     const int at = static_cast<int>(rest % a.weight_words);
-    const int group = static_cast<int>(rest / a.weight_words);
+    const int tile = static_cast<int>(rest / a.weight_words), tiles = a.weight_row / a.tile_filters;
+    const int filter = tile % tiles * a.tile_filters + static_cast<int>(i % a.tile_filters);
+    const int group = tile / tiles;
     const int position = at / a.words_per_position, word = at % a.words_per_position;
     Word packed{};
     if (filter < a.group_out && position < a.kernel_size)

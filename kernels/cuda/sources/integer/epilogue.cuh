@@ -1,0 +1,51 @@
+// What follows the integer sum: the arithmetic of QLinearAdderConv, each step rounded to float32 by
+// itself, so that all devices give the same bits:
+//
+//   v = float(sum) * -scale[m] + bias[m]
+//   v = v + (z - z_zero_point) * z_scale      where there is a residual
+//   y = clamp(round_half_even(max(v, clip_min) / y_scale) + y_zero_point, 0, top)
+//
+// Clamp. It is done before the division: with low = -y_zero_point * y_scale the quotient of low
+// rounds to exactly -y_zero_point, likewise above, and quotient and rounding are monotone. NaN becomes
+// the lower bound.
+//
+// Division. The quotient is the product with the reciprocal r, and two corrections
+//
+//   q = v * r;  q = q + (v - q * y_scale) * r, twice
+//
+// each fused. The first leaves one of the two floats beside the quotient, and from there the second
+// gives what a division does (Markstein, IBM Journal of Research and Development 34, 1990), unless
+// a step leaves the range of normal numbers. That it cannot: the launcher multiplies scales beyond
+// 2^-60 … 2^60 by a power of two, y_factor, and v is multiplied, too. Quotients so small that
+// something is lost nevertheless are nowhere near a half.
+//
+// Conversions. A GPU has few units for those between integers and floats. Small integers are the last
+// bits of floats around 2^23, and adding 1.5 * 2^23 rounds to an integer, to even.
+#pragma once
+
+#include "common/params.cuh"
+#include "common/rounded.cuh"
+
+constexpr unsigned kTwoTo23 = 0x4b000000;    // the bits of 2^23 as a float
+constexpr float kRoundToInteger = 12582912;  // 1.5 * 2^23, whose last byte is 0
+
+__device__ inline Byte requantize(const IntegerConvArgs& a, float v) {
+  v = smaller(larger(rounded_product(v, a.y_factor), a.low), a.high);
+  float q = rounded_product(v, a.y_reciprocal);
+  q = fused_product_sum(fused_product_sum(-q, a.y_scale, v), a.y_reciprocal, q);
+  q = fused_product_sum(fused_product_sum(-q, a.y_scale, v), a.y_reciprocal, q);
+  const unsigned integer = bits_of(rounded_sum(q, kRoundToInteger));
+  return static_cast<Byte>(integer + a.y_zero_point);
+}
+
+// `sum` of one output; `z` is its residual, unless a.z is null.
+__device__ inline Byte finish(const IntegerConvArgs& a, unsigned sum, float scale,
+                                       float bias, Byte z) {
+  float v = rounded_sum(rounded_product(-static_cast<float>(sum), scale), bias);
+  if (a.z != nullptr) {
+    const float zero_point = float_of(kTwoTo23 + a.z_zero_point);
+    const float centred = rounded_sum(float_of(kTwoTo23 + z), -zero_point);
+    v = rounded_sum(v, rounded_product(centred, a.z_scale));
+  }
+  return requantize(a, v);
+}

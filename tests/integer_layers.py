@@ -1,0 +1,70 @@
+"""Random quantized adder convolutions, and what they must give, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adder_onnx.ops import ConvAttributes
+from adder_onnx.ops.reference import qlinear_adder_conv
+from tests.layers import Layer
+
+__all__ = ["QLayer"]
+
+
+@dataclass
+class QLayer:
+    """One quantized adder convolution."""
+
+    x: NDArray[np.uint8]
+    w: NDArray[np.uint8]
+    z: NDArray[np.uint8] | None
+    a: ConvAttributes
+    zero_points: tuple[int, int, int]
+    scales: tuple[np.float32, np.float32, np.float32]
+    scale: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    clip_min: float
+    bits: int
+
+    @property
+    def y_shape(self) -> tuple[int, int, int, int]:
+        height, width = self.a.output_size(self.x.shape[2:], self.w.shape[2:])
+        return (self.x.shape[0], self.w.shape[0], height, width)
+
+    @classmethod
+    def like(cls, layer: Layer, seed: int, bits: int) -> QLayer:
+        """Random integers in the shapes of a float layer; results use the whole range."""
+        rng = np.random.default_rng(seed)
+        top = 2**bits
+        taps = layer.w[0].size
+        x_scale = np.float32(rng.uniform(0.001, 0.1))
+        scale = rng.uniform(-2, 2, layer.w.shape[0]).astype(np.float32)
+        return cls(
+            rng.integers(0, top, layer.x.shape, np.uint8),
+            rng.integers(0, top, layer.w.shape, np.uint8),
+            None if layer.z is None else rng.integers(0, top, layer.y_shape, np.uint8),
+            layer.a,
+            tuple(int(v) for v in rng.integers(0, top // 2, 3)),  # type: ignore[arg-type]
+            (
+                x_scale,
+                np.float32(rng.uniform(0.01, 1)),
+                np.float32(x_scale * taps**0.5 * rng.uniform(0.5, 2)),
+            ),
+            scale,
+            (scale * x_scale * taps * top / 3).astype(np.float32),
+            float(rng.choice([0.0, -np.inf])),
+            bits,
+        )
+
+    def expected(self) -> NDArray[np.uint8]:
+        x_zero, z_zero, y_zero = self.zero_points
+        x_scale, z_scale, y_scale = self.scales
+        z = np.uint8(0) if self.z is None else self.z
+        z_zero = 0 if self.z is None else z_zero
+        values: Any = (self.x, self.w, x_scale, x_zero, self.scale, self.bias)
+        values += (np.asarray(z), z_scale, z_zero, y_scale, y_zero, self.a)
+        return qlinear_adder_conv(*values, clip_min=self.clip_min, bits=self.bits)
