@@ -44,12 +44,18 @@ __device__ void store_single(const ConvArgs& a,
 struct FloatQuad {
   float4 values;
 
+  __device__ static FloatQuad load(const char* from) {
+    return {__ldg(reinterpret_cast<const float4*>(from))};
+  }
   __device__ float4 get() const { return values; }
   __device__ void set(const float4& from) { values = from; }
 };
 struct HalfQuad {
   uint2 bits;
 
+  __device__ static HalfQuad load(const char* from) {
+    return {__ldg(reinterpret_cast<const uint2*>(from))};
+  }
   __device__ float4 get() const {
     const __half2* pairs = reinterpret_cast<const __half2*>(&bits);
     return make_float4(__low2float(pairs[0]), __high2float(pairs[0]), __low2float(pairs[1]),
@@ -81,8 +87,8 @@ __device__ void store_whole(const ConvArgs& a,
   using Quad = typename QuadOf<Scalar>::Type;
   if (filter >= a.group_out || pixel >= a.pixels) return;
   filter += group * a.group_out;
-  const float4 scale = *reinterpret_cast<const float4*>(a.scale + filter);
-  const float4 bias = *reinterpret_cast<const float4*>(a.bias + filter);
+  const float4 scale = __ldg(reinterpret_cast<const float4*>(a.scale + filter));
+  const float4 bias = __ldg(reinterpret_cast<const float4*>(a.bias + filter));
 
   const unsigned row = a.y_row * static_cast<unsigned>(sizeof(Scalar));
   const unsigned step = Tile::kPixelLanes * row;
@@ -101,7 +107,7 @@ __device__ void store_whole(const ConvArgs& a,
 #pragma unroll
   for (int p = 0; p < kThreadPixels; ++p) {
     if (p > 0) z += there[p] ? z_step : 0;
-    residuals[p] = *reinterpret_cast<const Quad*>(z);
+    residuals[p] = Quad::load(z);
   }
 
   char* y = static_cast<char*>(a.y) + first;

@@ -46,7 +46,7 @@ class TapFetch {
       for (int j = 0; j < kCopies; ++j) {
         const Scalar* from = address<Scalar>(a_, origins[j], at);
         if constexpr (kAsync) {
-          copy_async<4>(to(stage, j) + i * 4, from, at.channel < a_.group_in);
+          copy_async<4>(to(stage, j) + i * 4, from);  // a word is one tap, none is beyond
         } else {
           Scalar taps[kPerWord];
 #pragma unroll
