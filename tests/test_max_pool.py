@@ -17,9 +17,10 @@ import adder_onnx
 from adder_onnx.errors import InputError
 from adder_onnx.graph.plan import ChainStep, OnnxruntimeStep
 from adder_onnx.graph.pools import PoolNode
+from adder_onnx.kernels.cuda.launch import max_pool
 from tests.cuda_on_cpu.device import CpuGpu
 from tests.models import node
-from tests.pooled_models import CHANNELS, adder, make_model, pool
+from tests.pooled_models import CHANNELS, adder, make_model, pool, pooled_network
 from tests.test_cuda_session import cuda_session, gpu  # noqa: F401
 
 
@@ -228,6 +229,16 @@ def test_other_conversions_stay(gpu: CpuGpu, how: str) -> None:  # noqa: F811
     for session in devices(model):
         assert not pools_of(session)
         assert_equals_stock(model, session, image(9, 8))
+
+
+def test_threads_that_pool_several_pixels(
+    gpu: CpuGpu,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where there are more outputs than a grid may have threads."""
+    monkeypatch.setattr(max_pool, "_MAX_BLOCKS", 1)
+    model = pooled_network()
+    assert_equals_stock(model, cuda_session(model), image(31, 30))
 
 
 def test_images_smaller_than_the_kernel_are_named(gpu: CpuGpu) -> None:  # noqa: F811
