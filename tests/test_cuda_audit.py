@@ -293,6 +293,17 @@ def test_branches_of_newer_architectures_are_loops_too() -> None:
     assert [[i.opcode for i in loop.instructions] for loop in function.loops] == [["FADD", "BRA.U"]]
 
 
+def test_partials_are_seen_before_their_block_is_counted(code: tuple[str, str]) -> None:
+    """A fence on each side of the counter, and a barrier between: the stand-in cannot see it."""
+    text, name = code
+    found = [i.mnemonic for i in sass.parse(text)[name].instructions]
+    (count,) = [i for i, mnemonic in enumerate(found) if mnemonic in ("ATOMG", "ATOM", "RED")]
+    before, after = found[:count], found[count:]
+    stores = [i for i, mnemonic in enumerate(before) if mnemonic == "STG"]
+    assert [m for m in before[stores[-1] :] if m in ("MEMBAR", "BAR")] == ["MEMBAR", "BAR"]
+    assert [m for m in after if m in ("MEMBAR", "BAR")] == ["BAR", "MEMBAR"]
+
+
 def test_an_empty_disassembly_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit, "disassemble", lambda _: "\t.headerflags\n")
     with pytest.raises(RuntimeError, match="shows no function"):
