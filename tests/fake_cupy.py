@@ -247,7 +247,7 @@ class FakeCupy(ModuleType):
 
         self.from_dlpack = from_dlpack
         self.get_default_memory_pool = lambda: SimpleNamespace(
-            free_all_blocks=lambda: call("free_all_blocks", fake.current)
+            free_all_blocks=lambda stream: call("free_all_blocks", fake.current)
         )
 
     def do_all(self, ptr: int, last: object = None) -> None:

@@ -67,9 +67,13 @@ class CheckedMachine(FakeMachine):
         super().__init__(CpuDevice())
         self.gpu = gpu or LateGpu()
         self._bound = bound
+        self.ways = {"Fused": 9e12, "Dotted": 8e12}
 
     def bound(self, type_: str) -> float:
         return self._bound
+
+    def distances(self) -> dict[str, float]:
+        return self.ways
 
     @contextmanager
     def busy_stream(self) -> Iterator[None]:
@@ -245,8 +249,23 @@ def test_rates_below_their_least_are_found(
     for share, expected in ((0.61, "pass"), (0.59, "FAIL")):
         machine._bound = taps / 1e-2 / share
         assert outcomes(machine, "rate, float32")["rate, float32"].outcome == expected
-    assert f"16: {59} %" in outcomes(machine, "rate, float32")["rate, float32"].detail
+    assert "16: 59 %" in outcomes(machine, "rate, float32")["rate, float32"].detail
+    machine._bound = taps / 1e-2 / 0.51
+    assert outcomes(machine, "rate, uint8")["rate, uint8"].outcome == "pass"
+    machine._bound = taps / 1e-2 / 0.49
+    assert outcomes(machine, "rate, uint8")["rate, uint8"].outcome == "FAIL"
     assert outcomes(machine, "rate, float16")["rate, float16"].outcome == "pass"
+
+
+def test_a_faster_way_of_8_bit_differences_is_found(machine: CheckedMachine) -> None:
+    (result,) = outcomes(machine, "differences").values()
+    assert (result.outcome, result.detail) == ("pass", "Fused of Fused 9.00, Dotted 8.00 Ttaps/s")
+    machine.ways["Dotted"] = 10e12
+    (result,) = outcomes(machine, "differences").values()
+    assert (result.outcome, result.detail) == (
+        "FAIL",
+        "Fused of Fused 9.00, Dotted 10.00 Ttaps/s: another way is faster",
+    )
 
 
 def test_whatever_a_check_raises_is_in_the_report() -> None:
@@ -303,4 +322,4 @@ def test_it_needs_no_torch() -> None:
 
 def test_all_types_have_a_rate() -> None:
     names = [check.name for check in report.checks(CheckedMachine())]
-    assert [f"rate, {type_}" for type_ in TYPES] == names[-len(TYPES) :]
+    assert names[-3:] == [f"rate, {type_}" for type_ in (*TYPES, "uint8")]

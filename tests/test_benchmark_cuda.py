@@ -58,6 +58,8 @@ class FakeMachine:
         self._rng = np.random.default_rng(3)
 
     def random(self, shape: Sequence[int], type_: str) -> NDArray[Any]:
+        if type_ == "uint8":
+            return self.device.upload(self._rng.integers(0, 256, shape, np.uint8))
         return self.device.upload(self._rng.standard_normal(shape).astype(type_))
 
     def download(self, array: NDArray[Any]) -> NDArray[Any]:

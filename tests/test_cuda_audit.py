@@ -13,7 +13,7 @@ import pytest
 from adder_onnx.errors import MissingDependencyError
 from adder_onnx.kernels.cuda import audit
 from adder_onnx.kernels.cuda.audit import Row, audit_function, main
-from adder_onnx.kernels.cuda.bound import LOOP_EXTRA, LOOP_TAPS, LOOPS, loop_source
+from adder_onnx.kernels.cuda.bound import LOOPS, loop_source
 from adder_onnx.kernels.cuda.compiler import nvrtc, sass
 from adder_onnx.kernels.cuda.launch.selection import kernels_on, select_distances
 from adder_onnx.kernels.cuda.launch.variants import (
@@ -74,7 +74,7 @@ def test_inner_loops_are_those_with_the_taps(rows: list[Row]) -> None:
             assert row.slots_per_tap is not None
             assert row.loop_taps == 512
             assert 2 < row.slots_per_tap <= 2.75
-        elif row.kernel.startswith("integer_adder_conv_gemm"):
+        elif row.kernel.startswith("integer_gemm"):
             assert row.slots_per_tap is not None
             bound = 0.53 if "false" in row.kernel else 0.355 if "16, 2" in row.kernel else 0.33
             assert 0.25 < row.slots_per_tap <= bound
@@ -84,7 +84,7 @@ def test_inner_loops_are_those_with_the_taps(rows: list[Row]) -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "distances", "floor", "bound"),
-    [(75, "Accumulated", 0.25, 0.33), (103, "Accumulated", 0.25, 0.33), (120, "Doubled", 0.5, 0.6)],
+    [(75, "Fused", 0.25, 0.33), (103, "Fused", 0.25, 0.33), (120, "Doubled", 0.5, 0.6)],
 )
 def test_integers_on_other_architectures(
     architecture: int, distances: str, floor: float, bound: float
@@ -99,13 +99,11 @@ def test_integers_on_other_architectures(
 
 def test_how_differences_are_added_up_by_architecture() -> None:
     """One instruction for four taps where there is one; else what takes least."""
-    assert {select_distances(f"sm_{a}") for a in (75, 80, 86, 89, 90, 100, 103)} == {"Accumulated"}
+    assert {select_distances(f"sm_{a}") for a in (75, 80, 86, 89, 90, 100, 103)} == {"Fused"}
     assert select_distances("sm_120") == "Dotted"
     assert select_distances("sm_120f") == "Doubled"
     for target in ("sm_90", "sm_120", "sm_120f"):
-        found = [
-            k.expression for k in kernels_on(target) if "integer_adder_conv_gemm" in k.expression
-        ]
+        found = [k.expression for k in kernels_on(target) if "integer_gemm" in k.expression]
         assert len(found) == len(INTEGER_GEMM_TILES) + 1
         assert all(f"<{select_distances(target)}," in name for name in found)
         assert len(kernels_on(target)) == len(KERNELS) - 2 * len(found)
@@ -324,22 +322,25 @@ def test_sources_that_do_not_compile(monkeypatch: pytest.MonkeyPatch) -> None:
         nvrtc.compile_cubin(["f<float>"], 90)
 
 
-def test_the_bound_is_that_of_taps_alone() -> None:
-    """In the bare loop's machine code: two additions a tap in float32, one in float16."""
-    from cupy_backends.cuda.libs import nvrtc as library
-
-    nvrtc.check_compiler()
-    program = library.createProgram(loop_source(), "loops.cu", (), ())
-    for name in LOOPS.values():
-        library.addNameExpression(program, name)
-    options = (*nvrtc.compiler_options(), "-arch=sm_90", "--device-as-default-execution-space")
-    library.compileProgram(program, options)
-    functions = sass.parse(sass.disassemble(bytes(library.getCUBIN(program)) + b"\0"))
-    for type_, name in LOOPS.items():
-        function = functions[library.getLoweredName(program, name)]
-        (loop,) = [loop for loop in function.loops if len(loop.instructions) > 100]
-        additions = loop.count("FADD", "HADD2", "HFMA2")
-        per_tap = 2 if type_ == "float32" else 1
-        assert additions == pytest.approx(LOOP_TAPS[type_] * per_tap * LOOP_EXTRA)
-        assert len(loop.instructions) < 1.02 * additions
-        assert function.local_accesses == 0
+@pytest.mark.parametrize(
+    ("name", "architecture", "instructions"),
+    [
+        ("float32", 90, ("FADD",)),
+        ("float16", 90, ("HADD2", "HFMA2")),
+        ("Fused", 90, ("VABSDIFF4", "IADD3", "VIADD")),
+        ("Dotted", 90, ("VABSDIFF4", "IDP", "IADD3", "VIADD")),
+        ("Doubled", 120, ("VIMNMX", "IDP", "IADD", "IADD3", "VIADD")),
+    ],
+)
+def test_the_bound_is_that_of_taps_alone(
+    name: str, architecture: int, instructions: tuple[str, ...]
+) -> None:
+    """The bare loop's machine code has no more than the additions that it is said to have."""
+    loop = LOOPS[name]
+    cubin, names = nvrtc.compile_cubin([loop.expression], architecture, loop_source())
+    function = sass.parse(sass.disassemble(cubin))[names[loop.expression]]
+    (turn,) = [found for found in function.loops if len(found.instructions) > 100]
+    additions = turn.count(*instructions)
+    assert additions == pytest.approx(256 * loop.word_instructions * loop.extra, abs=2)
+    assert len(turn.instructions) < 1.03 * additions
+    assert function.local_accesses == 0

@@ -182,7 +182,8 @@ def test_code_for_a_family_is_compiled_once_and_kept(
     """CuPy cannot be told to compile for sm_120f: it gets the machine code."""
     compiled: list[tuple[str, int]] = []
 
-    def compile_cubin(expressions: Sequence[str], architecture: int) -> Any:
+    def compile_cubin(expressions: Sequence[str], architecture: int, unit: str) -> Any:
+        assert unit == nvrtc.source()
         compiled.extend((name, architecture) for name in expressions)
         return b"ELF\n\0code", {name: f"_Z{len(name)}" for name in expressions}
 

@@ -278,10 +278,9 @@ def test_sessions_that_come_and_go(needs_gpu: None, cupy: Any) -> None:
         np.testing.assert_allclose(cupy.asnumpy(y), expected, rtol=1e-5, atol=1e-4)
         if i % 2:
             s.close()
-        del s
-        cupy.get_default_memory_pool().free_all_blocks()
+        del s, y
         free.append(cupy.cuda.runtime.memGetInfo()[0])
-    assert free[-1] >= free[3] - (8 << 20)
+    assert free[-1] >= free[3] - (32 << 20)
 
 
 def test_a_callers_capture_is_refused(session: adder_onnx.InferenceSession, cupy: Any) -> None:

@@ -140,10 +140,16 @@ CASES: dict[str, tuple[list[onnx.NodeProto], dict[str, int], list[str]]] = {
         ["QuantizeLinear"],
     ),
     "dequantized from a standard node": (
-        [RELU, QUANTIZE, ADDER, node("MaxPool", ["a"], "p", kernel_shape=[1, 1]),
+        [RELU, QUANTIZE, ADDER, node("Transpose", ["a"], "p", perm=[0, 1, 2, 3]),
          node("DequantizeLinear", ["p", "s2", "z"], "D"), LAST],
         {"Y": FLOAT},
         ["DequantizeLinear"],
+    ),
+    "dequantized from a MaxPool in the chain": (
+        [RELU, QUANTIZE, ADDER, node("MaxPool", ["a"], "p", kernel_shape=[1, 1]),
+         node("DequantizeLinear", ["p", "s2", "z"], "D"), LAST],
+        {"Y": FLOAT},
+        [],
     ),
     "dequantized for a float adder node": (
         [RELU, QUANTIZE, ADDER, DEQUANTIZE,

@@ -180,6 +180,47 @@ def test_the_graph(bits: int) -> None:
     onnx.checker.check_model(result.model, full_check=True)
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("shared", [False, True])
+def test_max_pool_between_adder_nodes(bits: int, shared: bool) -> None:
+    """It works on integers; its range is that of its output, unless others take its input."""
+    model = make_model(
+        [
+            adder_conv("X", "W1", "A"),
+            node("Mul", ["A", "s"], "A1"),
+            node("Relu", ["A1"], "B"),
+            node("MaxPool", ["B"], "P", kernel_shape=[2, 2], strides=[2, 2]),
+            adder_conv("P", "W2", "C", pads=[1, 1, 1, 1]),
+            *([node("Neg", ["B"], "Z")] if shared else []),
+        ],
+        {"X": ["N", 3, "H", "W"]},
+        {"C": ["N", 20, None, None], **({"Z": ["N", 20, None, None]} if shared else {})},
+        {"W1": W1, "W2": W2, "s": np.full((20, 1, 1), -0.1, np.float32)},
+    )
+    feeds = calibration()
+    result = quantize(model, feeds, bits=bits).model
+    (pool,) = (n for n in result.graph.node if n.op_type == "MaxPool")
+    first, second = (n for n in result.graph.node if n.op_type == "QLinearAdderConv")
+    assert (pool.input[0], second.input[0]) == (first.output[0], pool.output[0])
+    assert list(first.input[9:]) != list(second.input[2:4])  # the same values under other names
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in result.graph.initializer}
+    for ours, theirs in zip(first.input[9:], second.input[2:4], strict=True):
+        assert constants[ours] == constants[theirs]
+    data = result.SerializeToString()
+    session = adder_onnx.InferenceSession(data)
+    (chain,) = [step for step in session.plan.steps if isinstance(step, ChainStep)]
+    assert [n.name for n in chain.nodes] == ["n_A", "n_P_quantized", "n_C"]
+    for expected, y in zip(
+        onnxruntime.InferenceSession(data).run(None, feeds[0]),
+        session.run(None, feeds[0]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(y, expected)
+    (exact, *_) = adder_onnx.InferenceSession(model.SerializeToString()).run(None, feeds[0])
+    error = np.abs(session.run(None, feeds[0])[0] - exact).max()
+    assert error < {8: 0.02, 4: 0.25}[bits] * np.abs(exact).max()
+
+
 @pytest.mark.parametrize(("bits", "bound"), [(8, 0.02), (6, 0.06), (4, 0.25)])
 def test_results_stay_near(bits: int, bound: float) -> None:
     model = normalized_network()

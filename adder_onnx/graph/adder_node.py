@@ -27,6 +27,7 @@ __all__ = [
     "epilogue_of",
     "is_adder_node",
     "is_float_adder_node",
+    "is_integer_adder_node",
     "mark_adder_nodes",
     "set_epilogue",
     "value_name",
@@ -213,12 +214,17 @@ def _has_constant_parameters(node: ir.Node) -> bool:
 
 def is_adder_node(node: ir.Node) -> bool:
     """Whether our kernels execute a node."""
-    return is_float_adder_node(node) or bool(node.meta.get(_INTEGER))
+    return is_float_adder_node(node) or is_integer_adder_node(node)
 
 
 def is_float_adder_node(node: ir.Node) -> bool:
     """Whether it is one that has an epilogue, which more can be fused into."""
     return (node.domain, node.op_type) == (DOMAIN, _FUSED)
+
+
+def is_integer_adder_node(node: ir.Node) -> bool:
+    """Whether it is a QLinearAdderConv."""
+    return bool(node.meta.get(_INTEGER))
 
 
 def epilogue_of(node: ir.Node) -> Epilogue:

@@ -4,24 +4,30 @@ A chain's tensors change their layout where they enter and leave it; a change of
 nothing more. Absorbed are
 
 1. QuantizeLinear of a float32 image to uint8, with one scale and one zero point, that only integer
-   adder nodes take, and that no adder node gives;
+   nodes take, and that no adder node gives;
 2. a Clip with constant bounds before it, which only it takes, where the lower bound is quantized to
    zero: the upper one becomes the largest integer;
-3. DequantizeLinear of what an integer adder node gives to float32, with one scale and one zero
-   point, that no adder node takes.
+3. DequantizeLinear of what an integer node gives to float32, with one scale and one zero point,
+   that no adder node takes.
 
-They run as nodes of the chain: `is_border_node` tells the partition so.
+Integer nodes are integer adder nodes, and the MaxPool nodes of `pools`. What is absorbed runs as
+nodes of the chain: `is_border_node` tells the partition so.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
-from adder_onnx.graph.adder_node import constant, is_adder_node, is_float_adder_node, value_name
+from adder_onnx.graph.adder_node import is_adder_node, is_integer_adder_node, value_name
+from adder_onnx.graph.linear_quantization import (
+    clip_bounds,
+    is_private_clip,
+    quantization_parameters,
+    quantized,
+)
+from adder_onnx.graph.pools import is_pool_node
 
 __all__ = ["Quantization", "absorb_quantization", "is_border_node", "quantization_of"]
 
@@ -71,7 +77,7 @@ def absorb_quantization(graph: ir.Graph) -> None:
 
 
 def _absorb_quantize(graph: ir.Graph, node: ir.Node) -> None:
-    parameters = _parameters(node)
+    parameters = quantization_parameters(node)
     source, output = node.inputs[0], node.outputs[0]
     if parameters is None or source is None or output.is_graph_output() or not output.uses():
         return
@@ -81,15 +87,15 @@ def _absorb_quantize(graph: ir.Graph, node: ir.Node) -> None:
     top = 255
     nodes: tuple[str, ...] = (node.name or "",)
     clip = source.producer()
-    if clip is not None and _is_private_clip(clip, source):
-        bounds = [_quantize(bound, scale, zero_point) for bound in _bounds(clip)]
+    if clip is not None and is_private_clip(clip, source):
+        bounds = [quantized(bound, scale, zero_point) for bound in clip_bounds(clip)]
         if bounds[0] == 0:
             top = bounds[1]
             nodes = (clip.name or "", *nodes)
             source = clip.inputs[0]
     assert source is not None
     producer = source.producer()
-    inside = producer is not None and (is_adder_node(producer) or is_border_node(producer))
+    inside = producer is not None and _is_in_chain(producer)
     if source.dtype != ir.DataType.FLOAT or inside:
         return
     node.replace_input_with(0, source)
@@ -100,52 +106,21 @@ def _absorb_quantize(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _absorb_dequantize(node: ir.Node) -> None:
-    parameters = _parameters(node)
+    parameters = quantization_parameters(node)
     source, output = node.inputs[0], node.outputs[0]
     producer = source.producer() if source is not None else None
     if parameters is None or producer is None or not _is_integer(producer):
         return
-    if any(is_adder_node(use.node) for use in output.uses()):
+    if any(is_adder_node(use.node) or is_pool_node(use.node) for use in output.uses()):
         return
     node.meta[_QUANTIZATION] = Quantization(
         value_name(source), *parameters, 255, (node.name or "",)
     )
 
 
+def _is_in_chain(node: ir.Node) -> bool:
+    return is_adder_node(node) or is_pool_node(node) or is_border_node(node)
+
+
 def _is_integer(node: ir.Node) -> bool:
-    return is_adder_node(node) and not is_float_adder_node(node)
-
-
-def _parameters(node: ir.Node) -> tuple[float, int] | None:
-    """Scale and zero point, where both are constants, one for the whole tensor."""
-    scale, zero_point = constant(node.inputs[1]), np.asarray(np.uint8(0))
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        found = constant(node.inputs[2])
-        if found is None:
-            return None
-        zero_point = found
-    if scale is None or scale.size != 1:
-        return None
-    value = float(scale.item())
-    return (value, int(zero_point.item())) if 0 < value < math.inf else None
-
-
-def _is_private_clip(node: ir.Node, output: ir.Value) -> bool:
-    return (
-        (node.domain, node.op_type) in (("", "Clip"), ("ai.onnx", "Clip"))
-        and len(node.inputs) == 3
-        and all(constant(bound) is not None for bound in node.inputs[1:])
-        and len(output.uses()) == 1
-        and not output.is_graph_output()
-    )
-
-
-def _bounds(node: ir.Node) -> list[np.float32]:
-    bounds = [constant(value) for value in node.inputs[1:]]
-    return [np.float32(bound.item()) for bound in bounds if bound is not None]
-
-
-def _quantize(value: np.float32, scale: float, zero_point: int) -> int:
-    with np.errstate(over="ignore"):
-        quotient = float(np.rint(value / np.float32(scale)))
-    return int(min(max(quotient + zero_point, 0), 255))
+    return is_integer_adder_node(node) or is_pool_node(node)

@@ -1,6 +1,7 @@
 """Cutting a graph into onnxruntime sub-models and chains of adder nodes, which take turns.
 
-Here, what was absorbed into the border of a chain is an adder node like those in it.
+Here, what was absorbed into the border of a chain, and a MaxPool in it, is an adder node like those
+in it.
 
 Every node gets a level. A chain of level k runs after the sub-models of levels 1 … k, and a
 sub-model of level k after the chains of levels 0 … k-1. The lowest levels possible are
@@ -31,6 +32,7 @@ import onnx_ir as ir
 
 from adder_onnx.graph.adder_node import is_adder_node
 from adder_onnx.graph.borders import is_border_node
+from adder_onnx.graph.pools import is_pool_node
 
 __all__ = ["Part", "node_inputs", "partition", "subgraphs"]
 
@@ -44,7 +46,7 @@ class Part:
 
 
 def _in_chain(node: ir.Node) -> bool:
-    return is_adder_node(node) or is_border_node(node)
+    return is_adder_node(node) or is_pool_node(node) or is_border_node(node)
 
 
 def partition(graph: ir.Graph) -> list[Part]:

@@ -24,9 +24,18 @@ from adder_onnx.graph.borders import (
 )
 from adder_onnx.graph.fusion import fuse_epilogues
 from adder_onnx.graph.partition import Part, node_inputs, partition, subgraphs
+from adder_onnx.graph.pools import PoolNode, absorb_pools, is_pool_node, pool_node
 from adder_onnx.ops import DOMAIN, MIN_OPSET, function_bodies
 
-__all__ = ["ChainStep", "ConversionStep", "OnnxruntimeStep", "Plan", "Step", "make_plan"]
+__all__ = [
+    "ChainNode",
+    "ChainStep",
+    "ConversionStep",
+    "OnnxruntimeStep",
+    "Plan",
+    "Step",
+    "make_plan",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -76,9 +85,12 @@ class ConversionStep:
         return self.type if self.quantization is None else "uint8"
 
 
+ChainNode = AdderNode | PoolNode
+
+
 @dataclass(frozen=True)
 class ChainStep:
-    """Adder nodes that run as one native call.
+    """Adder nodes, and MaxPool nodes between them, that run as one native call.
 
     Attributes:
         nodes: in the order in which they run.
@@ -87,7 +99,7 @@ class ChainStep:
         weights: names of the computed weights it takes, (M, C/group, kH, kW).
     """
 
-    nodes: tuple[AdderNode, ...]
+    nodes: tuple[ChainNode, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: tuple[str, ...] = ()
@@ -148,6 +160,7 @@ def make_plan(model: ir.Model, *, fuse: bool = True) -> Plan:
         )
     if fuse:
         fuse_epilogues(graph)
+    absorb_pools(graph)
     absorb_quantization(graph)
     steps: list[Step] = []
     parts = [(part, _entering(part)) for part in partition(graph)]
@@ -185,7 +198,7 @@ def _entering(part: Part) -> list[ir.Value]:
 
 def _chain_steps(part: Part, inputs: list[ir.Value], outputs: list[ir.Value]) -> list[Step]:
     """A chain between the conversions of what enters and leaves it."""
-    nodes = [node for node in part.nodes if is_adder_node(node)]
+    nodes = [node for node in part.nodes if is_adder_node(node) or is_pool_node(node)]
     borders = [node for node in part.nodes if is_border_node(node)]
     taken = {value for node in nodes for value in (node.inputs[0], *node.inputs[2:])}
     weights = {value for node in nodes for value in node.inputs[1:2]}
@@ -197,7 +210,7 @@ def _chain_steps(part: Part, inputs: list[ir.Value], outputs: list[ir.Value]) ->
     dequantize = {n.outputs[0]: n for n in borders if n.op_type == "DequantizeLinear"}
     leave = [_conversion(v, to_kernels=False, node=dequantize.get(v)) for v in outputs]
     chain = ChainStep(
-        tuple(adder_node(node) for node in nodes),
+        tuple(pool_node(node) if is_pool_node(node) else adder_node(node) for node in nodes),
         tuple(step.inside for step in enter),
         tuple(step.inside for step in leave),
         tuple(value_name(value) for value in inputs if value in weights),

@@ -18,6 +18,7 @@ from adder_onnx.graph.adder_node import AdderNode, adder_node, is_adder_node, ma
 from adder_onnx.graph.fusion import fuse_epilogues
 from adder_onnx.graph.loading import load_graph
 from adder_onnx.ops import DOMAIN, function_bodies
+from adder_onnx.quantization.pooling import share_scales
 from adder_onnx.quantization.ranges import CALIBRATIONS, Histogram, Quantization, choose
 from adder_onnx.quantization.rewrite import NodeSummary, can_be_quantized, rewrite
 from adder_onnx.runtime import InferenceSession
@@ -102,7 +103,8 @@ def quantize(
     plain = _adder_nodes(model, exclude)
     names = [n.name for n in plain if can_be_quantized(n) and n.name not in exclude]
     # What is fused into a node depends on which others are there to take it.
-    chosen = _fused_nodes(load_graph(model).graph, names)
+    fused = load_graph(model).graph
+    chosen = _fused_nodes(fused, names)
     observed = list(chosen)
     if sensitivity:
         observed += [n for name in names for n in _fused_nodes(load_graph(model).graph, [name])]
@@ -111,6 +113,7 @@ def quantize(
         name: choose(histogram, bits, calibration, percentile)
         for name, histogram in seen.histograms.items()
     }
+    share_scales(fused, quantizations)
 
     def build(names: Collection[str]) -> tuple[onnx.ModelProto, list[NodeSummary]]:
         graph = load_graph(model)

@@ -1,9 +1,9 @@
 """Rewriting a graph with fused adder nodes to integer nodes.
 
 Every adder node that is quantized becomes a QLinearAdderConv. Only uint8 tensors pass between
-these. A float value that enters one is quantized, clipped to its range before where that has fewer
-than 8 bits; where a float follows,
-an integer value is dequantized. A scale belongs to a value: all who take it use the same.
+these, through MaxPool nodes too. A float value that enters one is quantized, clipped to its range
+before where that has fewer than 8 bits; where a float follows, an integer value is dequantized. A
+scale belongs to a value: all who take it use the same.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from adder_onnx.graph.adder_node import AdderNode, adder_node, is_adder_node
+from adder_onnx.graph.adder_node import AdderNode, adder_node, is_adder_node, value_name
 from adder_onnx.ops import DOMAIN
+from adder_onnx.quantization.pooling import is_max_pool
 from adder_onnx.quantization.ranges import Histogram, Quantization
 from adder_onnx.quantization.weights import QuantizedWeights, quantize_weights
 
@@ -169,6 +170,9 @@ class _Writer:
         """The integers of a float value; quantizes it where nobody has."""
         if value in self._integers:
             return self._integers[value]
+        pooled = self._pool(value)
+        if pooled is not None:
+            return pooled
         assert value.name
         q = self._quantizations[value.name]
         source = value
@@ -204,6 +208,29 @@ class _Writer:
         output.shape, output.dtype = value.shape, type_
         self._graph.insert_before(before, node)
         return output
+
+    def _pool(self, value: ir.Value) -> ir.Value | None:
+        """The integers of a MaxPool's output, where those of its input have the same scale."""
+        node = value.producer()
+        if node is None or not is_max_pool(node) or node.inputs[0] not in self._integers:
+            return None
+        names = value_name(node.inputs[0]), value_name(value)
+        if self._quantizations.get(names[0]) != self._quantizations[names[1]]:
+            return None
+        pool = ir.Node(
+            "",
+            "MaxPool",
+            inputs=[self._integers[node.inputs[0]]],
+            attributes=[*node.attributes.values()],
+            num_outputs=1,
+            name=self._unique(f"{node.name}_quantized"),
+        )
+        result = pool.outputs[0]
+        result.name = self._unique(f"{value.name}_quantized")
+        result.dtype, result.shape = ir.DataType.UINT8, value.shape
+        self._graph.insert_after(node, pool)
+        self._integers[value] = result
+        return result
 
     def _parameters(self, value: str) -> list[ir.Value]:
         q = self._quantizations[value]

@@ -1,4 +1,4 @@
-"""A chain of adder nodes with the conversions around it: shapes and memory, for any device."""
+"""A chain of adder and MaxPool nodes with the conversions around it: shapes and memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from adder_onnx.errors import InputError, ModelError
 from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.memory import Buffer, place_buffers
 from adder_onnx.graph.plan import ChainStep, ConversionStep, Step
+from adder_onnx.graph.pools import PoolNode
 
 __all__ = [
     "Chain",
@@ -141,6 +142,9 @@ class Chain:
         """
         shapes = dict(zip((step.inside for step in self.entries), entering, strict=True))
         for node in self.nodes:
+            if isinstance(node, PoolNode):
+                shapes[node.y] = _pooled_shape(node, shapes[node.x])
+                continue
             weight = weights[node.weight] if isinstance(node.weight, str) else node.weight.shape
             shapes[node.y] = _output_shape(node, weight, shapes)
         return {name: _image(shape) for name, shape in shapes.items()}
@@ -212,6 +216,19 @@ def _output_shape(node: AdderNode, weight: Shape, shapes: Mapping[str, Shape]) -
             f"node {node.name!r}: the residual has shape {shapes[node.residual]}, expected {shape}"
         )
     return shape
+
+
+def _pooled_shape(node: PoolNode, x: Shape) -> Shape:
+    """The shape of a MaxPool's output.
+
+    Raises:
+        InputError: the image is smaller than the kernel.
+    """
+    batch, channels, height, width = x
+    try:
+        return (batch, channels, *node.output_size((height, width)))
+    except ModelError as error:
+        raise InputError(f"node {node.name!r}: {error}") from error
 
 
 def _image(shape: Shape) -> Image:

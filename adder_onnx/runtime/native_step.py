@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.plan import ConversionStep, Step
+from adder_onnx.graph.pools import PoolNode
 from adder_onnx.kernels.cpu import (
     AdderConv,
     Program,
@@ -86,7 +87,7 @@ class NativeExecutor:
         self._convs = {
             node.y: _prepare(node, node.weight, self._isa, arithmetic)
             for node in self._chain.nodes
-            if isinstance(node.weight, np.ndarray)
+            if isinstance(node, AdderNode) and isinstance(node.weight, np.ndarray)
         }
         self._chain.forget_weights()
         self._programs: LruCache[tuple[Shape, ...], _Compiled] = LruCache(_MAX_PROGRAMS)
@@ -139,7 +140,7 @@ class NativeExecutor:
         shapes = chain.infer_shapes(input_shapes, {n: w.shape for n, w in weights.items()})
         convs = dict(self._convs)
         for node in chain.nodes:
-            if isinstance(node.weight, str):
+            if isinstance(node, AdderNode) and isinstance(node.weight, str):
                 weight = np.ascontiguousarray(weights[node.weight], np.float32)
                 convs[node.y] = _prepare(node, weight, self._isa, self._arithmetic)
         types = {step.inside: step.type_inside for step in chain.entries}
@@ -157,6 +158,9 @@ class NativeExecutor:
             place = offsets[step.inside]
             program.add_nchw_to_nhwc(i, shapes[step.inside], place, *_types(step))
         for node in chain.nodes:
+            if isinstance(node, PoolNode):
+                _add_pool(program, node, shapes, offsets)
+                continue
             kernel = _weight_shape(node, weights)[2:]
             x, y = shapes[node.x], shapes[node.y]
             top, left, _, _ = node.attributes.resolve_pads(x[2:], kernel)
@@ -172,10 +176,27 @@ class NativeExecutor:
             place = offsets[step.inside]
             program.add_nhwc_to_nchw(place, shapes[step.inside], i, *_types(step))
         size = program.arena_size(self._threads)
-        _logger.info(
-            "chain of %d adder nodes for %s: %d bytes", len(chain.nodes), input_shapes, 4 * size
-        )
+        _logger.info("chain of %d nodes for %s: %d bytes", len(chain.nodes), input_shapes, 4 * size)
         return _Compiled(program, size, [shapes[step.inside] for step in chain.exits])
+
+
+def _add_pool(
+    program: Program, node: PoolNode, shapes: Mapping[str, Image], offsets: Mapping[str, int]
+) -> None:
+    x, y = shapes[node.x], shapes[node.y]
+    top, left, _, _ = node.attributes.resolve_pads(x[2:], node.kernel)
+    program.add_max_pool(
+        x[1],
+        node.kernel,
+        node.attributes.strides,
+        node.attributes.dilations,
+        x[0],
+        x[2:],
+        y[2:],
+        (top, left),
+        offsets[node.x],
+        offsets[node.y],
+    )
 
 
 def _prepare(

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from adder_onnx.kernels.cuda.bound import measure
+from adder_onnx.kernels.cuda.bound import measure, measure_distances
 from adder_onnx.kernels.cuda.launch.device import Device
 from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
 from adder_onnx.runtime.cuda.gpu import Gpu
@@ -51,7 +51,7 @@ class Machine(Protocol):
         """Launches our kernels."""
 
     def random(self, shape: Sequence[int], type_: str) -> Any:
-        """An array of `device` with standard normal values."""
+        """An array of `device` with standard normal values; of uint8, with any."""
 
     def download(self, array: Any) -> NDArray[Any]:
         """A NumPy array with the values of one of `device`."""
@@ -76,6 +76,9 @@ class SessionMachine(Machine, Protocol):
     def busy_stream(self) -> AbstractContextManager[Any]:
         """Makes a new stream current that has work for some time."""
 
+    def distances(self) -> dict[str, float]:
+        """Taps per second of each way to add up differences of uint8."""
+
 
 class CupyMachine:
     """The first GPU, through CuPy, on the null stream."""
@@ -96,6 +99,8 @@ class CupyMachine:
         self._rng = np.random.default_rng(0)
 
     def random(self, shape: Sequence[int], type_: str) -> Any:
+        if type_ == "uint8":
+            return self.device.upload(self._rng.integers(0, 256, shape, np.uint8))
         return self.device.upload(self._rng.standard_normal(shape, np.float32).astype(type_))
 
     def download(self, array: Any) -> NDArray[Any]:
@@ -109,6 +114,9 @@ class CupyMachine:
 
     def release(self) -> None:
         self._cupy.get_default_memory_pool().free_all_blocks()
+
+    def distances(self) -> dict[str, float]:
+        return measure_distances()
 
     @contextmanager
     def busy_stream(self) -> Iterator[None]:
@@ -129,6 +137,8 @@ class CudaMachine(CupyMachine):
         torch.backends.cudnn.benchmark = True
 
     def random(self, shape: Sequence[int], type_: str) -> Any:
+        if type_ == "uint8":
+            return super().random(shape, type_)
         dtype = getattr(self._torch, type_)
         return self.device.adopt(self._torch.randn(*shape, dtype=dtype, device="cuda"))
 

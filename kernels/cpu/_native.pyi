@@ -118,6 +118,21 @@ class Program:
         z: int,
         y: int,
     ) -> None: ...
+    def add_max_pool(
+        self,
+        channels: int,
+        kernel: tuple[int, int],
+        strides: tuple[int, int],
+        dilations: tuple[int, int],
+        batch: int,
+        in_size: tuple[int, int],
+        out_size: tuple[int, int],
+        pad_begin: tuple[int, int],
+        x: int,
+        y: int,
+    ) -> None:
+        """Max pooling of uint8. Padding does not count; a window of padding alone gives 0."""
+
     def arena_size(self, threads: int) -> int: ...
     def run(
         self,

@@ -166,16 +166,31 @@ std::vector<double> profile_program(const Program& program, const Arena& arena,
   return seconds;
 }
 
-template <typename Conv, void (Program::*add)(std::shared_ptr<const Conv>, const ConvShape&,
-                                              int64_t, int64_t, int64_t)>
-void add_conv(Program& self, std::shared_ptr<Conv> conv, int64_t batch, Pair in_size,
-              Pair out_size, Pair pad_begin, int64_t x, int64_t z, int64_t y) {
+ConvShape make_shape(int64_t batch, Pair in_size, Pair out_size, Pair pad_begin) {
   ConvShape s{};
   s.batch = batch;
   std::tie(s.in_h, s.in_w) = in_size;
   std::tie(s.out_h, s.out_w) = out_size;
   std::tie(s.pad_top, s.pad_left) = pad_begin;
-  (self.*add)(std::move(conv), s, x, z, y);
+  return s;
+}
+
+template <typename Conv, void (Program::*add)(std::shared_ptr<const Conv>, const ConvShape&,
+                                              int64_t, int64_t, int64_t)>
+void add_conv(Program& self, std::shared_ptr<Conv> conv, int64_t batch, Pair in_size,
+              Pair out_size, Pair pad_begin, int64_t x, int64_t z, int64_t y) {
+  (self.*add)(std::move(conv), make_shape(batch, in_size, out_size, pad_begin), x, z, y);
+}
+
+void add_max_pool(Program& self, int64_t channels, Pair kernel, Pair strides, Pair dilations,
+                  int64_t batch, Pair in_size, Pair out_size, Pair pad_begin, int64_t x, int64_t y) {
+  ConvParams p{};
+  p.in_channels = p.out_channels = channels;
+  std::tie(p.kernel_h, p.kernel_w) = kernel;
+  std::tie(p.stride_h, p.stride_w) = strides;
+  std::tie(p.dilation_h, p.dilation_w) = dilations;
+  p.group = 1;
+  self.add_max_pool(p, make_shape(batch, in_size, out_size, pad_begin), x, y);
 }
 
 using Floats4 = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
@@ -250,6 +265,8 @@ NB_MODULE(_native, m) {
            "in_size"_a, "out_size"_a, "pad_begin"_a, "x"_a, "z"_a, "y"_a)
       .def("add_qadder_conv", &add_conv<QAdderConv, &Program::add_qadder_conv>, "conv"_a, "batch"_a,
            "in_size"_a, "out_size"_a, "pad_begin"_a, "x"_a, "z"_a, "y"_a)
+      .def("add_max_pool", &add_max_pool, "channels"_a, "kernel"_a, "strides"_a, "dilations"_a,
+           "batch"_a, "in_size"_a, "out_size"_a, "pad_begin"_a, "x"_a, "y"_a)
       .def("arena_size", &Program::arena_size, "threads"_a)
       .def(
           "run",

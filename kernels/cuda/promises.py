@@ -127,30 +127,30 @@ def _gradient(tile: GradientTile) -> Promise:
 
 
 _INTEGER_INSTRUCTIONS = {
-    "Accumulated": (("VABSDIFF4",), 1),
+    "Fused": (("VABSDIFF4",), 1),
     "Dotted": (("VABSDIFF4", "VIMNMX", "IDP"), 2),
     "Doubled": (("VIMNMX", "IDP"), 2),
 }
 """Names of those that add up four taps, and how many they are at least."""
 
-_INTEGER_SLOT_BOUNDS = {"Accumulated": 0.33, "Dotted": 1.15, "Doubled": 0.6}
-_FEW_FILTERS_SLOTS = 0.025
-"""What comes on top where a pixel's taps serve 16 filters alone."""
-
-_GATHERED_SLOTS = 0.2
-"""What comes on top where words are looked up one by one."""
+_INTEGER_SLOT_BOUNDS = {
+    # A pixel's taps serve 16 filters alone in the second; in the last words are looked up singly.
+    "Fused": (0.33, 0.355, 0.53),
+    "Dotted": (1.15, 1.2, 1.35),
+    "Doubled": (0.6, 0.625, 0.8),
+}
+"""Issue slots per tap: by chunks, by chunks for few filters, gathered."""
 
 
 def _integer_gemm(tile: IntegerTile, distances: str, architecture: int) -> Promise:
     names, least = _INTEGER_INSTRUCTIONS[distances]
     taps = tile.chunks * INTEGER_CHUNK_TAPS * _INTEGER_THREAD_OUTPUTS
-    few = _FEW_FILTERS_SLOTS if tile.filters < 32 else 0.0
-    gathered = 0.0 if tile.vector else _GATHERED_SLOTS
+    chunks, few, gathered = _INTEGER_SLOT_BOUNDS[distances]
     return Promise(
         arithmetic=names,
         least=taps // 4 * least,
         taps=taps,
-        slot_bound=_INTEGER_SLOT_BOUNDS[distances] + few + gathered,
+        slot_bound=gathered if not tile.vector else few if tile.filters < 32 else chunks,
         turns=None,
         resident_threads=384 if architecture >= 80 else 256,
     )

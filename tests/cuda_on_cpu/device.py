@@ -300,7 +300,7 @@ class CpuGpu(CpuDevice):
     def copy(self, source: Any, destination: Any) -> None:
         destination.view(np.ndarray)[...] = source.view(np.ndarray)
 
-    def free_unused(self) -> None:
+    def free_unused(self, stream: int | None = None) -> None:
         pass
 
     def to_torch(self, array: Any) -> Any:

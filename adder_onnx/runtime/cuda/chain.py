@@ -11,13 +11,15 @@ import numpy as np
 
 from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.plan import ConversionStep, Step
+from adder_onnx.graph.pools import PoolNode
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
 from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS, Device, Launch
 from adder_onnx.kernels.cuda.launch.integer_conv import IntegerAdderConv
 from adder_onnx.kernels.cuda.launch.integer_epilogue import IntegerEpilogue
+from adder_onnx.kernels.cuda.launch.max_pool import launch_max_pool
 from adder_onnx.kernels.cuda.launch.needed import conv_kernels, integer_conv_kernels
-from adder_onnx.kernels.cuda.launch.variants import Kernel, nchw_to_nhwc, nhwc_to_nchw
+from adder_onnx.kernels.cuda.launch.variants import Kernel, max_pool, nchw_to_nhwc, nhwc_to_nchw
 from adder_onnx.runtime.chain import Chain, Image, Shape, check_filters
 from adder_onnx.runtime.lru import LruCache
 
@@ -105,7 +107,7 @@ class CudaChain:
         self._convs = {
             node.y: _prepare(device, node, node.weight)
             for node in self._chain.nodes
-            if isinstance(node.weight, np.ndarray)
+            if isinstance(node, AdderNode) and isinstance(node.weight, np.ndarray)
         }
         self._chain.forget_weights()
         self._programs: LruCache[tuple[Shape, ...], Program] = LruCache(_MAX_PROGRAMS)
@@ -159,13 +161,16 @@ class CudaChain:
             launch = layout.enter(shapes[step.inside], step.type, *_inside(step))
             entries.append(Call(launch, {"to": offsets[step.inside]}, {"from": i}))
         for node in chain.nodes:
+            x, y = shapes[node.x], shapes[node.y]
+            tensors = {"x": offsets[node.x], "y": offsets[node.y]}
+            if isinstance(node, PoolNode):
+                nodes.append(Call(_pool(node, x, y), tensors, {}))
+                continue
             if isinstance(node.weight, str):
                 conv = _prepare(self.device, node, weights[node.weight])
             else:
                 conv = self._convs[node.y]
-            x, y = shapes[node.x], shapes[node.y]
             top, left, _, _ = node.attributes.resolve_pads(x[2:], conv.kernel)
-            tensors = {"x": offsets[node.x], "y": offsets[node.y]}
             if node.residual is not None:
                 tensors["z"] = offsets[node.residual]
             launch = conv.launch(x[0], x[2:], y[2:], (top, left))
@@ -179,7 +184,7 @@ class CudaChain:
             exits.append(Call(launch, {"from": offsets[step.inside]}, {"to": number}))
         scratch = max(call.launch.scratch for call in nodes)
         arena = size * _UNIT + scratch
-        _logger.info("chain of %d adder nodes for %s: %d bytes", len(nodes), entering, arena)
+        _logger.info("chain of %d nodes for %s: %d bytes", len(nodes), entering, arena)
         output_shapes = [shapes[step.inside] for step in chain.exits]
         first = size * _UNIT if scratch else None
         return Program(entries, nodes, exits, arena, first, output_shapes)
@@ -196,6 +201,9 @@ def needed_kernels(chains: Iterable[Sequence[Step]], target: str) -> set[Kernel]
     for steps in chains:
         chain = Chain(steps)
         for node in chain.nodes:
+            if isinstance(node, PoolNode):
+                found.add(max_pool())
+                continue
             group, group_out = node.attributes.group, len(node.scale) // node.attributes.group
             if isinstance(node.weight, str):
                 found |= conv_kernels(node.type, group, None, group_out, None)
@@ -215,6 +223,12 @@ def _inside(step: ConversionStep) -> tuple[str, tuple[float, int, int] | None]:
     """The type inside, and the quantization between it and the type outside."""
     q = step.quantization
     return step.type_inside, None if q is None else (q.scale, q.zero_point, q.top)
+
+
+def _pool(node: PoolNode, x: Image, y: Image) -> Launch:
+    a = node.attributes
+    top, left, _, _ = a.resolve_pads(x[2:], node.kernel)
+    return launch_max_pool(x, y[2:], node.kernel, a.strides, a.dilations, (top, left))
 
 
 def _prepare(device: Device, node: AdderNode, weight: Any) -> AdderConv | IntegerAdderConv:

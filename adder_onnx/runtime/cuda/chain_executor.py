@@ -31,10 +31,17 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Graph:
-    """The captured launches of adder nodes, and the memory that they work in."""
+    """The captured launches of adder nodes, and the memory that they work in.
+
+    Attributes:
+        graph: the launches.
+        arena: their memory.
+        program: owns what else they point at.
+    """
 
     graph: Any
     arena: Any
+    program: Program
 
 
 class ChainExecutor:
@@ -144,7 +151,7 @@ class ChainExecutor:
                 call.run(self._gpu, start)
 
         try:
-            return _Graph(self._gpu.capture(launch), arena)
+            return _Graph(self._gpu.capture(launch), arena, program)
         except (DeviceLostError, DeviceMemoryError):
             raise
         except DeviceError as error:

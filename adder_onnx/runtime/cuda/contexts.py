@@ -50,9 +50,15 @@ class Context:
 def _end(gpu: Gpu, executors: list[Executor], stream: Any) -> None:
     try:
         gpu.synchronize(stream)
+        executors.clear()
+        gpu.free_unused(stream)  # no other stream would use it
     except DeviceError as error:  # nobody waits for what it would say
         _logger.info("at the end of a context: %s", error)
-    executors.clear()
+        executors.clear()
+
+
+def _closed() -> Context:
+    raise closed_error()
 
 
 class ContextPool:
@@ -103,6 +109,7 @@ class ContextPool:
         The others end with the pool, which the runs that use them keep.
         """
         self._is_closed = True
+        self._make = _closed  # lets go of what contexts are made of
         while True:
             try:
                 self._free.get_nowait().close()

@@ -123,9 +123,9 @@ class CupyGpu:
         with self._failing("copying an array"):
             self._cupy.copyto(destination, source)
 
-    def free_unused(self) -> None:
+    def free_unused(self, stream: Any = None) -> None:
         with self._failing("giving back memory"), self._current():
-            self._cupy.get_default_memory_pool().free_all_blocks()
+            self._cupy.get_default_memory_pool().free_all_blocks(stream=stream)
 
     def to_torch(self, array: Any) -> Any:
         with self._failing("giving an array to torch"):

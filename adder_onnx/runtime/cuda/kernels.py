@@ -6,17 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from adder_onnx.errors import DeviceError
-from adder_onnx.kernels.cuda.compiler.cubin_cache import cached_cubin
-from adder_onnx.kernels.cuda.compiler.nvrtc import (
-    CompilerError,
-    compile_target,
-    compiler_options,
-    source,
-)
+from adder_onnx.kernels.cuda.compiler.modules import load_kernels
+from adder_onnx.kernels.cuda.compiler.nvrtc import CompilerError, source
 from adder_onnx.kernels.cuda.launch.variants import Kernel
 
 __all__ = ["CompiledKernels", "kernels_of"]
@@ -64,7 +58,7 @@ class CompiledKernels:
             names = ", ".join(wanted)
             _logger.info("compiling for %s, or taking from CuPy's cache: %s", self._name, names)
             try:
-                found = _load(cupy, wanted)
+                found = load_kernels(source(), wanted)
             except (cupy.cuda.compiler.CompileException, CompilerError) as error:
                 raise DeviceError(
                     f"the kernels {names} do not compile for {self._name} "
@@ -75,19 +69,3 @@ class CompiledKernels:
             _logger.info(
                 "%d kernels are ready after %.1f s", len(found), time.perf_counter() - start
             )
-
-
-def _load(cupy: Any, expressions: list[str]) -> dict[str, Any]:
-    """What launches each kernel, on CuPy's current device, all of one module."""
-    architecture = int(cupy.cuda.Device().compute_capability)
-    if compile_target(architecture) == f"sm_{architecture}":
-        module = cupy.RawModule(
-            code=source(), options=compiler_options(), name_expressions=tuple(expressions)
-        )
-        return {name: module.get_function(name) for name in expressions}
-    # CuPy says itself what it compiles for, and knows no families.
-    folder = Path(cupy.cuda.compiler.get_cache_dir())
-    cubin, names = cached_cubin(expressions, architecture, folder)
-    module = cupy.cuda.function.Module()
-    module.load(cubin)
-    return {name: module.get_function(names[name]) for name in expressions}

@@ -132,53 +132,89 @@ def _float_error(session: Session, shape: Shape, type_: str, seed: int) -> float
 
 
 def check_integers(session: Session) -> str:
-    """All shapes in 8 bits, to the bit.
+    """All shapes in 8 bits, and a chain of two with a MaxPool between them, to the bit.
 
     Raises:
         FailedError: an output is another number.
     """
     for seed, shape in enumerate(SHAPES):
-        different = _different_integers(session, shape, seed)
-        if different:
-            raise FailedError(f"{shape}: {different} outputs are other numbers")
-    return f"{len(SHAPES)} shapes, to the bit"
+        rng = np.random.default_rng(seed)
+        size = (shape.batch, shape.channels, shape.size, shape.size)
+        layer = _integer_layer(rng, "X", rng.integers(0, 256, size, np.uint8), shape, "Y")
+        _compare(session, str(shape), [layer], [layer.node])
+    _check_pool(session)
+    return f"{len(SHAPES)} shapes and a MaxPool, to the bit"
 
 
-def _different_integers(session: Session, shape: Shape, seed: int) -> int:
-    rng = np.random.default_rng(seed)
-    x_shape = (shape.batch, shape.channels, shape.size, shape.size)
+@dataclass(frozen=True)
+class _IntegerLayer:
+    """A QLinearAdderConv with a residual, and what it gives."""
+
+    node: onnx.NodeProto
+    inputs: dict[str, NDArray[Any]]
+    constants: dict[str, Any]
+    output: NDArray[np.uint8]
+
+
+def _integer_layer(
+    rng: np.random.Generator, x_name: str, x: NDArray[np.uint8], shape: Shape, y: str
+) -> _IntegerLayer:
     w_shape = (shape.filters, shape.channels // shape.group, shape.kernel, shape.kernel)
-    x, w = rng.integers(0, 256, x_shape, np.uint8), rng.integers(0, 256, w_shape, np.uint8)
+    w = rng.integers(0, 256, w_shape, np.uint8)
     a = ConvAttributes.from_mapping(shape.attributes)
     sums = adder_conv(x.astype(np.int16), w.astype(np.int16), a)
-    scalars = {
-        "x_scale": np.float32(0.02),
-        "x_zero": np.uint8(120),
-        "z_scale": np.float32(0.05),
-        "z_zero": np.uint8(7),
-        "y_scale": np.float32(0.02 * sums.std() / 40),
-        "y_zero": np.uint8(100),
-    }
     scale = rng.uniform(0.5, 1.5, shape.filters).astype(np.float32)
-    bias = (-sums.mean(axis=(0, 2, 3)) * 0.02 * scale).astype(np.float32)
-    z = rng.integers(0, 256, sums.shape, np.uint8)
-    names = ["X", "W", "x_scale", "x_zero", "scale", "bias", "Z", "z_scale", "z_zero"]
-    names += ["y_scale", "y_zero"]
-    constants = {"W": w, "scale": scale, "bias": bias, **scalars}
-    values: dict[str, Any] = {"X": x, "Z": z, **constants}
-    arguments: tuple[Any, ...] = (*(values[name] for name in names), a)
-    expected = qlinear_adder_conv(*arguments)
+    # By their places among the inputs; outputs fill the range.
+    values: dict[str, Any] = {
+        x_name: x,
+        f"{y}_W": w,
+        f"{y}_x_scale": np.float32(0.02),
+        f"{y}_x_zero": np.uint8(120),
+        f"{y}_scale": scale,
+        f"{y}_bias": (-sums.mean(axis=(0, 2, 3)) * 0.02 * scale).astype(np.float32),
+        f"{y}_Z": rng.integers(0, 256, sums.shape, np.uint8),
+        f"{y}_z_scale": np.float32(0.05),
+        f"{y}_z_zero": np.uint8(7),
+        f"{y}_y_scale": np.float32(0.02 * sums.std() / 40),
+        f"{y}_y_zero": np.uint8(100),
+    }
     node = helper.make_node(
-        *("QLinearAdderConv", names, ["Y"]),
+        *("QLinearAdderConv", list(values), [y]),
         domain=DOMAIN,
         auto_pad="NOTSET",
         bits=8,
         clip_min=-math.inf,
         **shape.attributes,
     )
-    model = _model([node], {"X": x, "Z": z}, expected, constants)
-    (y,) = session(model).run(None, {"X": x, "Z": z})
-    return int((y != expected).sum())
+    arguments: tuple[Any, ...] = (*values.values(), a)
+    inputs = {name: values.pop(name) for name in (x_name, f"{y}_Z")}
+    return _IntegerLayer(node, inputs, values, qlinear_adder_conv(*arguments))
+
+
+def _check_pool(session: Session) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (2, 16, 11, 11), np.uint8)
+    first = _integer_layer(rng, "X", x, Shape(16, 24, 11, 3), "A")
+    padded = np.pad(first.output, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))[:, :, ::2, ::2]
+    pool = helper.make_node(
+        "MaxPool", ["A"], ["B"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]
+    )
+    second = _integer_layer(rng, "B", windows.max(axis=(4, 5)), Shape(24, 16, 6, 3), "Y")
+    del second.inputs["B"]
+    _compare(session, "MaxPool", [first, second], [first.node, pool, second.node])
+
+
+def _compare(
+    session: Session, name: str, layers: list[_IntegerLayer], nodes: list[onnx.NodeProto]
+) -> None:
+    """Raises FailedError where the last layer's output is another one."""
+    feed = {name: array for layer in layers for name, array in layer.inputs.items()}
+    constants = {name: value for layer in layers for name, value in layer.constants.items()}
+    (y,) = session(_model(nodes, feed, layers[-1].output, constants)).run(None, feed)
+    different = int((y != layers[-1].output).sum())
+    if different:
+        raise FailedError(f"{name}: {different} outputs are other numbers")
 
 
 def _model(

@@ -12,7 +12,7 @@ import adder_onnx
 from adder_onnx.kernels.cuda.launch.selection import kernels_on
 from adder_onnx.kernels.cuda.launch.variants import TYPES
 from benchmarks.cuda.check.kernels import check_float, check_integers
-from benchmarks.cuda.check.rates import check_rate
+from benchmarks.cuda.check.rates import check_distances, check_rate
 from benchmarks.cuda.check.results import Check, run_checks, verdict
 from benchmarks.cuda.check.sessions import (
     Digits,
@@ -51,7 +51,11 @@ def checks(machine: SessionMachine) -> list[Check]:
         Check("threads", lambda: check_threads(machine, digits())),
         Check("torch", lambda: check_torch(machine, digits())),
         Check("training in torch", lambda: check_training(machine)),
-        *(Check(f"rate, {t}", functools.partial(check_rate, machine, t)) for t in TYPES),
+        Check("sums of 8-bit differences", lambda: check_distances(machine)),
+        *(
+            Check(f"rate, {t}", functools.partial(check_rate, machine, t))
+            for t in (*TYPES, "uint8")
+        ),
     ]
 
 

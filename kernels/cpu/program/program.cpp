@@ -22,7 +22,7 @@ double seconds_since(Clock::time_point start) {
 // Sizes that would make a kernel read or write where it must not.
 void check_axis(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad) {
   if (in < 0 || out < 0 || pad < 0 || kernel < 1 || stride < 1)
-    throw std::invalid_argument("sizes, pads and strides of an adder convolution are not valid");
+    throw std::invalid_argument("sizes, pads and strides of a convolution or pooling are not valid");
 }
 
 // What so many elements of channels-last tensors take of the arena. Rows are multiples of 16.
@@ -151,7 +151,7 @@ void Program::reserve_conv(const ConvParams& a, const ConvShape& shape, Step& st
   reserve(step.y, y_size);
   if (step.z >= 0) reserve(step.z, y_size);
   if (step.x < step.y + y_size && step.y < step.x + x_size)
-    throw std::invalid_argument("an adder convolution's output overlaps its input");
+    throw std::invalid_argument("the output of a convolution or pooling overlaps its input");
   step.shape = shape;
 }
 
@@ -177,6 +177,19 @@ void Program::add_qadder_conv(std::shared_ptr<const QAdderConv> conv, const Conv
   steps_.push_back(std::move(step));
 }
 
+void Program::add_max_pool(const ConvParams& params, const ConvShape& shape, int64_t x,
+                           int64_t y) {
+  if (params.in_channels < 0 || params.out_channels != params.in_channels ||
+      params.dilation_h < 1 || params.dilation_w < 1)
+    throw std::invalid_argument("channels and dilations of a max pooling are not valid");
+  Step step = make_step(Kind::kMaxPool, shape.batch);
+  step.x = x;
+  step.y = y;
+  step.pool = params;
+  reserve_conv(params, shape, step, ElementType::kUint8);
+  steps_.push_back(std::move(step));
+}
+
 // What a step does for a pass, as tasks.
 class Program::Tasks {
  public:
@@ -189,6 +202,12 @@ class Program::Tasks {
       case Kind::kQAdderConv:
         work_ = step.qconv->share_out(shape_, threads);
         break;
+      case Kind::kMaxPool: {
+        const int64_t rows_read = step.pool.kernel_h * shape_.in_w + shape_.out_w;
+        const int64_t bytes = rows_read * padded_channels(step.pool.in_channels);
+        work_ = share_out_rows(shape_, 1, bytes, threads);
+        break;
+      }
       default: break;
     }
   }
@@ -196,7 +215,8 @@ class Program::Tasks {
   int64_t count() const {
     switch (step_.kind) {
       case Kind::kAdderConv:
-      case Kind::kQAdderConv: return work_.tasks;
+      case Kind::kQAdderConv:
+      case Kind::kMaxPool: return work_.tasks;
       default: return conversion_tasks(image_);
     }
   }
@@ -219,6 +239,10 @@ class Program::Tasks {
       case Kind::kQAdderConv:
         s.qconv->run(work_, task, shape_, bytes(pass_.at(s.x)), bytes(pass_.at(s.z)),
                      bytes(pass_.at(s.y)));
+        break;
+      case Kind::kMaxPool:
+        max_pool(s.pool, shape_, bytes(pass_.at(s.x)), bytes(pass_.at(s.y)),
+                 work_.rows_of(task, shape_));
         break;
     }
   }

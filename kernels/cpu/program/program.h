@@ -6,6 +6,7 @@
 
 #include "float32/adder_conv.h"
 #include "layout/layout.h"
+#include "uint8/max_pool.h"
 #include "uint8/qadder_conv.h"
 
 namespace adder_onnx {
@@ -35,6 +36,8 @@ class Program {
                       int64_t z, int64_t y);
   void add_qadder_conv(std::shared_ptr<const QAdderConv> conv, const ConvShape& shape, int64_t x,
                        int64_t z, int64_t y);
+  // Of uint8; `params` has as many channels in as out.
+  void add_max_pool(const ConvParams& params, const ConvShape& shape, int64_t x, int64_t y);
 
   // What an array given to `run` as an input or output must hold.
   struct Port {
@@ -53,7 +56,7 @@ class Program {
            const std::vector<void*>& outputs, int threads, double* seconds = nullptr) const;
 
  private:
-  enum class Kind { kNchwToNhwc, kNhwcToNchw, kAdderConv, kQAdderConv };
+  enum class Kind { kNchwToNhwc, kNhwcToNchw, kAdderConv, kQAdderConv, kMaxPool };
   struct Step {
     Kind kind = Kind::kNchwToNhwc;
     int64_t batch = 0;
@@ -62,6 +65,7 @@ class Program {
     ImageShape image{};
     std::shared_ptr<const AdderConv> conv;
     std::shared_ptr<const QAdderConv> qconv;
+    ConvParams pool{};
     ConvShape shape{};
     int64_t x = 0, z = -1, y = 0;
   };

@@ -134,12 +134,15 @@ def _library() -> Any:
     return nvrtc
 
 
-def compile_cubin(expressions: Sequence[str], architecture: int) -> tuple[bytes, dict[str, str]]:
+def compile_cubin(
+    expressions: Sequence[str], architecture: int, unit: str | None = None
+) -> tuple[bytes, dict[str, str]]:
     """Compiles kernels to machine code, as CuPy does on a GPU; needs none.
 
     Args:
         expressions: the kernels' C++ names.
         architecture: a compute capability times ten, for example 90.
+        unit: the text of the translation unit; that of all kernels if None.
 
     Returns:
         The ELF image, and for each expression the name of its function in it.
@@ -157,7 +160,7 @@ def compile_cubin(expressions: Sequence[str], architecture: int) -> tuple[bytes,
         "-ftz=true",
         "--device-as-default-execution-space",
     )
-    program = library.createProgram(source(), "kernels.cu", (), ())
+    program = library.createProgram(unit or source(), "kernels.cu", (), ())
     try:
         for expression in expressions:
             library.addNameExpression(program, expression)

@@ -23,6 +23,7 @@ from adder_onnx.kernels.cuda.launch.variants import (
 
 __all__ = [
     "kernels_on",
+    "runs_on",
     "select_distances",
     "select_gradient_tile",
     "select_grid",
@@ -166,7 +167,7 @@ def select_gradient_tile(group: int, group_in: int, group_out: int) -> GradientT
     return fitting[-1] if fitting else GRADIENT_TILES[0]
 
 
-_WITHOUT_ACCUMULATING = (107, 120, 121)
+_WITHOUT_FUSED = (107, 120, 121)
 """Compute capabilities, times ten, where the instruction that adds up absolute differences is made
 of five others."""
 
@@ -181,10 +182,15 @@ def select_distances(target: str) -> str:
     Args:
         target: what kernels are compiled for: ``sm_90``, or ``sm_120f`` for a family.
     """
-    accumulated, dotted, doubled = DISTANCES
+    fused, dotted, doubled = DISTANCES
     if target.endswith("f"):
         return doubled
-    return dotted if int(target[3:]) in _WITHOUT_ACCUMULATING else accumulated
+    return dotted if int(target[3:]) in _WITHOUT_FUSED else fused
+
+
+def runs_on(distances: str, target: str) -> bool:
+    """Whether one of `DISTANCES` can be compiled for a target."""
+    return distances != DISTANCES[2] or target.endswith("f")
 
 
 def kernels_on(target: str) -> tuple[Kernel, ...]:

@@ -40,6 +40,7 @@ __all__ = [
     "integer_direct",
     "integer_gemm",
     "integer_pack",
+    "max_pool",
     "nchw_to_nhwc",
     "nhwc_to_nchw",
     "pack",
@@ -57,7 +58,7 @@ PIECE_WORDS = 4
 TYPES = ("float32", "float16")
 """Of the float kernels."""
 
-_SCALARS = {"float32": "float", "float16": "__half", "uint8": "unsigned char"}
+_SCALARS = {"float32": "float", "float16": "__half", "uint8": "Byte"}
 _WORDS = {"float32": "float", "float16": "__half2"}
 
 
@@ -130,7 +131,7 @@ INTEGER_GEMM_TILES = (IntegerTile(128, 64, 4), IntegerTile(128, 32, 2), IntegerT
 INTEGER_GATHERED = IntegerTile(128, 64, 4, vector=False)
 """For groups whose input channels are not whole chunks."""
 
-DISTANCES = ("Accumulated", "Dotted", "Doubled")
+DISTANCES = ("Fused", "Dotted", "Doubled")
 """How absolute differences are added up; integer/distances.cuh says more."""
 
 GEMM_TILES = (Tile(64, 64), Tile(128, 32), Tile(256, 16))
@@ -199,19 +200,24 @@ def pack(type_: str, *, words: bool) -> Kernel:
 def integer_gemm(tile: IntegerTile, distances: str) -> Kernel:
     """The integer matrix product, by one of `DISTANCES`."""
     shape = f"{tile.pixels}, {tile.filters}, {tile.chunks}, {str(tile.vector).lower()}"
-    expression = f"integer_adder_conv_gemm<{distances}, {shape}>"
+    expression = f"integer_gemm<{distances}, {shape}>"
     return Kernel(expression, tile.threads, INTEGER_CONV_ARGS)
 
 
 def integer_direct() -> Kernel:
     """One thread for each output of an integer convolution."""
-    return Kernel("integer_adder_conv_direct", 128, INTEGER_CONV_ARGS)
+    return Kernel("integer_direct", 128, INTEGER_CONV_ARGS)
 
 
 def integer_pack(*, words: bool) -> Kernel:
     """Packing of integer weights, in words of four taps or in single taps for `integer_direct`."""
-    packed = "unsigned" if words else "unsigned char"
+    packed = "unsigned" if words else "Byte"
     return Kernel(f"pack_integer_weights<{packed}>", 256, PACK_ARGS)
+
+
+def max_pool() -> Kernel:
+    """Max pooling of integers."""
+    return Kernel("max_pool", 128, CONV_ARGS)
 
 
 def nchw_to_nhwc(from_: str, to: str) -> Kernel:
@@ -253,6 +259,7 @@ KERNELS = (
     ),
     integer_direct(),
     *(integer_pack(words=words) for words in (True, False)),
+    max_pool(),
     *(convert(a, b) for convert in (nchw_to_nhwc, nhwc_to_nchw) for a in TYPES for b in TYPES),
     *(convert("uint8", "uint8") for convert in (nchw_to_nhwc, nhwc_to_nchw)),
     nchw_to_nhwc("float32", "uint8"),

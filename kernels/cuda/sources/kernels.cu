@@ -4,6 +4,7 @@
 #include "float/pack.cuh"
 #include "integer/direct.cuh"
 #include "integer/gemm.cuh"
+#include "integer/max_pool.cuh"
 #include "integer/pack.cuh"
 #include "layout/layout.cuh"
 #include "training/input_gradient.cuh"

@@ -2,11 +2,13 @@
 // field by field; a test compares the two.
 //
 // Layouts
-//   Tensors inside a chain are channels-last, (N, H, W, row), float, __half or unsigned char. `row` is the number of
-//   channels rounded up to 16 bytes, so that every pixel is aligned; what lies in the padding is
-//   unspecified and never read as an input channel.
+//   Tensors inside a chain are channels-last, (N, H, W, row), float, __half or Byte. `row` is the
+//   number of channels rounded up to 16 bytes, so that every pixel is aligned; what lies in the
+//   padding is unspecified and never read as an input channel.
 //   Packed weights are [group][tile][word of taps][filter of the tile]; pack.cuh says more.
 #pragma once
+
+using Byte = unsigned char;
 
 // An adder convolution, and its epilogue
 //     y = min(max(scale[m] * -s + bias[m] + z, clip_min), clip_max)

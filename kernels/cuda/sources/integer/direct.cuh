@@ -12,8 +12,7 @@
 constexpr int kIntegerDirectThreads = 128;
 
 __global__ void __launch_bounds__(kIntegerDirectThreads)
-    integer_adder_conv_direct(const IntegerConvArgs a) {
-  using Byte = unsigned char;
+    integer_direct(const IntegerConvArgs a) {
   const int filters = a.weight_row;
   const int first = blockIdx.x * kIntegerDirectThreads + threadIdx.x;
   const int step = gridDim.x * kIntegerDirectThreads;

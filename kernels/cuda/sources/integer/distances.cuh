@@ -1,12 +1,14 @@
 // Sums of absolute differences of four unsigned bytes at a time: the ways that GPUs have, one of which
 // selection.py chooses by the architecture.
 //
-//   Accumulated  one instruction, VABSDIFF4.U8.ACC, up to compute capability 10.3
-//   Dotted       the differences, and a dot product with ones: two, or four from 12.0 on
-//   Doubled      twice the maxima: |x - w| = 2 max(x, w) - x - w. A maximum and a dot product for
-//                each word and filter, and a dot product for each word, whose sum all filters share;
-//                the sums of w are constants. From 12.0 on, where code is made for the family.
+//   Fused    one instruction, VABSDIFF4.U8.ACC, up to compute capability 10.3
+//   Dotted   the differences, and a dot product with ones: two, or four from 12.0 on
+//   Doubled  twice the maxima: |x - w| = 2 max(x, w) - x - w. A maximum and a dot product for each
+//            word and filter, and a dot product for each word, whose sum all filters share; the sums
+//            of w are constants. From 12.0 on, where code is made for the family.
 #pragma once
+
+#include "integer/bytes.cuh"
 
 #if defined(__CUDA_ARCH__)
 
@@ -14,7 +16,7 @@ __device__ inline unsigned dot_bytes(unsigned a, unsigned b, unsigned sum) {
   return __dp4a(a, b, sum);
 }
 
-struct Accumulated {
+struct Fused {
   static constexpr bool kDoubled = false;
   __device__ static unsigned add(unsigned sum, unsigned x, unsigned w) {
     asm("vabsdiff4.u32.u32.u32.add %0, %1, %2, %0;" : "+r"(sum) : "r"(x), "r"(w));
@@ -40,7 +42,6 @@ struct Doubled {
 
 #else  // the host's compiler
 
-inline unsigned byte_of(unsigned word, int i) { return word >> 8 * i & 0xff; }
 inline unsigned dot_bytes(unsigned a, unsigned b, unsigned sum) {
   for (int i = 0; i < 4; ++i) sum += byte_of(a, i) * byte_of(b, i);
   return sum;
@@ -53,7 +54,7 @@ inline unsigned add_distances(unsigned sum, unsigned x, unsigned w) {
   return sum;
 }
 
-struct Accumulated {
+struct Fused {
   static constexpr bool kDoubled = false;
   static unsigned add(unsigned sum, unsigned x, unsigned w) { return add_distances(sum, x, w); }
 };
@@ -64,8 +65,7 @@ struct Dotted {
 struct Doubled {
   static constexpr bool kDoubled = true;
   static unsigned add(unsigned sum, unsigned x, unsigned w) {
-    for (int i = 0; i < 4; ++i) sum += 2 * max(byte_of(x, i), byte_of(w, i));
-    return sum;
+    return dot_bytes(larger_bytes(x, w), 0x02020202u, sum);
   }
 };
 

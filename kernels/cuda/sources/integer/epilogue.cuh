@@ -29,18 +29,18 @@
 constexpr unsigned kTwoTo23 = 0x4b000000;    // the bits of 2^23 as a float
 constexpr float kRoundToInteger = 12582912;  // 1.5 * 2^23, whose last byte is 0
 
-__device__ inline unsigned char requantize(const IntegerConvArgs& a, float v) {
+__device__ inline Byte requantize(const IntegerConvArgs& a, float v) {
   v = smaller(larger(rounded_product(v, a.y_factor), a.low), a.high);
   float q = rounded_product(v, a.y_reciprocal);
   q = fused_product_sum(fused_product_sum(-q, a.y_scale, v), a.y_reciprocal, q);
   q = fused_product_sum(fused_product_sum(-q, a.y_scale, v), a.y_reciprocal, q);
   const unsigned integer = bits_of(rounded_sum(q, kRoundToInteger));
-  return static_cast<unsigned char>(integer + a.y_zero_point);
+  return static_cast<Byte>(integer + a.y_zero_point);
 }
 
 // `sum` of one output; `z` is its residual, unless a.z is null.
-__device__ inline unsigned char finish(const IntegerConvArgs& a, unsigned sum, float scale,
-                                       float bias, unsigned char z) {
+__device__ inline Byte finish(const IntegerConvArgs& a, unsigned sum, float scale,
+                                       float bias, Byte z) {
   float v = rounded_sum(rounded_product(-static_cast<float>(sum), scale), bias);
   if (a.z != nullptr) {
     const float zero_point = float_of(kTwoTo23 + a.z_zero_point);

@@ -42,7 +42,7 @@ __device__ int swizzled(int pixel, int unit) {
 
 // Four bytes, or one by one the first `count` of them.
 __device__ inline unsigned load_bytes(const void* from, long long at, bool wide, int count) {
-  const unsigned char* bytes = static_cast<const unsigned char*>(from) + at;
+  const Byte* bytes = static_cast<const Byte*>(from) + at;
   if (wide) return __ldg(reinterpret_cast<const unsigned*>(bytes));
   unsigned word = 0;
 #pragma unroll
@@ -51,14 +51,14 @@ __device__ inline unsigned load_bytes(const void* from, long long at, bool wide,
   return word;
 }
 __device__ inline void store_bytes(void* to, long long at, bool wide, int count, unsigned word) {
-  unsigned char* bytes = static_cast<unsigned char*>(to) + at;
+  Byte* bytes = static_cast<Byte*>(to) + at;
   if (wide) {
     *reinterpret_cast<unsigned*>(bytes) = word;
     return;
   }
 #pragma unroll
   for (int i = 0; i < 4; ++i)
-    if (i < count) bytes[i] = static_cast<unsigned char>(word >> 8 * i);
+    if (i < count) bytes[i] = static_cast<Byte>(word >> 8 * i);
 }
 
 // A chunk of a pixel's taps, from a kernel position on.
@@ -73,7 +73,7 @@ struct IntegerFetch<true> {
       : at(a, chunk, kChunkTaps, first_channel) {}
 
   __device__ const uint4* find(const IntegerConvArgs& a, const Origin& origin) const {
-    return reinterpret_cast<const uint4*>(address<unsigned char>(a, origin, at));
+    return reinterpret_cast<const uint4*>(address<Byte>(a, origin, at));
   }
   __device__ uint4 load(const IntegerConvArgs& a, const Origin& origin) const {
     return __ldg(find(a, origin));
@@ -95,7 +95,7 @@ struct IntegerFetch<false> {
   __device__ static unsigned word(const IntegerConvArgs& a, const Origin& origin,
                                   const Position& at) {
     if (at.h == kOutside) return 0;
-    const unsigned char* from = address<unsigned char>(a, origin, at);
+    const Byte* from = address<Byte>(a, origin, at);
     if (a.group_in % 4 == 0) return __ldg(reinterpret_cast<const unsigned*>(from));
     unsigned taps = 0;
 #pragma unroll
@@ -112,7 +112,7 @@ struct IntegerFetch<false> {
 template <typename Distances, int kPixels, int kFilters, int kChunks, bool kVector>
 __global__ void __launch_bounds__(integer_gemm_threads(kPixels, kFilters),
                                   kResidentThreads / integer_gemm_threads(kPixels, kFilters))
-    integer_adder_conv_gemm(const IntegerConvArgs a) {
+    integer_gemm(const IntegerConvArgs a) {
   constexpr int kThreads = integer_gemm_threads(kPixels, kFilters);
   constexpr int kWords = kChunks * kChunkWords;
   constexpr int kFilterLanes = kFilters < 32 ? kFilters / 8 : 4, kPixelLanes = 32 / kFilterLanes;
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(integer_gemm_threads(kPixels, kFilters),
   const int chunks = min(all_turns * (split + 1) / a.splits * kChunks, all_chunks) - begin;
 #pragma unroll 1
   for (int p = thread; p < kPixels; p += kThreads)
-    s.origins[p] = origin_of<unsigned char>(a, first_pixel + p);
+    s.origins[p] = origin_of<Byte>(a, first_pixel + p);
   __syncthreads();
 
   // This thread computes pixels pixel0 + kPixelLanes * i by filters

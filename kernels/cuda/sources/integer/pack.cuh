@@ -15,7 +15,7 @@ constexpr int kIntegerPackThreads = 256;
 template <typename Word>
 __global__ void __launch_bounds__(kIntegerPackThreads) pack_integer_weights(const PackArgs a) {
   constexpr int kPerWord = sizeof(Word);
-  const unsigned char* weights = static_cast<const unsigned char*>(a.weights);
+  const Byte* weights = static_cast<const Byte*>(a.weights);
   const long long words = static_cast<long long>(a.group) * a.weight_words * a.weight_row;
   const long long step = static_cast<long long>(gridDim.x) * kIntegerPackThreads;
   for (long long i = static_cast<long long>(blockIdx.x) * kIntegerPackThreads + threadIdx.x;

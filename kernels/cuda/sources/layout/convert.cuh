@@ -12,7 +12,7 @@
 
 __device__ inline float as_float(float value) { return value; }
 __device__ inline float as_float(__half value) { return to_float(value); }
-__device__ inline float as_float(unsigned char value) { return value; }
+__device__ inline float as_float(Byte value) { return value; }
 
 template <typename From, typename To>
 struct Convert {
@@ -20,25 +20,25 @@ struct Convert {
 };
 
 template <>
-struct Convert<float, unsigned char> {
+struct Convert<float, Byte> {
   // NaN becomes 0.
-  __device__ static unsigned char run(const LayoutArgs& a, float v) {
+  __device__ static Byte run(const LayoutArgs& a, float v) {
     v = larger(rounded_quotient(v, a.scale), -a.zero_point);
     v = smaller(v, a.top - a.zero_point);
-    return static_cast<unsigned char>(rounded_integer(v) + static_cast<int>(a.zero_point));
+    return static_cast<Byte>(rounded_integer(v) + static_cast<int>(a.zero_point));
   }
 };
 
 template <>
-struct Convert<unsigned char, float> {
+struct Convert<Byte, float> {
   __device__ static float run(const LayoutArgs& a, float q) {
     return rounded_product(q - a.zero_point, a.scale);
   }
 };
 
 template <>
-struct Convert<unsigned char, unsigned char> {
-  __device__ static unsigned char run(const LayoutArgs&, float q) {
-    return static_cast<unsigned char>(q);
+struct Convert<Byte, Byte> {
+  __device__ static Byte run(const LayoutArgs&, float q) {
+    return static_cast<Byte>(q);
   }
 };

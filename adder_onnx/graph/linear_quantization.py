@@ -1,0 +1,50 @@
+"""Constant parameters of QuantizeLinear, DequantizeLinear and the Clip before them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from adder_onnx.graph.adder_node import constant
+
+__all__ = ["clip_bounds", "is_private_clip", "quantization_parameters", "quantized"]
+
+
+def quantization_parameters(node: ir.Node) -> tuple[float, int] | None:
+    """Scale and zero point, where both are constants, one for the whole tensor."""
+    scale, zero_point = constant(node.inputs[1]), np.asarray(np.uint8(0))
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        found = constant(node.inputs[2])
+        if found is None:
+            return None
+        zero_point = found
+    if scale is None or scale.size != 1:
+        return None
+    value = float(scale.item())
+    return (value, int(zero_point.item())) if 0 < value < math.inf else None
+
+
+def is_private_clip(node: ir.Node, output: ir.Value) -> bool:
+    """Whether a node is a Clip with constant bounds, whose output nobody else takes."""
+    return (
+        (node.domain, node.op_type) in (("", "Clip"), ("ai.onnx", "Clip"))
+        and len(node.inputs) == 3
+        and all(constant(bound) is not None for bound in node.inputs[1:])
+        and len(output.uses()) == 1
+        and not output.is_graph_output()
+    )
+
+
+def clip_bounds(node: ir.Node) -> list[np.float32]:
+    """The lower and the upper one."""
+    bounds = [constant(value) for value in node.inputs[1:]]
+    return [np.float32(bound.item()) for bound in bounds if bound is not None]
+
+
+def quantized(value: np.float32, scale: float, zero_point: int) -> int:
+    """What QuantizeLinear makes of a value."""
+    with np.errstate(over="ignore"):
+        quotient = float(np.rint(value / np.float32(scale)))
+    return int(min(max(quotient + zero_point, 0), 255))
