@@ -7,12 +7,12 @@
 // What has landed is seen by the thread that began it; by others after a barrier. A copy may land
 // as soon as it begins: nobody may still read what it overwrites.
 //
-//   load_now(from, there)            a load that begins where it is written; zeros if not `there`.
-//                                    The compiler would move it to where its value is needed
-//
 // Compute capability 8.0 and later have them. Before, a copy takes the way through registers and
-// its thread waits: kernels that want to compute meanwhile have another way where kAsyncCopies is
-// false.
+// its thread waits. Kernels that want to compute meanwhile load values themselves where
+// kAsyncCopies is false, and store them later:
+//
+//   load_now(from, there)  begins a load where it is written, which the compiler would move to where
+//                          its value is needed; zeros if not `there`
 #pragma once
 
 #ifdef __CUDACC_RTC__
