@@ -22,14 +22,19 @@ def main() -> None:
 
     import cupy
 
-    from adder_onnx.kernels.cuda.compiler.nvrtc import compile_cubin, compiler_version
-    from adder_onnx.kernels.cuda.launch.variants import KERNELS
+    from adder_onnx.kernels.cuda.compiler.nvrtc import (
+        compile_cubin,
+        compile_target,
+        compiler_version,
+    )
+    from adder_onnx.kernels.cuda.launch.selection import kernels_on
 
     start = time.perf_counter()
     architecture = int(sys.argv[1])
-    image, _ = compile_cubin([kernel.expression for kernel in KERNELS], architecture)
+    kernels = kernels_on(compile_target(architecture))
+    image, _ = compile_cubin([kernel.expression for kernel in kernels], architecture)
     print(
-        f"CuPy {cupy.__version__}, NVRTC {compiler_version()}: {len(KERNELS)} kernels for "
+        f"CuPy {cupy.__version__}, NVRTC {compiler_version()}: {len(kernels)} kernels for "
         f"sm_{architecture}, {len(image)} bytes, {time.perf_counter() - start:.0f} s"
     )
 

@@ -1,4 +1,4 @@
-"""What measurements on a CPU were made with, and the files that hold them."""
+"""What measurements were made with, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def environment(benchmark: str) -> dict[str, Any]:
 
 
 def result_path(result: dict[str, Any]) -> Path:
-    """Where the result of a benchmark on its processor belongs."""
-    name = f"{result['benchmark']} {result['cpu']} {result['isa']}".lower()
+    """Where the result of a benchmark on its processor, or GPU, belongs."""
+    processor = result.get("device") or f"{result['cpu']} {result['isa']}"
+    name = f"{result['benchmark']} {processor}".lower()
     file = re.sub(r"[^a-z0-9]+", "-", name).strip("-")
     return ROOT / "benchmarks" / "results" / f"{file}.json"

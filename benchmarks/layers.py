@@ -39,7 +39,8 @@ from adder_onnx.kernels.cpu import (
     inner_loop_rate,
     padded_channels,
 )
-from benchmarks.networks import NETWORKS, Layer, adder_layers
+from benchmarks.networks import NETWORKS, adder_layers
+from benchmarks.shapes import Layer
 
 BATCHES = {"resnet20": 16, "resnet50": 4}
 PAUSE = 0.01  # seconds between contenders

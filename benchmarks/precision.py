@@ -23,7 +23,7 @@ from torch import nn
 import adder_onnx
 from adder_onnx.export import export_onnx
 from adder_onnx.export.checkpoint import read_checkpoint
-from adder_onnx.export.native_layer import without_native_kernels
+from adder_onnx.export.layer.selection import without_native_kernels
 from adder_onnx.export.recognition import load_model
 from adder_onnx.kernels.cpu import ARITHMETICS
 from benchmarks.documents import ROOT

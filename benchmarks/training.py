@@ -1,14 +1,22 @@
 """One training step of ResNet-20 by `AdderConv2d` and by the reference's formulation in PyTorch.
 
-    python -m benchmarks.training [--batch-size N] [--threads N] [--repeat N] [--json FILE]
+    python -m benchmarks.training [--device cpu|cuda] [--batch-size N] [--threads N] [--repeat N]
+                                  [--json FILE]
     python -m benchmarks.training --check
 
 The reference formulation unfolds the input to a matrix, takes ``torch.cdist`` of it and the
 filters, and for the gradients holds the differences of every position, filter and tap at a time.
 Both take turns, each in a process of its own; a step is forward, backward and an update by SGD on
-random images. Printed are the median time of each and the most memory that its steps took. The
-result goes to ``benchmarks/results/training-<cpu>.json`` and into the table in docs/benchmarks.md,
-unless --json names another file; --check only compares the table with the results.
+random images. Printed are the median time of each and the most memory that its steps took: the
+process's resident memory on a CPU, torch's tensors on a GPU. The result goes to
+``benchmarks/results/training-<processor>.json`` and into the table in docs/benchmarks.md (of a GPU,
+docs/gpu.md), unless --json names another file; --check only compares the tables with the results.
+
+The exit status is 0, 1 where a table is not up to date, and 2 where there is no GPU.
+
+JSON, schema 1: what `benchmarks.environment.environment` says of the processor, and of a GPU
+``device``, ``driver_and_clocks`` and the like as in `benchmarks.cuda`; ``network``, ``batch``,
+``threads``; ``seconds``, those of each step, and ``peak_bytes``, by contender.
 """
 
 from __future__ import annotations
@@ -27,17 +35,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adder_onnx.evaluation.environment import cpu_name
+from adder_onnx.errors import AdderError
 from adder_onnx.export import AdderConv2d
 from adder_onnx.files import write_atomically
+from adder_onnx.runtime.devices import check_cuda
+from benchmarks.cuda.conditions import environment as gpu_environment
+from benchmarks.cuda.table import NOT_MEASURED
 from benchmarks.documents import ROOT, results_of, update_table
 from benchmarks.environment import environment, result_path
 from benchmarks.networks import adder_network
 from benchmarks.race.worker import peak_bytes, resident_bytes
 
 CONTENDERS = ("AdderConv2d", "reference")
-DOCUMENT = ROOT / "docs" / "benchmarks.md"
-COMMAND = "python -m benchmarks.training"
+DOCUMENTS = {"cpu": "docs/benchmarks.md", "cuda": "docs/gpu.md"}
+COMMANDS = {
+    "cpu": "python -m benchmarks.training",
+    "cuda": "python -m benchmarks.training --device cuda",
+}
+REPEAT = {"cpu": 5, "cuda": 30}
+WARM_UPS = {"cpu": 1, "cuda": 5}
+"""Steps before those that are timed; on a GPU kernels are compiled and cuDNN makes its choice."""
 
 
 class _Distances(torch.autograd.Function):
@@ -84,35 +101,43 @@ def make_network(contender: str) -> nn.Module:
     return network
 
 
-def make_step(contender: str, batch: int) -> Callable[[], None]:
-    network = make_network(contender)
+def make_step(contender: str, batch: int, device: str) -> Callable[[], None]:
+    """A step that ends when all of it is done."""
+    network = make_network(contender).to(device)
     optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
-    x, labels = torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
+    x = torch.randn(batch, 3, 32, 32, device=device)
+    labels = torch.randint(10, (batch,), device=device)
 
     def step() -> None:
         optimizer.zero_grad()
         functional.cross_entropy(network(x), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return step
 
 
-def work(contender: str, batch: int, threads: int) -> None:
+def work(contender: str, batch: int, threads: int, device: str) -> None:
     """A process that makes a step for each line it reads, and writes its time and peak memory."""
     torch.set_num_threads(threads)
     before = resident_bytes()
-    step = make_step(contender, batch)
-    step()
+    step = make_step(contender, batch, device)
+    for _ in range(WARM_UPS[device]):
+        step()
     print(json.dumps("ready"), flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
         step()
         seconds = time.perf_counter() - start
-        print(json.dumps([seconds, peak_bytes() - before]), flush=True)
+        peak = torch.cuda.max_memory_allocated() if device == "cuda" else peak_bytes() - before
+        print(json.dumps([seconds, peak]), flush=True)
 
 
 def table(results: list[dict[str, Any]]) -> str:
     """Markdown for results of this benchmark, a row for each."""
+    if not results:
+        return NOT_MEASURED
     lines = [
         "| one step | `AdderConv2d` | reference | time | memory |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -123,37 +148,68 @@ def table(results: list[dict[str, Any]]) -> str:
         peaks = result["peak_bytes"]
         cells = [f"{seconds[name]:.3g} s, {peaks[name] / 1e6:,.0f} MB" for name in CONTENDERS]
         lines.append(
-            f"| ResNet-20, batch {result['batch']}, {result['threads']} threads; {result['cpu']}, "
-            f"{result['isa']}; torch {result['versions']['torch']}; commit "
-            f"{result['commit'][:12]}, {result['date']} | {cells[0]} | {cells[1]} | "
+            f"| ResNet-20, batch {result['batch']}{_processor(result)}; "
+            f"torch {result['versions']['torch']}; commit {result['commit'][:12]}, "
+            f"{result['date']} | {cells[0]} | {cells[1]} | "
             f"{seconds[ours] / seconds[theirs]:.3f} × | {peaks[ours] / peaks[theirs]:.3f} × |"
         )
     return "\n".join(lines) + "\n"
 
 
+def _processor(result: dict[str, Any]) -> str:
+    if _device(result) == "cuda":
+        return f"; {result['device']}, driver {result['driver_and_clocks'].partition(',')[0]}"
+    return f", {result['threads']} threads; {result['cpu']}, {result['isa']}"
+
+
+def _device(result: dict[str, Any]) -> str:
+    return "cuda" if "device" in result else "cpu"
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--device", choices=tuple(COMMANDS), default="cpu")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--repeat", type=int, help="steps that are timed; 5, or 30 on a GPU")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--work", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work is not None:
-        work(options.work, options.batch_size, options.threads)
+        work(options.work, options.batch_size, options.threads, options.device)
         return 0
     if not options.check:
-        measure(options)
+        try:
+            if options.device == "cuda":
+                check_cuda(0)
+            measure(options)
+        except AdderError as error:
+            print(f"{parser.prog}: error: {error}", file=sys.stderr)
+            return 2
     if options.json:
         return 0
-    return update_table(DOCUMENT, COMMAND, table(results_of("training")), check=options.check)
+    return update_tables(check=options.check)
+
+
+def update_tables(root: Path = ROOT, *, check: bool) -> int:
+    """Puts the results into the documents; returns the exit status of the command."""
+    statuses = []
+    for device, document in DOCUMENTS.items():
+        results = [r for r in results_of("training", root) if _device(r) == device]
+        statuses.append(
+            update_table(root / document, COMMANDS[device], table(results), check=check)
+        )
+    return max(statuses)
 
 
 def measure(options: argparse.Namespace) -> None:
     """Runs the contenders, prints and writes the result."""
     workers = {}
     sizes = ["--batch-size", str(options.batch_size), "--threads", str(options.threads)]
+    sizes += ["--device", options.device]
     for name in CONTENDERS:
         command = [sys.executable, "-m", "benchmarks.training", "--work", name, *sizes]
         workers[name] = subprocess.Popen(
@@ -162,7 +218,7 @@ def measure(options: argparse.Namespace) -> None:
         _answer(workers[name])
     times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     peaks = dict.fromkeys(CONTENDERS, 0)
-    for _ in range(options.repeat):
+    for _ in range(options.repeat or REPEAT[options.device]):
         for name, worker in workers.items():
             assert worker.stdin is not None
             worker.stdin.write("step\n")
@@ -171,7 +227,13 @@ def measure(options: argparse.Namespace) -> None:
             times[name].append(seconds)
     for worker in workers.values():
         worker.communicate()
-    result = environment("training") | {
+    of_cpu = environment("training")
+    of_gpu = gpu_environment() if options.device == "cuda" else {"versions": {}}
+    result = {
+        **of_cpu,
+        **of_gpu,
+        "benchmark": of_cpu["benchmark"],
+        "versions": of_gpu["versions"] | of_cpu["versions"],
         "network": "resnet20",
         "batch": options.batch_size,
         "threads": options.threads,
@@ -182,7 +244,7 @@ def measure(options: argparse.Namespace) -> None:
         options.json or result_path(result), (json.dumps(result, indent=1) + "\n").encode()
     )
     medians = {name: statistics.median(values) for name, values in times.items()}
-    print(f"{cpu_name()}, {options.threads} threads, ResNet-20, batch {options.batch_size}")
+    print(f"ResNet-20, batch {options.batch_size}{_processor(result)}")
     for name in CONTENDERS:
         print(f"  {name:12} {medians[name]:8.3f} s a step, {peaks[name] / 1e6:7.0f} MB")
     ours, theirs = CONTENDERS

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
-from adder_onnx.export import native_layer
-from adder_onnx.export.native_layer import Geometry, is_native
+from adder_onnx.export.layer import pytorch
+from adder_onnx.export.layer.geometry import Geometry, check, memory_format, output_size, pair
+from adder_onnx.export.layer.precision import full_float32
+from adder_onnx.export.layer.selection import native_kernels
 
 __all__ = ["ETA", "AdderConv2d", "adder_conv2d"]
 
 ETA = 0.2
 """The factor of the adaptive scaling of the filters' gradient (equation 13 of the paper)."""
 
-_MAX_COLUMN_BYTES = 1 << 28
-"""Bound on the size of the image-to-column matrix that is made at a time."""
+_TYPES = (torch.float32, torch.float64)
 
 
 class AdderConv2d(nn.Module):
     """A two-dimensional adder convolution (Chen et al., CVPR 2020).
 
     The output is the negated L1 distance between patches of the input and the filters; padding is
-    with zeros. On a CPU float32 is computed by the native kernels, forwards (in exact arithmetic)
-    and backwards; anything else by PyTorch. Arguments are those of ``torch.nn.Conv2d``, except that
-    ``bias`` is off by default; parameters are called as in the paper's reference implementation.
+    with zeros. float32 is computed by kernels of ours, forwards (in exact arithmetic) and
+    backwards, on a CPU, and with CuPy on an NVIDIA GPU, on torch's current stream; float64 by
+    PyTorch. Under ``torch.autocast`` the layer computes in float32. Arguments are those of
+    ``torch.nn.Conv2d``, except that ``bias`` is off by default; parameters are called as in the
+    paper's reference implementation.
 
     Attributes:
         adder: the filters, (out_channels, in_channels / groups, kernel height, kernel width).
@@ -33,7 +37,7 @@ class AdderConv2d(nn.Module):
 
     Shapes:
         input (N, in_channels, H, W), output (N, out_channels, oH, oW) as of ``Conv2d``; float32
-        or float64.
+        or float64. The output is ``channels_last`` where the input is, else contiguous.
     """
 
     def __init__(
@@ -55,10 +59,10 @@ class AdderConv2d(nn.Module):
             )
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = _pair(kernel_size)
-        self.stride = _pair(stride)
-        self.padding = _pair(padding)
-        self.dilation = _pair(dilation)
+        self.kernel_size = pair(kernel_size)
+        self.stride = pair(stride)
+        self.padding = pair(padding)
+        self.dilation = pair(dilation)
         self.groups = groups
         self.adder = nn.Parameter(
             torch.empty(out_channels, in_channels // groups, *self.kernel_size)
@@ -107,72 +111,16 @@ def adder_conv2d(
         groups: number of groups of channels.
 
     Returns:
-        (N, M, oH, oW).
+        (N, M, oH, oW), channels last where ``x`` is, else contiguous.
+
+    Raises:
+        ValueError: the filters do not fit the input, the types are others, or the kernel does not
+            fit into the padded image.
     """
     result: Tensor = torch.ops.adder_onnx.adder_conv2d(
-        x, weight, _pair(stride), _pair(padding), _pair(dilation), groups
+        x, weight, pair(stride), pair(padding), pair(dilation), groups
     )
     return result
-
-
-def _pair(value: int | tuple[int, int] | list[int]) -> tuple[int, int]:
-    if isinstance(value, int):
-        return (value, value)
-    first, second = value
-    return (first, second)
-
-
-def _geometry(stride: list[int], padding: list[int], dilation: list[int], groups: int) -> Geometry:
-    return Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
-
-
-def _check(x: Tensor, weight: Tensor, groups: int) -> None:
-    if x.dim() != 4 or weight.dim() != 4:
-        raise ValueError(
-            f"expected (N, C, H, W) and (M, C/groups, kH, kW), got {tuple(x.shape)} and "
-            f"{tuple(weight.shape)}"
-        )
-    if weight.shape[1] * groups != x.shape[1] or weight.shape[0] % groups:
-        raise ValueError(
-            f"weight {tuple(weight.shape)} with groups={groups} does not fit the input "
-            f"{tuple(x.shape)}"
-        )
-
-
-def _output_size(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[int, int]:
-    stride, padding, dilation, _ = geometry
-    if min(stride) < 1 or min(padding) < 0 or min(dilation) < 1:
-        raise ValueError(
-            f"stride={stride}, padding={padding}, dilation={dilation}; expected at least 1, 0 and 1"
-        )
-    size = []
-    for i, name in enumerate(("height", "width")):
-        span = dilation[i] * (weight.shape[2 + i] - 1) + 1
-        padded = x.shape[2 + i] + 2 * padding[i]
-        if span > padded:
-            raise ValueError(
-                f"the kernel spans {span} pixels in {name}, more than the padded image's {padded}"
-            )
-        size.append((padded - span) // stride[i] + 1)
-    return (size[0], size[1])
-
-
-def _batch_chunks(x: Tensor, positions: int, taps: int) -> list[Tensor]:
-    """The batch in parts whose image-to-column matrices are of bounded size."""
-    per_image = max(1, positions * taps * x.element_size())
-    return list(torch.split(x, max(1, _MAX_COLUMN_BYTES // per_image)))
-
-
-def _columns(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-    """Patches as rows, (N, positions, taps)."""
-    columns: Tensor = functional.unfold(
-        x,
-        (weight.shape[2], weight.shape[3]),
-        dilation=geometry.dilation,
-        padding=geometry.padding,
-        stride=geometry.stride,
-    )
-    return columns.transpose(1, 2).contiguous()
 
 
 @torch.library.custom_op("adder_onnx::adder_conv2d", mutates_args=())
@@ -184,20 +132,17 @@ def _adder_conv2d(
     dilation: list[int],
     groups: int,
 ) -> Tensor:
-    _check(x, weight, groups)
+    check(x, weight, groups)
+    if x.dtype != weight.dtype or x.dtype not in _TYPES:
+        raise ValueError(
+            f"the input is {x.dtype} and the filters are {weight.dtype}; expected both float32, or "
+            "both float64: train in mixed precision under torch.autocast"
+        )
     geometry = _geometry(stride, padding, dilation, groups)
-    height, width = _output_size(x, weight, geometry)
-    if is_native(x, weight):
-        return native_layer.forward(x, weight, geometry, (height, width))
-    filters = weight.flatten(1)
-    parts = []
-    for part in _batch_chunks(x, height * width, filters.shape[1]):
-        of_group = [
-            torch.cdist(_columns(xg, weight, geometry), wg, p=1.0)
-            for xg, wg in zip(part.chunk(groups, 1), filters.chunk(groups), strict=True)
-        ]
-        parts.append(-torch.cat(of_group, 2).transpose(1, 2))
-    return torch.cat(parts).reshape(x.shape[0], weight.shape[0], height, width)
+    size = output_size(x, weight, geometry)
+    kernels = native_kernels(x, weight)
+    forward = kernels.forward if kernels else pytorch.forward
+    return forward(x, weight, geometry, size).contiguous(memory_format=memory_format(x))
 
 
 @_adder_conv2d.register_fake
@@ -209,9 +154,14 @@ def _(
     dilation: list[int],
     groups: int,
 ) -> Tensor:
-    _check(x, weight, groups)
-    height, width = _output_size(x, weight, _geometry(stride, padding, dilation, groups))
-    return x.new_empty((x.shape[0], weight.shape[0], height, width))
+    check(x, weight, groups)
+    size = output_size(x, weight, _geometry(stride, padding, dilation, groups))
+    return _empty(x, (x.shape[0], weight.shape[0], *size))
+
+
+# As torch.cdist: 16 bits are too few for sums of thousands of absolute differences.
+for _device_type in ("cpu", "cuda"):
+    _adder_conv2d.register_autocast(_device_type, torch.float32)
 
 
 @torch.library.custom_op("adder_onnx::adder_conv2d_input_gradient", mutates_args=())
@@ -224,13 +174,54 @@ def _input_gradient(
     dilation: list[int],
     groups: int,
 ) -> Tensor:
+    """Equation 7, by native kernels."""
+    kernels = native_kernels(x, weight)
+    assert kernels is not None
     geometry = _geometry(stride, padding, dilation, groups)
-    return native_layer.input_gradient(x, weight, grad_y, geometry)
+    grad_x = kernels.input_gradient(x, weight, grad_y, geometry)
+    return grad_x.contiguous(memory_format=memory_format(x))
 
 
 @_input_gradient.register_fake
 def _(x: Tensor, *_: object) -> Tensor:
-    return x.new_empty(x.shape)
+    return _empty(x, x.shape)
+
+
+@torch.library.custom_op("adder_onnx::adder_conv2d_weight_gradient", mutates_args=())
+def _weight_gradient(
+    x: Tensor,
+    weight: Tensor,
+    grad_y: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Tensor:
+    """Equation 5: sum of (X - W) * grad over the output's positions, the first as a convolution's.
+
+    Factors that are rounded to TF32, cuDNN's default, would cost three digits, and more where
+    filters are larger than the gradient, because their product with it is subtracted. In one piece,
+    because torch.compile would lose what is set around the convolution.
+    """
+    with full_float32():
+        gradient: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
+            x, list(weight.shape), grad_y, *_geometry(stride, padding, dilation, groups)
+        )
+    return (gradient - weight * grad_y.sum((0, 2, 3)).view(-1, 1, 1, 1)).contiguous()
+
+
+@_weight_gradient.register_fake
+def _(x: Tensor, weight: Tensor, *_: object) -> Tensor:
+    return weight.new_empty(weight.shape)
+
+
+def _geometry(stride: list[int], padding: list[int], dilation: list[int], groups: int) -> Geometry:
+    return Geometry(pair(stride), pair(padding), pair(dilation), groups)
+
+
+def _empty(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tensor of the type, device and memory format of ``x``."""
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
 
 
 def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -241,54 +232,19 @@ def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 def _backward(ctx, grad_y: Tensor):  # type: ignore[no-untyped-def]
     x, weight = ctx.saved_tensors
     needs_x, needs_weight = ctx.needs_input_grad[:2]
-    grad_x, grad_weight = _gradients(x, weight, grad_y, _geometry(*ctx.geometry), needs_x)
-    return (grad_x, grad_weight if needs_weight else None, None, None, None, None)
-
-
-def _gradients(
-    x: Tensor, weight: Tensor, grad_y: Tensor, geometry: Geometry, needs_x: bool
-) -> tuple[Tensor | None, Tensor]:
-    """The paper's gradients, without ever holding positions x filters x taps values."""
-    grad_x: Tensor | None
-    if is_native(x, weight):
-        grad_x = _input_gradient(x, weight, grad_y, *geometry) if needs_x else None
-        # Sum over positions p of X[p,k] * grad[o,p]: a convolution's gradient.
-        grad_weight: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
-            x, list(weight.shape), grad_y, *geometry
-        )
-        grad_weight = grad_weight - weight * grad_y.sum((0, 2, 3)).view(-1, 1, 1, 1)
-        return grad_x, _rescaled(grad_weight)
-    filters, per_group = weight.flatten(1), weight.shape[0] // geometry.groups
-    positions, taps = grad_y.shape[2] * grad_y.shape[3], filters.shape[1]
-    grad_filters = torch.zeros_like(filters)
-    grad_x = torch.empty_like(x) if needs_x else None
-    first = 0
-    for part in _batch_chunks(x, positions, taps):
-        last = first + part.shape[0]
-        grad_part = grad_y[first:last].flatten(2)
-        for g in range(geometry.groups):
-            xs = slice(g * weight.shape[1], (g + 1) * weight.shape[1])
-            ws = slice(g * per_group, (g + 1) * per_group)
-            columns = _columns(part[:, xs], weight, geometry)
-            grad = grad_part[:, ws]
-            # Sum over positions p of (X[p,k] - W[o,k]) * grad[o,p], as a matrix product.
-            grad_filters[ws] += (grad @ columns).sum(0)
-            grad_filters[ws] -= filters[ws] * grad.sum((0, 2))[:, None]
-            if grad_x is not None:
-                grad_columns = torch.zeros_like(columns)
-                for o, w in enumerate(filters[ws]):
-                    clipped = (w - columns).clamp_(-1, 1)
-                    grad_columns.addcmul_(clipped, grad[:, o, :, None])
-                grad_x[first:last, xs] = functional.fold(
-                    grad_columns.transpose(1, 2),
-                    (x.shape[2], x.shape[3]),
-                    (weight.shape[2], weight.shape[3]),
-                    dilation=geometry.dilation,
-                    padding=geometry.padding,
-                    stride=geometry.stride,
-                )
-        first = last
-    return grad_x, _rescaled(grad_filters).view_as(weight)
+    grad_x = grad_weight = None
+    if native_kernels(x, weight):
+        tensors = (x, weight, grad_y)
+        if needs_x:
+            grad_x = _input_gradient(*tensors, *ctx.geometry)
+        if needs_weight:
+            grad_weight = _rescaled(_weight_gradient(*tensors, *ctx.geometry))
+    else:
+        geometry = _geometry(*ctx.geometry)
+        grad_x, grad_filters = pytorch.gradients(x, weight, grad_y, geometry, needs_x)
+        if needs_weight:
+            grad_weight = _rescaled(grad_filters)
+    return (grad_x, grad_weight, None, None, None, None)
 
 
 def _rescaled(gradient: Tensor) -> Tensor:

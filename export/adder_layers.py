@@ -27,7 +27,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from adder_onnx.errors import ExportError
 from adder_onnx.export.adder_conv2d import AdderConv2d
-from adder_onnx.export.native_layer import without_native_kernels
+from adder_onnx.export.layer.selection import without_native_kernels
 
 __all__ = ["BOOKKEEPING", "convert_adder_layers"]
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from adder_onnx.errors import ExportError
 from adder_onnx.export.capture import error_line
-from adder_onnx.export.native_layer import without_native_kernels
+from adder_onnx.export.layer.selection import without_native_kernels
 from adder_onnx.export.outputs import named_outputs
 
 __all__ = [

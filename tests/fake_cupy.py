@@ -190,6 +190,7 @@ class FakeCupy(ModuleType):
             deviceSynchronize=lambda: call("deviceSynchronize"),
             getDevice=get_device,
             memcpyAsync=memcpy,
+            memsetAsync=lambda address, value, size, stream: call("memsetAsync"),
             memcpyDeviceToHost=2,
             memcpyHostToDevice=1,
             setDevice=set_device,
@@ -198,6 +199,7 @@ class FakeCupy(ModuleType):
 
         class Device:
             def __init__(self, number: int | None = None) -> None:
+                call("deviceGetAttribute")
                 self.attributes = {"MultiProcessorCount": 132}
                 self.compute_capability = fake.compute_capability
 
@@ -210,6 +212,7 @@ class FakeCupy(ModuleType):
                 return lambda grid, block, args: call("launch", name, grid, block)
 
         self.RawModule = RawModule
+
         self.cuda = SimpleNamespace(
             Device=Device,
             Event=Event,
@@ -244,7 +247,7 @@ class FakeCupy(ModuleType):
 
         self.from_dlpack = from_dlpack
         self.get_default_memory_pool = lambda: SimpleNamespace(
-            free_all_blocks=lambda: call("free_all_blocks", fake.current)
+            free_all_blocks=lambda stream: call("free_all_blocks", fake.current)
         )
 
     def do_all(self, ptr: int, last: object = None) -> None:

@@ -17,12 +17,14 @@ from adder_onnx.errors import AdderError, DeviceError
 from adder_onnx.kernels.cuda.launch.device import Grid
 from adder_onnx.kernels.cuda.launch.variants import Kernel
 from benchmarks.cuda import __main__ as command
-from benchmarks.cuda import borders, integers, layers, networks, table
-from benchmarks.cuda.layers import LayerContenders, WrongResultError, layer_row
+from benchmarks.cuda import borders, conditions, integers, layers, measurement, networks, table
+from benchmarks.cuda.layers import LayerContenders, layer_row
 from benchmarks.cuda.machine import Inputs
+from benchmarks.cuda.rounding import WrongResultError
 from benchmarks.cuda.timing import EventTimer, WallTimer
 from benchmarks.documents import END, begin_of
-from benchmarks.networks import Layer, adder_layers
+from benchmarks.networks import adder_layers
+from benchmarks.shapes import Layer
 from tests.cuda_on_cpu.device import CpuDevice
 
 SMALL = Layer(16, 16, 8, 3, 1)
@@ -356,14 +358,14 @@ def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = {"a": SHAPES[:1], "b": SHAPES[1:2]}
     monkeypatch.setattr(layers, "adder_layers", shapes.__getitem__)
     monkeypatch.setattr(borders, "adder_layers", shapes.__getitem__)
-    monkeypatch.setattr(command, "ROUNDS", 2)
+    monkeypatch.setattr(measurement, "ROUNDS", 2)
 
 
 def described() -> dict[str, Any]:
     """What `environment` tells of a GPU, made up."""
     return {
         "benchmark": "cuda",
-        "schema": command.SCHEMA,
+        "schema": conditions.SCHEMA,
         "device": "A GPU",
         "driver_and_clocks": "1.2, 3 MHz, 4 MHz",
         "commit": "0123456789abcdef",
@@ -376,7 +378,7 @@ def test_a_whole_run(
 ) -> None:
     small_networks(monkeypatch)
     path = tmp_path / "result.json"
-    command.measure_all(FakeMachine(), described(), path, quick=False, only=None)
+    measurement.measure_all(FakeMachine(), described(), path, quick=False, only=None)
     result = json.loads(path.read_text())
     assert result["bound"] == {"float32": 10e12, "float16": 20e12, "uint8": 40e12}
     assert result["uint8_distances"] == {"Fused": 40e12, "Dotted": 30e12}
@@ -419,9 +421,9 @@ def test_what_was_measured_stays_where_a_run_is_cut_off(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "measure_borders", stop)
+    monkeypatch.setattr(measurement, "measure_borders", stop)
     with pytest.raises(KeyboardInterrupt):
-        command.measure_all(FakeMachine(), described(), path, quick=False, only="layers")
+        measurement.measure_all(FakeMachine(), described(), path, quick=False, only="layers")
     result = json.loads(path.read_text())
     assert len(result["layers"]) == 3
     assert "| b 16 x 9 -> 32, 3x3 / 2, 1 |" in table.table([result])
@@ -435,7 +437,7 @@ def test_nothing_is_measured_of_a_wrong_kernel(
     machine = FakeMachine(broken)
     path = tmp_path / "result.json"
     with pytest.raises(WrongResultError):
-        command.measure_all(machine, described(), path, quick=True, only=None)
+        measurement.measure_all(machine, described(), path, quick=True, only=None)
     assert machine.kernel_timer.calls == 0
     assert not path.exists()
 
@@ -476,12 +478,12 @@ def test_statuses(
         return raise_it
 
     path = tmp_path / "result.json"
-    monkeypatch.setattr(command, "measure_all", fail(WrongResultError("output (0, 0) is 1")))
+    monkeypatch.setattr(measurement, "measure_all", fail(WrongResultError("output (0, 0) is 1")))
     assert command.main(["--json", str(path)]) == 1
     assert (
         capsys.readouterr().err == "python -m benchmarks.cuda: wrong result: output (0, 0) is 1\n"
     )
-    monkeypatch.setattr(command, "measure_all", fail(AdderError("out of memory")))
+    monkeypatch.setattr(measurement, "measure_all", fail(AdderError("out of memory")))
     assert command.main(["--json", str(path)]) == 2
     assert capsys.readouterr().err == "python -m benchmarks.cuda: error: out of memory\n"
     assert command.main(["--json", str(tmp_path / "none" / "result.json")]) == 2
@@ -511,9 +513,9 @@ def test_unknown_arguments(given: list[str], capsys: pytest.CaptureFixture[str])
 
 
 def test_tools_that_are_missing_or_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command._output_of("no-such-tool-anywhere") == ""
-    assert command._output_of("sh", "-c", "echo said; exit 3") == ""
-    assert command._output_of("sh", "-c", "echo ' 1,  2'; echo 3") == "1, 2 3"
+    assert conditions._output_of("no-such-tool-anywhere") == ""
+    assert conditions._output_of("sh", "-c", "echo said; exit 3") == ""
+    assert conditions._output_of("sh", "-c", "echo ' 1,  2'; echo 3") == "1, 2 3"
 
 
 def test_a_table_of_networks_alone() -> None:

@@ -17,8 +17,10 @@ from benchmarks.cuda.__main__ import file_name
 from benchmarks.cuda.layers import best_layouts, layer_row
 from benchmarks.cuda.timing import summary, take_turns
 from benchmarks.documents import END, begin_of
-from benchmarks.networks import Layer, adder_layers
+from benchmarks.environment import result_path
+from benchmarks.networks import adder_layers
 from benchmarks.race import table as race_table
+from benchmarks.shapes import Layer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -164,6 +166,40 @@ def test_the_table_of_training() -> None:
     *_, row = training.table([result]).splitlines()
     assert row.endswith("| 0.5 s, 400 MB | 50 s, 5,000 MB | 0.010 × | 0.080 × |")
     assert "A CPU, avx2; torch 2.0; commit 0123456789ab, 2026-01-02" in row
+
+
+def test_the_table_of_training_on_a_gpu(tmp_path: Path) -> None:
+    result = {
+        "benchmark": "training",
+        "cpu": "A CPU",
+        "isa": "avx2",
+        "device": "A GPU 80GB",
+        "driver_and_clocks": "580.1, 1980 MHz, 1980 MHz",
+        "batch": 128,
+        "threads": 2,
+        "versions": {"torch": "2.0"},
+        "commit": "0123456789abcdef",
+        "date": "2026-01-02",
+        "seconds": {"AdderConv2d": [0.004, 0.008, 0.005], "reference": [0.2, 0.25, 0.3]},
+        "peak_bytes": {"AdderConv2d": 400e6, "reference": 5000e6},
+    }
+    assert result_path(result).name == "training-a-gpu-80gb.json"
+    (tmp_path / "docs").mkdir()
+    for device, document in training.DOCUMENTS.items():
+        begin = begin_of(training.COMMANDS[device])
+        (tmp_path / document).write_text(f"before\n{begin}old\n{END}after\n")
+    assert training.update_tables(tmp_path, check=False) == 0
+    assert "Not yet measured" in (tmp_path / "docs" / "gpu.md").read_text()
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    (results / "training-a-gpu.json").write_text(json.dumps(result))
+    assert training.update_tables(tmp_path, check=True) == 1
+    assert training.update_tables(tmp_path, check=False) == 0
+    assert training.update_tables(tmp_path, check=True) == 0
+    assert "Not yet measured" in (tmp_path / "docs" / "benchmarks.md").read_text()
+    (row,) = (r for r in (tmp_path / "docs" / "gpu.md").read_text().splitlines() if "0.005" in r)
+    assert row.endswith("| 0.005 s, 400 MB | 0.25 s, 5,000 MB | 0.020 × | 0.080 × |")
+    assert "| ResNet-20, batch 128; A GPU 80GB, driver 580.1; torch 2.0; commit" in row
 
 
 def test_names_of_results() -> None:

@@ -17,7 +17,7 @@ from adder_onnx.errors import DeviceError
 from adder_onnx.kernels.cuda.compiler import cubin_cache, nvrtc
 from adder_onnx.kernels.cuda.launch.params import LAYOUT_ARGS
 from adder_onnx.kernels.cuda.launch.variants import KERNELS
-from adder_onnx.runtime.cuda import errors, kernels
+from adder_onnx.runtime.cuda import errors, kernels, staging
 from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu, _Foreign
 from adder_onnx.runtime.cuda.errors import (
     DeviceLostError,
@@ -37,6 +37,8 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
     fake = FakeCupy()
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(kernels, "_kernels", {})
+    monkeypatch.setattr(staging, "_stagings", {})
+    monkeypatch.setattr(nvrtc, "compiler_version", lambda: "13.0")
     return fake
 
 
@@ -94,6 +96,7 @@ def test_a_device_that_onnxruntime_leaves_current_is_put_right(
         ("eventCreate", lambda gpu, s: gpu.wait(s, s), "letting a stream wait"),
         ("eventRecord", lambda gpu, s: gpu.wait(s, s), "letting a stream wait"),
         ("streamWaitEvent", lambda gpu, s: gpu.wait(s, s), "letting a stream wait"),
+        ("memsetAsync", lambda gpu, s: gpu.clear(64, 4), "clearing memory"),
         ("copyto", lambda gpu, s: gpu.copy(Array(ARGS), Array(ARGS)), "copying an array"),
         ("from_dlpack", lambda gpu, s: gpu.adopt(Foreign()), "taking over an array"),
         ("streamBeginCapture", lambda gpu, s: gpu.capture(lambda: None), "capturing a graph"),
@@ -101,6 +104,7 @@ def test_a_device_that_onnxruntime_leaves_current_is_put_right(
         ("graphLaunch", lambda gpu, s: gpu.replay(gpu.capture(lambda: None)), "chain's graph"),
         ("streamIsCapturing", lambda gpu, s: gpu.callers_stream([]), "the caller's stream"),
         ("getDevice", lambda gpu, s: gpu.synchronize(s), "making it current"),
+        ("deviceGetAttribute", lambda gpu, s: CupyGpu(1), "asking what it is"),
     ],
 )
 @pytest.mark.parametrize(
@@ -184,8 +188,7 @@ def test_code_for_a_family_is_compiled_once_and_kept(
         return b"ELF\n\0code", {name: f"_Z{len(name)}" for name in expressions}
 
     monkeypatch.setattr(cubin_cache, "compile_cubin", compile_cubin)
-    for module in (nvrtc, cubin_cache):
-        monkeypatch.setattr(module, "compiler_version", lambda: "13.0")
+    monkeypatch.setattr(cubin_cache, "compiler_version", lambda: "13.0")
     cupy.compute_capability, cupy.cache_folder = "120", str(tmp_path / "cache")
     for _ in range(2):
         monkeypatch.setattr(kernels, "_kernels", {})
@@ -204,6 +207,14 @@ def test_code_for_a_family_is_compiled_once_and_kept(
     assert CupyGpu(0).target == "sm_120"
     CupyGpu(0).prepare([KERNEL])
     assert cupy.modules == [(KERNEL.expression,)]
+
+
+def test_pinned_memory_is_shared(gpu: CupyGpu, cupy: FakeCupy) -> None:
+    for user in (gpu, CupyGpu(1)):
+        array = user.upload(np.ones(1000))
+        user.finish()
+        user.download(array)
+    assert cupy.pinned == 2 * staging.PIECE_BYTES
 
 
 def test_kernels_that_do_not_compile(gpu: CupyGpu, cupy: FakeCupy) -> None:

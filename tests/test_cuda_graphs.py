@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from adder_onnx.errors import DeviceError
+from adder_onnx.quantization import quantize
+from adder_onnx.runtime.cuda import chain_executor
 from adder_onnx.runtime.cuda.chain_executor import MAX_GRAPHS
 from adder_onnx.runtime.cuda.contexts import MAX_CONTEXTS
 from tests.concurrency import assert_threads_agree
@@ -62,6 +64,40 @@ def test_the_same_answers_with_and_without(gpu: CpuGpu) -> None:
                 assert float(np.abs(a - truth).max(initial=0)) <= TOLERANCE * scale
     assert gpu.replayed > 40
     gpu.check_guards()
+
+
+def test_sums_that_blocks_share(gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few pixels of many channels: the counters that blocks meet at are the graph's, too."""
+    cleared: list[int] = []
+    clear = gpu.clear
+
+    def count(address: int, size: int) -> None:
+        cleared.append(address)
+        clear(address, size)
+
+    monkeypatch.setattr(gpu, "clear", count)
+    rng = np.random.default_rng(0)
+    model = make_model(
+        [adder_conv("X", "W", "Y", pads=[1, 1, 1, 1])],
+        {"X": ["N", 256, 4, 4]},
+        {"Y": ["N", 32, 4, 4]},
+        {"W": rng.standard_normal((32, 256, 3, 3)).astype(np.float32)},
+    )
+    s = cuda_session(model)
+    for _ in range(4):
+        assert_equals_stock(model, s, {"X": image(1, 256, 4, 4)})
+    assert gpu.replayed == 3
+    assert cleared
+
+
+def test_integer_chains(gpu: CpuGpu) -> None:
+    rng = np.random.default_rng(0)
+    feeds = [{"X": rng.standard_normal((2, 3, 8, 8)).astype(np.float32)} for _ in range(4)]
+    model = quantize(network(), feeds[:1]).model
+    with_, without = cuda_session(model), cuda_session(model, cuda_graphs=False)
+    for feed in feeds:
+        np.testing.assert_array_equal(with_.run(None, feed)[0], without.run(None, feed)[0])
+    assert gpu.replayed == 3
 
 
 def test_they_can_be_turned_off(gpu: CpuGpu) -> None:
@@ -147,6 +183,19 @@ def test_computed_weights_have_none(gpu: CpuGpu) -> None:
     for _ in range(3):  # other weights in each run
         assert_equals_stock(model, s, {"X": image(2, 3, 5, 5), "V": image(4, 3, 3, 3)})
     assert gpu.replayed == 0
+
+
+def test_large_images_have_none(gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their kernels take longer than their launches, and their memory would stay."""
+    s = cuda_session(network())
+    s.run(None, {"X": image(1, 3, 6, 6)})
+    (small,) = s.memory()
+    monkeypatch.setattr(chain_executor, "MAX_ARENA", small.peak_bytes)
+    for _ in range(3):
+        s.run(None, {"X": image(1, 3, 9, 9)})
+    assert gpu.replayed == 0
+    s.run(None, {"X": image(1, 3, 6, 6)})
+    assert gpu.replayed == 1
 
 
 def test_profiles_time_single_kernels(gpu: CpuGpu) -> None:

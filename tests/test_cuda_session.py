@@ -331,12 +331,13 @@ def test_the_real_checkpoint(
 def test_bench_shows_the_plan_of_the_device(
     gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    waits: list[int] = []
     rng = np.random.default_rng(0)
     feeds = [{"X": rng.standard_normal((2, 3, 8, 8)).astype(np.float32)}]
     model, result = tmp_path / "int8.onnx", tmp_path / "result.json"
     onnx.save(quantize(network(), feeds).model, model)
     monkeypatch.setattr(bench, "resolve_device", lambda _: DeviceChoice(0))
-    monkeypatch.setattr(bench, "_on_device", lambda feed, _: feed)
+    monkeypatch.setattr(bench, "_on_device", lambda feed, _: (feed, lambda: waits.append(1)))
     monkeypatch.setattr(bench, "gpu_name", lambda _: "a GPU")
     monkeypatch.setattr(bench, "versions", lambda _: {})
     monkeypatch.setattr(profile, "bound_of", lambda *_: {})
@@ -344,6 +345,7 @@ def test_bench_shows_the_plan_of_the_device(
     assert bench.main([str(model), *options, "--json", str(result)]) == 0
     (row,) = json.loads(result.read_text())["results"]
     assert row["device"] == "cuda:0"
+    assert len(waits) == 3 + row["runs"]  # warm-up, too
     assert [step["kind"] for step in row["steps"]] == [
         "onnxruntime",
         "conversion",

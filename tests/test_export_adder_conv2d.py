@@ -3,148 +3,43 @@
 from __future__ import annotations
 
 import importlib
-import itertools
-from dataclasses import dataclass
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd import backward
 from torch.nn import functional
 
-from adder_onnx.export import AdderConv2d, adder_conv2d, native_layer
+from adder_onnx.export import AdderConv2d, adder_conv2d
+from adder_onnx.export.layer import cpu, pytorch, selection
 from adder_onnx.kernels.cpu import available_isas
+from adder_onnx.ops import ConvAttributes
+from adder_onnx.ops.reference import adder_conv, input_gradient
+from tests.conftest import ROOT
+from tests.paper import ALL, SOME, Geometry, definition, paper_gradients, tensors
 
-# The package's attribute of this name is the function.
-MODULE = importlib.import_module("adder_onnx.export.adder_conv2d")
 OPERATOR = torch.ops.adder_onnx.adder_conv2d.default
-
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Geometry:
-    kernel: tuple[int, int] = (3, 3)
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-
-    def __str__(self) -> str:
-        values = (self.kernel, self.stride, self.padding, self.dilation)
-        return "-".join(f"{a}x{b}" for a, b in values) + f"-g{self.groups}"
-
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        """What `adder_conv2d` takes after the tensors."""
-        return (self.stride, self.padding, self.dilation, self.groups)
-
-
-ALL = [
-    Geometry(*values)
-    for values in itertools.product(
-        [(3, 3), (1, 1), (2, 3)],
-        [(1, 1), (2, 2), (3, 1)],
-        [(0, 0), (2, 1)],
-        [(1, 1), (1, 2)],
-        [1, 2, 4],
-    )
-]
-SOME = [
-    Geometry(padding=(1, 1)),
-    Geometry((1, 1), stride=(2, 2)),
-    Geometry((3, 3), stride=(2, 2), padding=(1, 1), groups=2),
-    Geometry((2, 3), stride=(3, 1), padding=(2, 1), dilation=(1, 2)),
-    Geometry((3, 1), dilation=(2, 1), padding=(0, 2), groups=4),
-]
-
-
-def patches(x: Array, g: Geometry) -> Array:
-    """The padded input at each output position, (N, oH, oW, C, kH, kW)."""
-    (pad_h, pad_w), (step_h, step_w), (gap_h, gap_w) = g.padding, g.stride, g.dilation
-    padded = np.pad(x, ((0, 0), (0, 0), (pad_h, pad_h), (pad_w, pad_w)))
-    reach_h, reach_w = gap_h * (g.kernel[0] - 1) + 1, gap_w * (g.kernel[1] - 1) + 1
-    tops = range(0, padded.shape[2] - reach_h + 1, step_h)
-    lefts = range(0, padded.shape[3] - reach_w + 1, step_w)
-    rows = [
-        [padded[:, :, t : t + reach_h : gap_h, k : k + reach_w : gap_w] for k in lefts]
-        for t in tops
-    ]
-    return np.moveaxis(np.array(rows), 2, 0)
-
-
-def definition(x: Array, w: Array, g: Geometry) -> Array:
-    """Equation 2 of the paper for each group on its own."""
-    per_group, filters = w.shape[1], w.shape[0] // g.groups
-    taps = patches(x, g)
-    parts = []
-    for i in range(g.groups):
-        of_group = taps[:, :, :, None, i * per_group : (i + 1) * per_group]
-        distance = np.abs(of_group - w[i * filters : (i + 1) * filters])
-        parts.append(-distance.sum(axis=(4, 5, 6)))
-    return np.moveaxis(np.concatenate(parts, axis=3), 3, 1)
-
-
-def paper_gradients(x: Array, w: Array, grad_y: Array, g: Geometry) -> tuple[Array, Array]:
-    """Equations 5 and 7 on the whole (positions, filters, taps) tensor, then equation 13."""
-    per_group, filters = w.shape[1], w.shape[0] // g.groups
-    # Where each tap of each patch lies in a padded image.
-    height, width = x.shape[2] + 2 * g.padding[0], x.shape[3] + 2 * g.padding[1]
-    inner = np.full((height, width), -1.0)
-    inner[g.padding[0] : height - g.padding[0], g.padding[1] : width - g.padding[1]] = np.arange(
-        x.shape[2] * x.shape[3]
-    ).reshape(x.shape[2:])
-    places = patches(inner[None, None], Geometry(g.kernel, g.stride, (0, 0), g.dilation))
-    taps = patches(x, g)
-    grad_w = np.zeros(w.shape)
-    grad_x = np.zeros(x.shape)
-    for i in range(g.groups):
-        xs, ws = (
-            slice(i * per_group, (i + 1) * per_group),
-            slice(i * filters, (i + 1) * filters),
-        )
-        columns = taps[:, :, :, xs].reshape(-1, 1, w[0].size)
-        rows = w[ws].reshape(1, filters, -1)
-        grad = np.moveaxis(grad_y[:, ws], 1, 3).reshape(-1, filters, 1)
-        grad_w[ws] = ((columns - rows) * grad).sum(0).reshape(w[ws].shape)
-        tap_grads = (np.clip(rows - columns, -1, 1) * grad).sum(1)
-        tap_grads = tap_grads.reshape(taps[:, :, :, xs].shape)
-        for n, row, column, c, k, m in np.ndindex(tap_grads.shape):
-            place = int(places[0, row, column, 0, k, m])
-            if place >= 0:
-                y, z = divmod(place, x.shape[3])
-                grad_x[n, xs.start + c, y, z] += tap_grads[n, row, column, c, k, m]
-    return grad_x, 0.2 * np.sqrt(w.size) / np.linalg.norm(grad_w) * grad_w
-
-
-def tensors(
-    g: Geometry, dtype: torch.dtype = torch.float64, batch: int = 2
-) -> tuple[Tensor, Tensor]:
-    """An input (batch, 4, 6, 7) and 8 filters, with differences inside and outside of [-1, 1]."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(batch, 4, 6, 7, generator=generator, dtype=dtype)
-    w = torch.randn(8, 4 // g.groups, *g.kernel, generator=generator, dtype=dtype)
-    return x, w
 
 
 @pytest.fixture
 def two_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Bounds the columns to two images of `tensors(SOME[2])`; records the images in each part."""
     positions, taps, size = 3 * 4, 2 * 9, 8
-    monkeypatch.setattr(MODULE, "_MAX_COLUMN_BYTES", 2 * positions * taps * size + 1)
+    monkeypatch.setattr(pytorch, "_MAX_COLUMN_BYTES", 2 * positions * taps * size + 1)
     seen: list[int] = []
-    columns = MODULE._columns
+    columns = pytorch._columns
 
     def record(x: Tensor, *rest: Any) -> Tensor:
         result: Tensor = columns(x, *rest)
-        assert result.numel() * result.element_size() <= MODULE._MAX_COLUMN_BYTES
+        assert result.numel() * result.element_size() <= pytorch._MAX_COLUMN_BYTES
         seen.append(x.shape[0])
         return result
 
-    monkeypatch.setattr(MODULE, "_columns", record)
+    monkeypatch.setattr(pytorch, "_columns", record)
     return seen
 
 
@@ -204,10 +99,37 @@ def test_repr_tells_the_geometry() -> None:
 def test_memory_layout_of_the_input_does_not_matter() -> None:
     g = SOME[2]
     x, w = tensors(g)
-    strided = x.to(memory_format=torch.channels_last)
+    expected = adder_conv2d(x, w, *g.arguments)
+    assert expected.is_contiguous()
+    strided = torch.stack([x, x], 4)[..., 0]
+    assert not strided.is_contiguous()
     y = adder_conv2d(strided, w, *g.arguments)
-    torch.testing.assert_close(y, adder_conv2d(x, w, *g.arguments), rtol=0, atol=0)
+    torch.testing.assert_close(y, expected, rtol=0, atol=0)
     assert y.is_contiguous()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_made_of_channels_last_lies_so(dtype: torch.dtype) -> None:
+    g = SOME[2]
+    found = []
+    for lies in (torch.contiguous_format, torch.channels_last):
+        x, w = (t.contiguous(memory_format=lies).requires_grad_() for t in tensors(g, dtype))
+        y = adder_conv2d(x, w, *g.arguments)
+        backward(y.square().sum())
+        assert x.grad is not None
+        assert w.grad is not None
+        for t in (y, x.grad):
+            assert t.is_contiguous(memory_format=lies)
+        found.append((y.detach(), x.grad, w.grad))
+    for contiguous, channels_last in zip(*found, strict=True):
+        torch.testing.assert_close(channels_last, contiguous, rtol=1e-5, atol=1e-6)
+
+
+def test_what_lies_both_ways_is_contiguous() -> None:
+    """As the images of one channel do."""
+    x = torch.zeros(2, 1, 5, 5)
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    assert adder_conv2d(x, torch.zeros(3, 1, 2, 2)).is_contiguous()
 
 
 def test_batch_of_none() -> None:
@@ -224,7 +146,7 @@ def test_chunks_of_the_batch_give_the_same(two_images_at_a_time: list[int]) -> N
 
 
 def test_image_larger_than_the_bound_is_a_chunk_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MODULE, "_MAX_COLUMN_BYTES", 1)
+    monkeypatch.setattr(pytorch, "_MAX_COLUMN_BYTES", 1)
     x, w = tensors(SOME[0], batch=3)
     y = adder_conv2d(x, w, *SOME[0].arguments)
     np.testing.assert_allclose(y.numpy(), definition(x.numpy(), w.numpy(), SOME[0]), rtol=1e-13)
@@ -281,12 +203,21 @@ def test_gradients_are_the_papers(g: Geometry) -> None:
     check_gradients(g, batch=2)
 
 
+@pytest.mark.parametrize("g", SOME, ids=str)
+def test_reference_of_the_inputs_gradient_is_the_papers(g: Geometry) -> None:
+    x, w = (t.numpy() for t in tensors(g))
+    a = ConvAttributes(strides=g.stride, pads=g.padding * 2, dilations=g.dilation, group=g.groups)
+    grad_y = np.cos(np.arange(adder_conv(x, w, a).size)).reshape(adder_conv(x, w, a).shape)
+    expected, _ = paper_gradients(x, w, grad_y, g)
+    np.testing.assert_allclose(input_gradient(x, w, grad_y, a), expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("isa", available_isas())
 @pytest.mark.parametrize("g", ALL, ids=str)
 def test_native_gradients_are_the_papers(
     g: Geometry, isa: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native_layer, "select_isa", lambda: isa)
+    monkeypatch.setattr(cpu, "select_isa", lambda: isa)
     check_gradients(g, 2, torch.float32, 1e-5)
 
 
@@ -310,9 +241,9 @@ def test_native_gradient_of_any_width(channels: int) -> None:
 
 def test_pytorch_computes_where_native_kernels_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[None] = []
-    monkeypatch.setattr(native_layer, "forward", lambda *_: calls.append(None))
+    monkeypatch.setattr(cpu, "forward", lambda *_: calls.append(None))
     x, w = tensors(SOME[0], torch.float32)
-    with native_layer.without_native_kernels():
+    with selection.without_native_kernels():
         y = adder_conv2d(x, w)
     assert not calls
     np.testing.assert_allclose(y.numpy(), definition(x.numpy(), w.numpy(), Geometry()), rtol=1e-5)
@@ -398,6 +329,18 @@ def test_operator_obeys_pytorchs_rules(rule: str) -> None:
     assert results == {rule: "SUCCESS"}
 
 
+@pytest.mark.parametrize("name", ["input_gradient", "weight_gradient"])
+@pytest.mark.parametrize("lies", [torch.contiguous_format, torch.channels_last])
+def test_operators_of_gradients_obey_pytorchs_rules(lies: torch.memory_format, name: str) -> None:
+    g = SOME[2]
+    x, w = (t.contiguous(memory_format=lies) for t in tensors(g, torch.float32))
+    grad_y = torch.ones_like(adder_conv2d(x, w, *g.arguments))
+    operator = getattr(torch.ops.adder_onnx, f"adder_conv2d_{name}").default
+    for rule in ("test_schema", "test_faketensor"):
+        results = torch.library.opcheck(operator, (x, w, grad_y, *g.arguments), test_utils=rule)
+        assert results == {rule: "SUCCESS"}
+
+
 def test_torch_export_keeps_the_operator_in_one_piece() -> None:
     model = nn.Sequential(AdderConv2d(4, 6, 3, 2, 1, groups=2, bias=True), nn.ReLU()).eval()
     batch = {0: torch.export.Dim("batch")}
@@ -436,3 +379,94 @@ def test_training_of_the_filters_lowers_the_loss() -> None:
         losses.append(loss.item())
     assert len(list(model.parameters())) == 2
     assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_w"),
+    [
+        (torch.float16, torch.float16),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float64),
+    ],
+)
+def test_types_that_it_does_not_take(of_x: torch.dtype, of_w: torch.dtype) -> None:
+    x, w = tensors(SOME[0])
+    message = f"the input is {of_x} and the filters are {of_w}; expected both float32, or both"
+    with pytest.raises(ValueError, match=message):
+        adder_conv2d(x.to(of_x), w.to(of_w))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_computes_in_float32(dtype: torch.dtype) -> None:
+    """As torch.cdist does; gradients come back in each tensor's own type."""
+    g = SOME[2]
+    x, w = (t.requires_grad_() for t in tensors(g, torch.float32))
+    narrow = x.detach().to(dtype).requires_grad_()
+    expected = adder_conv2d(narrow.detach().float(), w, *g.arguments)
+    with torch.autocast("cpu", dtype):
+        y = adder_conv2d(narrow, w, *g.arguments)
+    torch.testing.assert_close(y, expected, rtol=0, atol=0)
+    assert y.dtype == torch.float32
+    backward(y.sum())
+    assert narrow.grad is not None
+    assert w.grad is not None
+    assert (narrow.grad.dtype, w.grad.dtype) == (dtype, torch.float32)
+
+
+def test_filters_gradient_is_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("adder_onnx.export.adder_conv2d")
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    found = []
+
+    def conv2d_weight(*arguments: Any) -> Tensor:
+        found.append(convolutions.fp32_precision)
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(module, "conv2d_weight", conv2d_weight)
+    x, w = (t.requires_grad_() for t in tensors(SOME[0], torch.float32))
+    with pytest.raises(RuntimeError, match="no memory"):
+        backward(adder_conv2d(x, w).sum())
+    assert found == ["ieee"]
+    assert convolutions.fp32_precision == before == "tf32"
+
+
+_SETTINGS = """
+import itertools, torch
+from adder_onnx.export.layer.precision import full_float32
+
+levels = (torch.backends, torch.backends.cudnn, torch.backends.cudnn.conv)
+
+def state():
+    return [level.fp32_precision for level in (*levels, torch.backends.cudnn.rnn)]
+
+# That convolutions follow the levels above cannot be set again: it comes first.
+for own in (None, "tf32", "ieee", "none"):
+    if own is not None:
+        levels[2].fp32_precision = own
+    for settings in itertools.product(("none", "tf32", "ieee"), repeat=2):
+        for level, setting in zip(levels, settings):
+            level.fp32_precision = setting
+        before = state()
+        with full_float32():
+            assert levels[2].fp32_precision != "tf32", (own, settings)
+        assert state() == before, (own, settings)
+        # Levels that followed others still do.
+        following = []
+        for setting in ("tf32", "ieee"):
+            for level in levels[:2]:
+                level.fp32_precision = setting
+            following.append(levels[2].fp32_precision)
+        assert following == (["tf32", "ieee"] if own in (None, "none") else [own, own])
+legacy = torch.backends.cudnn
+for allowed in (True, False):
+    legacy.allow_tf32 = allowed
+    with full_float32():
+        assert levels[2].fp32_precision != "tf32"
+    assert legacy.allow_tf32 == allowed
+"""
+
+
+def test_what_is_set_for_tf32_is_found_again() -> None:
+    """In a process of its own, because defaults that were changed cannot be had back."""
+    subprocess.run([sys.executable, "-c", _SETTINGS], check=True, cwd=ROOT)

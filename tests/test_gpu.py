@@ -22,9 +22,13 @@ from adder_onnx.kernels.cuda.bound import measure_distances
 from adder_onnx.kernels.cuda.launch.selection import select_distances
 from adder_onnx.kernels.cuda.launch.variants import TYPES
 from adder_onnx.quantization import quantize
+from adder_onnx.runtime.cuda import kernels
 from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
 from adder_onnx.runtime.devices import check_cuda
+from benchmarks.cuda.check.report import report
+from benchmarks.cuda.machine import CupyMachine
 from tests.concurrency import assert_threads_agree
+from tests.conftest import ROOT
 from tests.cuda_layers import assert_right, run, run_integers
 from tests.integer_chains import random_chain
 from tests.integer_layers import QLayer
@@ -317,13 +321,117 @@ def test_a_gpu_that_is_not_there(needs_gpu: None) -> None:
 
 
 def test_auto_takes_the_gpu_and_says_when_it_compiles(
-    needs_gpu: None, caplog: pytest.LogCaptureFixture
+    needs_gpu: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kernels, "_kernels", {})
     with caplog.at_level(logging.INFO):
         s = adder_onnx.InferenceSession(network().SerializeToString(), device="auto")
+        assert "compiling for cuda:0" in caplog.text
+        assert "adder_conv_gemm<float, " in caplog.text
+        caplog.clear()
         s.run(None, {"X": image(1, 3, 4, 4)})
     assert s.device == "cuda:0"
-    assert "compiling adder_conv_gemm<float, 128, 32" in caplog.text
+    assert "compiling" not in caplog.text
+
+
+def test_the_check_of_a_new_gpu(needs_gpu: None) -> None:
+    """Its rates aside, which depend on what else the GPU does."""
+    lines: list[str] = []
+    report(CupyMachine(), {}, lines.append)
+    assert not [line for line in lines if line.startswith("FAIL") and "rate" not in line]
+
+
+@pytest.mark.parametrize("size", [0, 1, 4 << 20, (4 << 20) + 1, 45_000_000])
+def test_arrays_of_any_size_go_there_and_back(gpu: CupyGpu, cupy: Any, size: int) -> None:
+    source = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    stream = gpu.new_stream()
+    with gpu.using(stream):
+        array = gpu.upload(source)
+        sent = source.copy()
+        source[:] = 0  # while it may still be on the bus
+        back = gpu.download(array)
+    np.testing.assert_array_equal(back, sent)
+    np.testing.assert_array_equal(cupy.asnumpy(array), sent)
+
+
+def test_sessions_that_come_and_go(needs_gpu: None, cupy: Any) -> None:
+    """Streams outlive onnxruntime's sessions, and neither stays."""
+    x = image(2, 3, 32, 32)
+    (expected,) = on_cpu(network(), {"X": x})
+    free = []
+    for i in range(24):
+        s = adder_onnx.InferenceSession(network().SerializeToString(), device="cuda", concurrency=2)
+        for feed in (x, cupy.asarray(x)):
+            (y,) = s.run(None, {"X": feed})
+        np.testing.assert_allclose(cupy.asnumpy(y), expected, rtol=1e-5, atol=1e-4)
+        if i % 2:
+            s.close()
+        del s, y
+        free.append(cupy.cuda.runtime.memGetInfo()[0])
+    assert free[-1] >= free[3] - (32 << 20)
+
+
+def test_a_callers_capture_is_refused(session: adder_onnx.InferenceSession, cupy: Any) -> None:
+    x = image(1, 3, 4, 4)
+    (expected,) = session.run(None, {"X": x})
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        array = cupy.asarray(x)
+        stream.synchronize()
+        stream.begin_capture()
+        for feed in (x, array):
+            with pytest.raises(DeviceError, match="is being captured"):
+                session.run(None, {"X": feed})
+        stream.end_capture()
+    np.testing.assert_array_equal(session.run(None, {"X": x})[0], expected)
+
+
+def test_a_callers_current_device_stays(needs_gpu: None, cupy: Any) -> None:
+    if cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("there is one GPU only")
+    x = image(1, 3, 4, 4)
+    (expected,) = on_cpu(network(), {"X": x})
+    for number in (0, 1):
+        with cupy.cuda.Device(1 - number):
+            device = f"cuda:{number}"
+            s = adder_onnx.InferenceSession(network().SerializeToString(), device=device)
+            (y,) = s.run(None, {"X": x})
+            np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-4)
+            assert cupy.cuda.runtime.getDevice() == 1 - number
+            with pytest.raises(InputError, match="has type float64"):
+                s.run(None, {"X": x.astype(np.float64)})
+            s.close()
+            assert cupy.cuda.runtime.getDevice() == 1 - number
+
+
+_LOSE_THE_GPU = """
+import sys
+import cupy, numpy as np
+import adder_onnx
+from adder_onnx.errors import DeviceError
+from tests.models import image, network
+
+session = adder_onnx.InferenceSession(network().SerializeToString(), device="cuda")
+x = {"X": image(1, 3, 4, 4)}
+session.run(None, x)
+wild = cupy.RawKernel('extern "C" __global__ void wild(int* p) { p[1 << 28] = 1; }', "wild")
+wild((1,), (1,), (cupy.uintp(64),))
+for _ in range(2):
+    try:
+        session.run(None, x)
+    except DeviceError as error:
+        print(error)
+sys.stdout.flush()
+"""
+
+
+def test_losing_the_gpu_ends_the_session(needs_gpu: None) -> None:
+    """In a process of its own, which can use the GPU no more afterwards."""
+    command = [sys.executable, "-c", _LOSE_THE_GPU]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    first, second = done.stdout.splitlines()
+    assert "cannot be used in this process any more: start the process again" in first
+    assert second.startswith("this session cannot be used any more: ")
 
 
 def test_the_real_checkpoint(

@@ -14,7 +14,7 @@ from torch import nn
 
 import adder_onnx
 from adder_onnx.cli import export
-from adder_onnx.export.native_layer import without_native_kernels
+from adder_onnx.export.layer.selection import without_native_kernels
 from adder_onnx.export.resnet import ResNet, ResNetConfig
 from adder_onnx.graph.plan import ChainStep, OnnxruntimeStep
 

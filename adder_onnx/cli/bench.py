@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,20 +164,25 @@ def _measure(
     model: Path, report: Report, session: InferenceSession, batch_size: int, seconds: float
 ) -> _Result:
     feed: dict[str, Any] = random_feed(session.get_inputs())
-    latency = measure_latency(session, _on_device(feed, session.device), seconds)
+    placed, wait = _on_device(feed, session.device)
+    latency = measure_latency(session, placed, seconds, wait)
     found = profile(session, report, feed, _PROFILED_RUNS)
     how = (session.device, session.threads, session.arithmetic)
     return _Result(model, *how, batch_size, latency, report, found)
 
 
-def _on_device(feed: dict[str, np.ndarray[Any, Any]], device: str) -> dict[str, Any]:
-    """Inputs that lie where the model runs; results then stay there too, and are waited for."""
+def _on_device(
+    feed: dict[str, np.ndarray[Any, Any]], device: str
+) -> tuple[dict[str, Any], Callable[[], object]]:
+    """Inputs that lie where the model runs, and what waits for results, which stay there too."""
     if device == "cpu":
-        return feed
+        return feed, lambda: None
     import cupy
 
-    with cupy.cuda.Device(int(device.partition(":")[2])):
-        return {name: cupy.asarray(array) for name, array in feed.items()}
+    gpu = cupy.cuda.Device(int(device.partition(":")[2]))
+    with gpu:
+        placed = {name: cupy.asarray(array) for name, array in feed.items()}
+    return placed, gpu.synchronize
 
 
 def _as_json(results: Sequence[_Result]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,21 +36,30 @@ class Latency:
     seconds: float
 
 
-def measure_latency(session: InferenceSession, feed: Mapping[str, Any], seconds: float) -> Latency:
+def measure_latency(
+    session: InferenceSession,
+    feed: Mapping[str, Any],
+    seconds: float,
+    wait: Callable[[], object] = lambda: None,
+) -> Latency:
     """Runs a session over and over.
 
     Args:
         session: what is run.
         feed: its inputs; results come back as their kind.
         seconds: for how long, at least; ten runs are made in any case, and three before.
+        wait: is called after each run, and belongs to its time: for results on a GPU, which a run
+            does not wait for.
     """
     for _ in range(_WARM_UP):
         session.run(None, feed)
+        wait()
     times: list[float] = []
     begin = time.perf_counter()
     while len(times) < _LEAST_RUNS or time.perf_counter() - begin < seconds:
         start = time.perf_counter()
         session.run(None, feed)
+        wait()
         times.append(time.perf_counter() - start)
     elapsed = time.perf_counter() - begin
     median, p90, p99 = (float(value) * 1e3 for value in np.percentile(times, (50, 90, 99)))

@@ -158,8 +158,11 @@ def bound_of(
     """Taps per second of the bare inner loop, by type of the tensors inside chains."""
     if device != "cpu":
         from adder_onnx.kernels.cuda.bound import measure
+        from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
 
-        return {type_: measure(type_) for type_ in types}
+        gpu = CupyGpu(int(device.partition(":")[2]))
+        with gpu.using(gpu.new_stream()):
+            return {type_: measure(type_) for type_ in types}
     return {
         type_: inner_loop_rate(type_, select_isa(), threads, _BOUND_SECONDS, arithmetic)
         for type_ in types

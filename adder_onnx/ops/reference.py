@@ -11,7 +11,7 @@ from onnx.reference.op_run import OpRun
 from adder_onnx.ops.conv_attributes import ConvAttributes
 from adder_onnx.ops.domain import DOMAIN
 
-__all__ = ["AdderConv", "QLinearAdderConv", "adder_conv", "qlinear_adder_conv"]
+__all__ = ["AdderConv", "QLinearAdderConv", "adder_conv", "input_gradient", "qlinear_adder_conv"]
 
 
 def adder_conv(
@@ -48,6 +48,46 @@ def adder_conv(
         taps = np.abs(window - w[m].astype(np.float64)[:, None, None])
         y[:, m] = -taps.sum(axis=(1, 4, 5))
     return y
+
+
+def input_gradient(
+    x: NDArray[Any],
+    w: NDArray[Any],
+    grad_y: NDArray[Any],
+    attributes: ConvAttributes | None = None,
+) -> NDArray[np.float64]:
+    """The gradient of AdderConv's input as training takes it (the same paper, equation 7).
+
+    Args:
+        x: (N, C, H, W), any real type.
+        w: (M, C/group, kH, kW), any real type.
+        grad_y: (N, M, oH, oW), any real type.
+        attributes: as for `adder_conv`.
+
+    Returns:
+        (N, C, H, W), float64: of each element the sum of HardTanh(w - x) * grad_y over all taps
+        that it is in.
+    """
+    a = attributes or ConvAttributes()
+    height, width = x.shape[2:]
+    top, left, bottom, right = a.resolve_pads((height, width), w.shape[2:])
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)))
+    gradient = np.zeros_like(padded)
+    group_in, group_out = w.shape[1], w.shape[0] // a.group
+    for i, j in np.ndindex(w.shape[2:]):
+        rows, columns = (
+            slice(k * dilation, k * dilation + stride * (size - 1) + 1, stride)
+            for k, dilation, stride, size in zip(
+                (i, j), a.dilations, a.strides, grad_y.shape[2:], strict=True
+            )
+        )
+        for g in range(a.group):
+            at = (slice(None), slice(g * group_in, (g + 1) * group_in), rows, columns)
+            of_group = slice(g * group_out, (g + 1) * group_out)
+            taps = w[of_group, :, i, j].astype(np.float64)[None, :, :, None, None]
+            slopes = np.clip(taps - padded[at][:, None], -1, 1)
+            gradient[at] += (slopes * grad_y[:, of_group, None].astype(np.float64)).sum(1)
+    return gradient[:, :, top : top + height, left : left + width]
 
 
 def qlinear_adder_conv(

@@ -17,6 +17,7 @@ from adder_onnx.runtime.onnxruntime_step import CPU_PROVIDER, CUDA_PROVIDER, imp
 __all__ = [
     "DeviceChoice",
     "check_cuda",
+    "check_cupy",
     "device_number",
     "has_cuda_provider",
     "resolve_device",
@@ -96,11 +97,21 @@ def has_cuda_provider() -> bool:
 
 
 def check_cuda(number: int) -> None:
-    """Checks that a GPU can be used.
+    """Checks that sessions can run on a GPU.
 
     Raises:
-        DeviceError: there is no driver, no such GPU, it is too old, or packages for different
-            versions of CUDA are installed together.
+        DeviceError: as `check_cupy`, or CuPy and onnxruntime are for different versions of CUDA.
+        MissingDependencyError: as `check_cupy`.
+    """
+    check_cupy(number)
+    _check_same_cuda()
+
+
+def check_cupy(number: int) -> None:
+    """Checks that kernels can run on a GPU.
+
+    Raises:
+        DeviceError: there is no driver, no such GPU, or it is too old.
         MissingDependencyError: CuPy, CUDA's compiler or its headers are not installed.
     """
     try:
@@ -126,7 +137,6 @@ def check_cuda(number: int) -> None:
             f"{capability / 10:.1f}; the kernels need {MIN_ARCHITECTURE / 10:.1f} (Turing) or "
             "later: use another GPU, or the device 'cpu'"
         )
-    _check_same_cuda(runtime.runtimeGetVersion() // 1000)
     check_compiler()
 
 
@@ -154,8 +164,11 @@ def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def _check_same_cuda(cupy_major: int) -> None:
+def _check_same_cuda() -> None:
     """CuPy and onnxruntime-gpu share a stream, so that they must be for the same CUDA."""
+    import cupy
+
+    cupy_major = cupy.cuda.runtime.runtimeGetVersion() // 1000
     ort = import_onnxruntime()
     if not has_cuda_provider():
         return

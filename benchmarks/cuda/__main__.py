@@ -1,6 +1,12 @@
 """Times the CUDA kernels, by layer and by network, beside what a GPU offers instead of them.
 
+    python -m benchmarks.cuda --check
     python -m benchmarks.cuda [--quick] [--only layers|networks] [--json FILE]
+
+With --check, whether all works on a GPU that is new: in less than two minutes every kernel against
+float64, the shipped network, CUDA graphs on and off, streams, threads, where torch has CUDA its
+arrays and training, and the rates of a few layers; a line for each, and a verdict, for a report.
+It needs no torch.
 
 Contenders for a layer: our kernel in float32, float16 and uint8; a naive kernel with one thread for
 each output; torch.cdist on the unfolded image, as the reference implementation evaluates the layer;
@@ -21,8 +27,8 @@ The result goes to ``benchmarks/results/<device>.json`` unless --json says other
 anew after each row: a run that is cut off leaves what it has measured.
 ``python -m benchmarks.cuda.table`` makes the table in docs/gpu.md from what lies there.
 
-The exit status is 0, 1 where a kernel's output is wrong, and 2 where there is no GPU or the result
-cannot be written.
+The exit status is 0, 1 where a check fails or a kernel's output is wrong, and 2 where there is no
+GPU or the result cannot be written.
 
 JSON, schema 1: ``device``, ``compute_capability``, ``multiprocessors``, ``driver_and_clocks``
 (driver, clock, highest clock as nvidia-smi prints them, or ``unknown``), ``versions``, ``commit``
@@ -37,114 +43,25 @@ up.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from adder_onnx.errors import AdderError
-from adder_onnx.evaluation.environment import gpu_name, versions
-from adder_onnx.files import check_writable, write_atomically
-from adder_onnx.kernels.cuda.launch.selection import select_distances
+from adder_onnx.files import check_writable
 from adder_onnx.runtime.devices import check_cuda
-from benchmarks.cuda.borders import measure_borders
-from benchmarks.cuda.layers import BOUNDED, WrongResultError, measure_layers
-from benchmarks.cuda.machine import CudaMachine, Machine
-from benchmarks.cuda.networks import measure_networks
+from benchmarks.cuda.check.report import report
+from benchmarks.cuda.conditions import ROOT, environment
+from benchmarks.cuda.machine import CudaMachine, CupyMachine
+from benchmarks.cuda.rounding import WrongResultError
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-SCHEMA = 1
-ROUNDS, QUICK_ROUNDS = 11, 3
-
-
-def environment() -> dict[str, Any]:
-    """What the figures were measured with."""
-    import cupy
-    import torch
-
-    device = cupy.cuda.Device(0)
-    runtime = cupy.cuda.runtime
-    capability = device.compute_capability
-    driver = _output_of(
-        "nvidia-smi",
-        f"--id={device.pci_bus_id}",
-        "--query-gpu=driver_version,clocks.sm,clocks.max.sm",
-        "--format=csv,noheader",
-    )
-    return {
-        "benchmark": "cuda",
-        "schema": SCHEMA,
-        "device": gpu_name("cuda:0"),
-        "compute_capability": f"{capability[:-1]}.{capability[-1]}",
-        "multiprocessors": runtime.deviceGetAttribute(runtime.cudaDevAttrMultiProcessorCount, 0),
-        "driver_and_clocks": driver or "unknown",
-        "versions": {**versions("cuda:0"), "torch": torch.__version__},
-        "commit": _output_of("git", "-C", str(ROOT), "rev-parse", "HEAD"),
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-    }
-
-
-def _output_of(*command: str) -> str:
-    """What a command prints; nothing where it fails or is not installed."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return " ".join(done.stdout.split()) if done.returncode == 0 else ""
 
 
 def file_name(device: str) -> str:
     """The result's name: ``nvidia-h100-80gb-hbm3.json``."""
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") + ".json"
-
-
-def measure_all(
-    machine: Machine, result: dict[str, Any], path: Path, *, quick: bool, only: str | None
-) -> None:
-    """Measures, and writes the result after each row.
-
-    Args:
-        machine: what is measured.
-        result: what is known before; grows.
-        path: where it goes.
-        quick: a few layers and rounds.
-        only: ``layers`` or ``networks``; None for both.
-
-    Raises:
-        AdderError: the result cannot be written, or the runtime fails.
-        WrongResultError: a kernel computes something else.
-    """
-    rounds = QUICK_ROUNDS if quick else ROUNDS
-    result |= {"layers": [], "borders": [], "networks": []}
-
-    def keep(section: str, row: Any) -> None:
-        result[section].append(row)
-        write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
-
-    if only != "networks":
-        bound = result["bound"] = {type_: machine.bound(type_) for type_ in BOUNDED}
-        result["uint8_distances"] = machine.distances()
-        result["sm_clock"] = machine.sm_clock()
-        print(
-            f"{result['device']}, {result['sm_clock'] / 1e9:.2f} GHz: bare inner loops "
-            + ", ".join(f"{t} {r / 1e12:.2f} Ttaps/s" for t, r in bound.items()),
-            flush=True,
-        )
-        print(
-            "uint8, by how differences are added up: "
-            + ", ".join(f"{n} {r / 1e12:.2f}" for n, r in result["uint8_distances"].items())
-            + f"; chosen is {select_distances(machine.device.target)}",
-            flush=True,
-        )
-        measure_layers(machine, bound, rounds, quick, lambda row: keep("layers", row))
-        measure_borders(machine, rounds, quick, lambda row: keep("borders", row))
-    if only != "layers":
-        measure_networks(machine, rounds, quick, lambda row: keep("networks", row))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -155,10 +72,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a few layers and rounds")
     parser.add_argument("--only", choices=("layers", "networks"))
     parser.add_argument("--json", type=Path, help="where the result goes")
+    parser.add_argument("--check", action="store_true", help="whether all works on this GPU")
     options = parser.parse_args(argv)
+    if options.check and (options.quick or options.only or options.json):
+        parser.error("--check takes no other option")
     try:
         check_cuda(0)
         result = environment()
+        if options.check:
+            return 0 if report(CupyMachine(), result) else 1
+        from benchmarks.cuda.measurement import measure_all  # needs torch, and --check does not
+
         result["arguments"] = list(sys.argv[1:] if argv is None else argv)
         result["quick"] = options.quick
         path = options.json

@@ -13,7 +13,7 @@ from adder_onnx.kernels.cuda.launch.device import Device
 from adder_onnx.kernels.cuda.launch.integer_conv import IntegerAdderConv
 from adder_onnx.kernels.cuda.launch.integer_epilogue import IntegerEpilogue
 from benchmarks.cuda.machine import Machine
-from benchmarks.networks import Layer
+from benchmarks.shapes import Layer
 
 __all__ = ["integer_conv", "wrong_integers"]
 

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 
 from adder_onnx.kernels.cuda.launch import layout
-from adder_onnx.kernels.cuda.launch.conv import AdderConv
 from adder_onnx.kernels.cuda.launch.device import Launch
-from adder_onnx.kernels.cuda.launch.integer_conv import IntegerAdderConv
 from adder_onnx.kernels.cuda.launch.variants import TYPES
-from benchmarks.cuda.integers import integer_conv, wrong_integers
+from benchmarks.cuda.integers import wrong_integers
+from benchmarks.cuda.launches import prepare, prepare_integers
 from benchmarks.cuda.machine import Inputs, Machine, copies_beyond
+from benchmarks.cuda.rounding import MEAN_DIFFERENCE, TOLERANCE, WrongResultError
 from benchmarks.cuda.timing import Call, summary, take_turns
-from benchmarks.networks import Layer, adder_layers
+from benchmarks.networks import adder_layers
+from benchmarks.shapes import Layer
 
 __all__ = [
     "BATCHES",
     "BOUNDED",
     "LayerContenders",
-    "WrongResultError",
     "best_layouts",
     "layer_row",
     "measure_layers",
@@ -37,20 +37,6 @@ BOUNDED = (*TYPES, "uint8")
 
 CDIST_LIMIT = 8 << 30
 """Bytes that torch.cdist may have for columns and distances; beyond, it gets a smaller batch."""
-
-_MEAN_DIFFERENCE = 2 / math.sqrt(math.pi)
-"""Of two standard normal values, in absolute value."""
-
-_TOLERANCE = {"float32": (2e-5, 2.0**-22), "float16": (0.03, 2.0**-10)}
-"""What a right sum may be off by: of the root of its number of taps, and of the output itself.
-
-Roundings of partial sums are independent and of both signs. In the sum of a layer's taps this finds
-a missing kernel position or channel, which a bound on the worst case would let pass.
-"""
-
-
-class WrongResultError(Exception):
-    """A kernel's output differs from float64: its times mean nothing."""
 
 
 class LayerContenders:
@@ -77,7 +63,7 @@ class LayerContenders:
         taps = self._taps()
         self.scale = rng.uniform(0.5, 1.5, layer.filters).astype(np.float32)
         # As after batch normalisation: sums lie around the bias, and ReLU clips half of them.
-        middle = _MEAN_DIFFERENCE * taps + math.sqrt(taps) * rng.standard_normal(layer.filters) / 4
+        middle = MEAN_DIFFERENCE * taps + math.sqrt(taps) * rng.standard_normal(layer.filters) / 4
         self.bias = (self.scale * middle).astype(np.float32)
         # The columns, in the order of unfold and in that of cdist, and the distances.
         per_image = 4 * layer.out**2 * (2 * taps + layer.filters)
@@ -136,7 +122,7 @@ class LayerContenders:
                 window = x[h * a.stride :, v * a.stride :][: a.kernel, : a.kernel]
                 total = np.abs(window - w[m].transpose(1, 2, 0)).sum()
                 exact = max(float(self.bias[m]) - float(self.scale[m]) * total, 0.0)
-                of_root, of_output = _TOLERANCE[type_]
+                of_root, of_output = TOLERANCE[type_]
                 allowed = float(self.scale[m]) * of_root * math.sqrt(self._taps())
                 found = float(y[h, v, m])
                 if not abs(found - exact) <= allowed + of_output * exact:
@@ -173,28 +159,18 @@ class LayerContenders:
 
     def _prepare(self, type_: str, force_direct: bool) -> tuple[Launch, Any]:
         """The launch, and the array for its output."""
-        a, device = self.layer, self._machine.device
-        conv: AdderConv | IntegerAdderConv
         if type_ == "uint8":
-            conv = integer_conv(device, a)
-        else:
-            w, clip = self.w.astype(type_), (0.0, float("inf"))
-            conv = AdderConv(
-                device,
-                w,
-                self.scale,
-                self.bias,
-                clip,
-                (a.stride, a.stride),
-                (1, 1),
-                1,
-                type_,
-                force_direct=force_direct,
-            )
-        shape = (self.batch, a.out, a.out, layout.padded_channels(a.filters, type_))
-        pads = (self._pad(), self._pad())
-        launch = conv.launch(self.batch, (a.size, a.size), (a.out, a.out), pads)
-        return launch.with_scratch(device), device.empty(shape, type_)
+            return prepare_integers(self._machine.device, self.layer, self.batch)
+        return prepare(
+            self._machine.device,
+            self.layer,
+            self.batch,
+            self.w,
+            self.scale,
+            self.bias,
+            type_,
+            force_direct=force_direct,
+        )
 
     def _images(self, batch: int, *, half: bool, last: bool) -> Any:
         """Batches for torch that take turns."""

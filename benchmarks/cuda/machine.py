@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,9 +13,20 @@ from numpy.typing import NDArray
 from adder_onnx.kernels.cuda.bound import measure, measure_distances
 from adder_onnx.kernels.cuda.launch.device import Device
 from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
+from adder_onnx.runtime.cuda.gpu import Gpu
 from benchmarks.cuda.timing import EventTimer, Timer, WallTimer
 
-__all__ = ["CudaMachine", "Inputs", "Machine", "copies_beyond"]
+__all__ = [
+    "CudaMachine",
+    "CupyMachine",
+    "Inputs",
+    "Machine",
+    "SessionMachine",
+    "copies_beyond",
+]
+
+_BUSY_CYCLES = 20_000_000
+"""Ten milliseconds at 2 GHz: longer than a run of the shipped network."""
 
 
 class Machine(Protocol):
@@ -57,32 +69,39 @@ class Machine(Protocol):
         """Gives unused memory back to the GPU."""
 
 
-class CudaMachine:
-    """The first GPU, through CuPy and torch, both on the null stream."""
+class SessionMachine(Machine, Protocol):
+    """A GPU for sessions, too."""
+
+    @property
+    def gpu(self) -> Gpu:
+        """What sessions on it use."""
+
+    def busy_stream(self) -> AbstractContextManager[Any]:
+        """Makes a new stream current that has work for some time."""
+
+
+class CupyMachine:
+    """The first GPU, through CuPy, on the null stream."""
 
     session_device = "cuda"
     torch_device = "cuda"
 
     def __init__(self) -> None:
         import cupy
-        import torch
 
         self._cupy: Any = cupy
-        self._torch: Any = torch
-        self.device = CupyGpu(0)
+        self.device = self.gpu = CupyGpu(0)
         runtime = cupy.cuda.runtime
         self.cache_bytes = int(runtime.deviceGetAttribute(runtime.cudaDevAttrL2CacheSize, 0))
         self._events = EventTimer(cupy)
         self.kernel_timer: Timer = self._events
         self.wall_timer: Timer = WallTimer(cupy.cuda.Device(0).synchronize)
-        torch.backends.cudnn.benchmark = True
+        self._rng = np.random.default_rng(0)
 
     def random(self, shape: Sequence[int], type_: str) -> Any:
-        dtype = getattr(self._torch, type_)
         if type_ == "uint8":
-            values = self._torch.randint(256, tuple(shape), dtype=dtype, device="cuda")
-            return self.device.adopt(values)
-        return self.device.adopt(self._torch.randn(*shape, dtype=dtype, device="cuda"))
+            return self.device.upload(self._rng.integers(0, 256, shape, np.uint8))
+        return self.device.upload(self._rng.standard_normal(shape, np.float32).astype(type_))
 
     def download(self, array: Any) -> NDArray[Any]:
         return self.device.download(array)
@@ -90,14 +109,41 @@ class CudaMachine:
     def bound(self, type_: str) -> float:
         return measure(type_)
 
-    def distances(self) -> dict[str, float]:
-        return measure_distances()
-
     def sm_clock(self) -> float:
         return self._events.clock()
 
     def release(self) -> None:
         self._cupy.get_default_memory_pool().free_all_blocks()
+
+    def distances(self) -> dict[str, float]:
+        return measure_distances()
+
+    @contextmanager
+    def busy_stream(self) -> Iterator[None]:
+        with self._cupy.cuda.Stream(non_blocking=True) as stream:
+            self._events.wait(_BUSY_CYCLES)
+            yield
+            stream.synchronize()
+
+
+class CudaMachine(CupyMachine):
+    """The first GPU, through CuPy and torch, both on the null stream."""
+
+    def __init__(self) -> None:
+        import torch
+
+        super().__init__()
+        self._torch: Any = torch
+        torch.backends.cudnn.benchmark = True
+
+    def random(self, shape: Sequence[int], type_: str) -> Any:
+        if type_ == "uint8":
+            return super().random(shape, type_)
+        dtype = getattr(self._torch, type_)
+        return self.device.adopt(self._torch.randn(*shape, dtype=dtype, device="cuda"))
+
+    def release(self) -> None:
+        super().release()
         self._torch.cuda.empty_cache()
 
 

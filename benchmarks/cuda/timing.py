@@ -62,15 +62,15 @@ class EventTimer:
 
     def clock(self) -> float:
         """Cycles per second of a multiprocessor, counted by itself."""
-        self._wait(1)  # compiles it
-        seconds, _ = self._queued(lambda: self._wait(_CLOCK_CYCLES), 1, _WAIT_CYCLES)
+        self.wait(1)  # compiles it
+        seconds, _ = self._queued(lambda: self.wait(_CLOCK_CYCLES), 1, _WAIT_CYCLES)
         return _CLOCK_CYCLES / seconds
 
     def _queued(self, call: Call, times: int, wait: int) -> tuple[float, bool]:
         """Seconds of the calls, and whether the GPU began before all of them were queued."""
         cuda = self._cupy.cuda
         start, end = cuda.Event(), cuda.Event()
-        self._wait(wait)
+        self.wait(wait)
         start.record()
         for _ in range(times):
             call()
@@ -79,7 +79,8 @@ class EventTimer:
         end.synchronize()
         return float(cuda.get_elapsed_time(start, end)) / 1e3, late
 
-    def _wait(self, cycles: int) -> None:
+    def wait(self, cycles: int) -> None:
+        """Starts a kernel on the current stream that only takes its time."""
         self._kernel((1,), (1,), (np.int64(cycles),))
 
 

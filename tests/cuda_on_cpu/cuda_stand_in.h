@@ -42,6 +42,7 @@ inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>(static_cast<uint64_t>(a) * b >> 32);
 }
 
+inline float __saturatef(float value) { return value > 0 ? (value < 1 ? value : 1) : 0; }
 // Blocks run one after the other: what a thread stores is seen by those of later blocks.
 inline void __threadfence() {}
 inline unsigned atomicAdd(unsigned* to, unsigned value) {

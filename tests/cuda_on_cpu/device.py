@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from adder_onnx.kernels.cuda.launch.device import Grid
 from adder_onnx.kernels.cuda.launch.params import (
     CONV_ARGS,
+    GRADIENT_ARGS,
     INTEGER_CONV_ARGS,
     LAYOUT_ARGS,
     PACK_ARGS,
@@ -34,6 +35,7 @@ _HERE = Path(__file__).parent
 _KERNELS = _HERE.parents[1] / "kernels"
 _STRUCTURES = {
     id(CONV_ARGS): "ConvArgs",
+    id(GRADIENT_ARGS): "GradientArgs",
     id(INTEGER_CONV_ARGS): "IntegerConvArgs",
     id(PACK_ARGS): "PackArgs",
     id(LAYOUT_ARGS): "LayoutArgs",
@@ -238,16 +240,23 @@ class CpuGpu(CpuDevice):
         if self._captured is None:
             super().launch(kernel, grid, args)
         else:
-            self._captured.append((kernel, grid, args.copy()))
+            args = args.copy()
+            self._captured.append(lambda: self.launch(kernel, grid, args))
+
+    def clear(self, address: int, size: int) -> None:
+        if self._captured is None:
+            super().clear(address, size)
+        else:
+            self._captured.append(lambda: self.clear(address, size))
 
     @property
-    def _captured(self) -> list[Any] | None:
+    def _captured(self) -> list[Callable[[], None]] | None:
         """The launches of the graph that this thread captures at the moment."""
         return getattr(self._local, "captured", None)
 
-    def capture(self, work: Callable[[], None]) -> list[Any]:
+    def capture(self, work: Callable[[], None]) -> list[Callable[[], None]]:
         assert self.on, "a graph is captured on the caller's stream"
-        launches: list[Any] = []
+        launches: list[Callable[[], None]] = []
         self._local.captured = launches
         try:
             work()
@@ -255,10 +264,10 @@ class CpuGpu(CpuDevice):
             self._local.captured = None
         return launches
 
-    def replay(self, graph: list[Any]) -> None:
+    def replay(self, graph: list[Callable[[], None]]) -> None:
         self.replayed += 1
-        for kernel, grid, args in graph:
-            self.launch(kernel, grid, args)
+        for work in graph:
+            work()
 
     def owns(self, value: Any) -> bool:
         return isinstance(value, GpuArray)
@@ -291,7 +300,7 @@ class CpuGpu(CpuDevice):
     def copy(self, source: Any, destination: Any) -> None:
         destination.view(np.ndarray)[...] = source.view(np.ndarray)
 
-    def free_unused(self) -> None:
+    def free_unused(self, stream: int | None = None) -> None:
         pass
 
     def to_torch(self, array: Any) -> Any:

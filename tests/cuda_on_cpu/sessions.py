@@ -10,7 +10,7 @@ import pytest
 
 import adder_onnx
 from adder_onnx.runtime import session
-from adder_onnx.runtime.devices import DeviceChoice
+from adder_onnx.runtime.devices import DeviceChoice, device_number
 from tests.cuda_on_cpu.device import CpuGpu
 from tests.test_random_graphs import stock
 
@@ -19,7 +19,11 @@ __all__ = ["assert_equals_stock", "cuda_session", "pretend"]
 
 def pretend(monkeypatch: pytest.MonkeyPatch, gpu: CpuGpu) -> CpuGpu:
     """Lets sessions with ``device="cuda"`` use it, beside an onnxruntime that has its provider."""
-    monkeypatch.setattr(session, "resolve_device", lambda *_: DeviceChoice(0))
+
+    def resolve(device: str, _: object) -> DeviceChoice:
+        return DeviceChoice(device_number(device))
+
+    monkeypatch.setattr(session, "resolve_device", resolve)
     monkeypatch.setattr(session, "CupyGpu", lambda _: gpu)
     monkeypatch.setattr(session, "has_cuda_provider", lambda: True)
     monkeypatch.setattr(session, "load_libraries", lambda: None)

@@ -17,20 +17,31 @@ from adder_onnx.runtime.cuda.chain import CudaChain, Program
 from adder_onnx.runtime.cuda.errors import DeviceLostError, DeviceMemoryError
 from adder_onnx.runtime.cuda.gpu import Gpu
 
-__all__ = ["MAX_GRAPHS", "ChainExecutor"]
+__all__ = ["MAX_ARENA", "MAX_GRAPHS", "ChainExecutor"]
 
 MAX_GRAPHS = 4
 """Combinations of input shapes for which a chain has a graph on a stream, each with its arena."""
+
+MAX_ARENA = 64 << 20
+"""Bytes of an arena that a graph may keep: the kernels that fill more take longer than launching
+them, which goes on beside them."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Graph:
-    """The captured launches of adder nodes, and the memory that they work in."""
+    """The captured launches of adder nodes, and the memory that they work in.
+
+    Attributes:
+        graph: the launches.
+        arena: their memory.
+        program: owns what else they point at.
+    """
 
     graph: Any
     arena: Any
+    program: Program
 
 
 class ChainExecutor:
@@ -39,7 +50,8 @@ class ChainExecutor:
     Memory is taken for each run, of the device's pool. From the second run with the same shapes on,
     the launches of adder nodes are one CUDA graph, captured into an arena that stays with it; the
     conversions at the borders, whose arrays differ from run to run, are launched beside it. Chains
-    with computed weights have no graph, since those lie elsewhere in each run.
+    with computed weights have no graph, since those lie elsewhere in each run, nor have shapes that
+    need more memory than `MAX_ARENA`.
 
     Args:
         chain: what to execute, shared by all streams.
@@ -115,7 +127,7 @@ class ChainExecutor:
 
     def _graph(self, shapes: tuple[Shape, ...], program: Program) -> _Graph | None:
         """The graph for these shapes, captured now where this is their second use."""
-        if not self._has_graphs:
+        if not self._has_graphs or program.arena > MAX_ARENA:
             return None
         if shapes not in self._graphs:
             self._graphs[shapes] = None
@@ -139,7 +151,7 @@ class ChainExecutor:
                 call.run(self._gpu, start)
 
         try:
-            return _Graph(self._gpu.capture(launch), arena)
+            return _Graph(self._gpu.capture(launch), arena, program)
         except (DeviceLostError, DeviceMemoryError):
             raise
         except DeviceError as error:

@@ -50,9 +50,15 @@ class Context:
 def _end(gpu: Gpu, executors: list[Executor], stream: Any) -> None:
     try:
         gpu.synchronize(stream)
+        executors.clear()
+        gpu.free_unused(stream)  # no other stream would use it
     except DeviceError as error:  # nobody waits for what it would say
         _logger.info("at the end of a context: %s", error)
-    executors.clear()
+        executors.clear()
+
+
+def _closed() -> Context:
+    raise closed_error()
 
 
 class ContextPool:
@@ -68,13 +74,15 @@ class ContextPool:
         self._free: queue.LifoQueue[Context] = queue.LifoQueue()
         self._room = threading.Semaphore(max(ahead, MAX_CONTEXTS))
         self._all: weakref.WeakSet[Context] = weakref.WeakSet()
+        self._lock = threading.Lock()  # of that
         self._is_closed = False
         for context in [self._new() for _ in range(ahead)]:
             self._free.put(context)
 
     def all(self) -> list[Context]:
         """Those that there are at the moment, in use or not."""
-        return list(self._all)
+        with self._lock:
+            return list(self._all)
 
     @contextmanager
     def borrow(self) -> Iterator[Context]:
@@ -101,6 +109,7 @@ class ContextPool:
         The others end with the pool, which the runs that use them keep.
         """
         self._is_closed = True
+        self._make = _closed  # lets go of what contexts are made of
         while True:
             try:
                 self._free.get_nowait().close()
@@ -109,5 +118,6 @@ class ContextPool:
 
     def _new(self) -> Context:
         context = self._make()
-        self._all.add(context)
+        with self._lock:
+            self._all.add(context)
         return context

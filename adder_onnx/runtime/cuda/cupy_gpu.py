@@ -18,7 +18,7 @@ from adder_onnx.kernels.cuda.launch.device import Grid
 from adder_onnx.kernels.cuda.launch.variants import Kernel
 from adder_onnx.runtime.cuda.errors import cuda_failure
 from adder_onnx.runtime.cuda.kernels import kernels_of
-from adder_onnx.runtime.cuda.staging import Staging
+from adder_onnx.runtime.cuda.staging import staging_of
 
 __all__ = ["CupyGpu"]
 
@@ -36,17 +36,18 @@ class CupyGpu:
         self._number = number
         self.name = f"cuda:{number}"
         self.ort_device = ("cuda", number)
-        device = cupy.cuda.Device(number)
-        self.multiprocessors = int(device.attributes["MultiProcessorCount"])
-        self.target = compile_target(int(device.compute_capability))
         self._kernels = kernels_of(number)
-        self._staging = Staging(cupy)
+        self._staging = staging_of(number)
         self._last = threading.local()
         self._errors = (
             cupy.cuda.runtime.CUDARuntimeError,
             cupy.cuda.driver.CUDADriverError,
             cupy.cuda.memory.OutOfMemoryError,
         )
+        with self._failing("asking what it is"):
+            device = cupy.cuda.Device(number)
+            self.multiprocessors = int(device.attributes["MultiProcessorCount"])
+            self.target = compile_target(int(device.compute_capability))
 
     def prepare(self, kernels: Iterable[Kernel]) -> None:
         with self._failing("loading kernels"), self._current():
@@ -122,9 +123,9 @@ class CupyGpu:
         with self._failing("copying an array"):
             self._cupy.copyto(destination, source)
 
-    def free_unused(self) -> None:
+    def free_unused(self, stream: Any = None) -> None:
         with self._failing("giving back memory"), self._current():
-            self._cupy.get_default_memory_pool().free_all_blocks()
+            self._cupy.get_default_memory_pool().free_all_blocks(stream=stream)
 
     def to_torch(self, array: Any) -> Any:
         with self._failing("giving an array to torch"):

@@ -53,8 +53,12 @@ class Gpu(Device, Protocol):
     def copy(self, source: Any, destination: Any) -> None:
         """Copies between arrays of one shape and type, both in C order."""
 
-    def free_unused(self) -> None:
-        """Gives memory that no array uses back to the device, for others than this pool."""
+    def free_unused(self, stream: Any = None) -> None:
+        """Gives memory that no array uses back to the device, for others than this pool.
+
+        Args:
+            stream: whose arrays have used it; None for all.
+        """
 
     def to_torch(self, array: Any) -> Any:
         """A torch tensor on the same memory, for torch's current stream."""

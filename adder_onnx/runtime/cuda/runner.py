@@ -68,9 +68,9 @@ class CudaRunner:
             )
         chain_steps = [part for part in parts if not isinstance(part, OnnxruntimeStep)]
         gpu.prepare(needed_kernels(chain_steps, gpu.target))
-        stream = gpu.new_stream()
+        self._stream = stream = gpu.new_stream()  # whose memory the weights are
         with gpu.using(stream):
-            self._chains = [CudaChain(steps, gpu) for steps in chain_steps]
+            self._chains = _with_room(gpu, lambda: [CudaChain(s, gpu) for s in chain_steps])
         gpu.synchronize(stream)  # weights are packed, for other streams too
         chains = iter(self._chains)
         # Of the plan only what later contexts need is kept: the chains' weights are packed.
@@ -156,6 +156,8 @@ class CudaRunner:
     def close(self) -> None:
         """Frees what it has on the GPU, as soon as runs under way are over; no other begins."""
         self._contexts.close()
+        self._chains.clear()
+        self._gpu.free_unused(self._stream)
 
     @contextmanager
     def _remembering(self) -> Iterator[None]:

@@ -17,13 +17,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_LANES", "PIECE_BYTES", "Staging"]
+__all__ = ["MAX_LANES", "PIECE_BYTES", "Staging", "staging_of"]
 
 PIECE_BYTES = 4 << 20
 """Of a buffer: large enough for the bus's full rate, small enough to begin soon."""
 
 MAX_LANES = 4
 """Transfers of a GPU at the same time; 32 MiB of pinned memory in all."""
+
+_stagings: dict[int, Staging] = {}
+_lock = threading.Lock()
+
+
+def staging_of(number: int) -> Staging:
+    """What all sessions of a process on a GPU share, by its number."""
+    import cupy
+
+    with _lock:
+        return _stagings.setdefault(number, Staging(cupy))
 
 
 class _Buffer:

@@ -38,7 +38,8 @@ class AdderConv:
 
     Args:
         device: where.
-        weight: (M, C/group, kH, kW) of ``type_``, an array of NumPy or of the device.
+        weight: (M, C/group, kH, kW) of ``type_``, an array of NumPy or of the device; or its shape
+            alone, where each run has weights of its own, by `pack`.
         scale: (M,), float32.
         bias: (M,), float32.
         clip: lower and upper bound of the output.
@@ -63,7 +64,8 @@ class AdderConv:
         *,
         force_direct: bool = False,
     ) -> None:
-        filters, group_in, *kernel = (int(size) for size in weight.shape)
+        shape = weight if isinstance(weight, tuple) else weight.shape
+        filters, group_in, *kernel = (int(size) for size in shape)
         self.type = type_
         self.group = group
         self._multiprocessors = device.multiprocessors
@@ -82,16 +84,29 @@ class AdderConv:
         self._set(x_row=padded_channels(self.channels, type_))
         self._set(y_row=padded_channels(filters, type_))
         self._set(clip_min=clip[0], clip_max=clip[1])
-        packed = self._pack(device, weight, group_in, group_out)
+        self._packed_bytes, self._packing = self._plan_packing(group_in, group_out)
         constants = {
-            "weights": packed,
             "scale": device.upload(_whole_quads(scale)),
             "bias": device.upload(_whole_quads(bias)),
             "pieces": device.upload(self._pieces()),
             "zeros": device.upload(np.zeros(_ZEROS, np.uint8)),
         }
+        if not isinstance(weight, tuple):
+            constants["weights"] = self.pack(device, weight)
         self._set(**{name: device.pointer(array) for name, array in constants.items()})
         self._constants = constants
+
+    def pack(self, device: Device, weight: Any) -> Any:
+        """Weights as a launch takes them, at the address that is its field ``weights``.
+
+        Args:
+            device: where.
+            weight: as for the class, an array.
+        """
+        packed = device.empty((self._packed_bytes,), np.uint8)
+        raw = device.upload(weight) if isinstance(weight, np.ndarray) else weight
+        self._packing.run(device, weights=device.pointer(raw), packed=device.pointer(packed))
+        return packed
 
     def launch(self, batch: int, in_size: _Pair, out_size: _Pair, pad_begin: _Pair) -> Launch:
         """The launch for one shape; its fields ``x``, ``y`` and ``z`` are addresses, 0 for no z.
@@ -166,8 +181,8 @@ class AdderConv:
         pieces[len(h) :, 2] = 1 << 15  # of a row that no kernel has
         return pieces.astype(np.int32)
 
-    def _pack(self, device: Device, weight: Any, group_in: int, group_out: int) -> Any:
-        """The packed weights; sets the fields that describe them."""
+    def _plan_packing(self, group_in: int, group_out: int) -> tuple[int, Launch]:
+        """The bytes of packed weights, and the launch; sets the fields that describe them."""
         positions = self.kernel[0] * self.kernel[1]
         args = np.zeros((), PACK_ARGS)
         if self.tile is None:
@@ -191,13 +206,8 @@ class AdderConv:
         args["tile_filters"] = row if self.tile is None else self.tile.filters
         self._set(weight_words=words, weight_row=row)
         word_bytes = 4 if self.tile is not None else np.dtype(self.type).itemsize
-        packed = device.empty((group * words * row * word_bytes,), np.uint8)
-        raw = device.upload(weight) if isinstance(weight, np.ndarray) else weight
         blocks = min(-(-group * words * row // kernel.threads), _MAX_DIRECT_BLOCKS)
-        Launch(kernel, (blocks, 1, 1), args).run(
-            device, weights=device.pointer(raw), packed=device.pointer(packed)
-        )
-        return packed
+        return group * words * row * word_bytes, Launch(kernel, (blocks, 1, 1), args)
 
 
 def _whole_quads(values: NDArray[np.float32]) -> NDArray[np.float32]:

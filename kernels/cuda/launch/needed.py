@@ -8,8 +8,11 @@ from adder_onnx.kernels.cuda.launch.selection import (
     select_tile,
 )
 from adder_onnx.kernels.cuda.launch.variants import (
+    FEW_PIXELS,
     GATHERED,
+    GEMM_TILES,
     Kernel,
+    Tile,
     direct,
     gemm,
     integer_direct,
@@ -40,11 +43,14 @@ def conv_kernels(
         group_out: filters of a group.
         kernel: its height and width; None as for ``group_in``.
     """
+    tiles: set[Tile | None]
     if group_in is None or kernel is None:
         fast = select_tile(type_, group, _SOME_CHANNELS, group_out, (1, 1))
         tiles = {fast, GATHERED, None} if fast else {None}
     else:
         tiles = {select_tile(type_, group, group_in, group_out, kernel)}
+    if GEMM_TILES[0] in tiles:
+        tiles.add(FEW_PIXELS)
     found = set()
     for tile in tiles:
         found.add(pack(type_, words=tile is not None))

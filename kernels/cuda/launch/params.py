@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["CONV_ARGS", "INTEGER_CONV_ARGS", "LAYOUT_ARGS", "PACK_ARGS"]
+__all__ = ["CONV_ARGS", "GRADIENT_ARGS", "INTEGER_CONV_ARGS", "LAYOUT_ARGS", "PACK_ARGS"]
 
 
 def _structure(
@@ -51,3 +51,9 @@ PACK_ARGS = _structure(
     "group group_in group_out kernel_size words_per_position weight_words weight_row tile_filters",
 )
 LAYOUT_ARGS = _structure("from to", "batch channels pixels row", "", "scale zero_point top")
+GRADIENT_ARGS = _structure(
+    "x weights grad_y grad_x",
+    "batch in_h in_w out_h out_w x_row y_row group group_in group_out "
+    "kernel_h kernel_w stride_h stride_w dilation_h dilation_w pad_top pad_left "
+    "weight_filters weight_row phases_w tiles step_h step_w shift_h shift_w",
+)

@@ -8,11 +8,13 @@ from adder_onnx.kernels.cuda.launch.variants import (
     FEW_PIXELS,
     GATHERED,
     GEMM_TILES,
+    GRADIENT_TILES,
     INTEGER_CHUNK_TAPS,
     INTEGER_GATHERED,
     INTEGER_GEMM_TILES,
     KERNELS,
     PIECE_WORDS,
+    GradientTile,
     IntegerTile,
     Kernel,
     Tile,
@@ -23,6 +25,7 @@ __all__ = [
     "kernels_on",
     "runs_on",
     "select_distances",
+    "select_gradient_tile",
     "select_grid",
     "select_integer_tile",
     "select_splits",
@@ -31,6 +34,9 @@ __all__ = [
 
 _FEW_FILTERS = 8
 """Below, most of a tile of the matrix product would be empty, and `direct` is the better kernel."""
+
+_FEW_CHANNELS = 8
+"""The same of the input gradient's matrix product."""
 
 _MAX_NUMBER = 1 << 16
 """Of words that are looked up one by one: what divide.cuh can divide."""
@@ -143,6 +149,22 @@ def select_integer_tile(
         return INTEGER_GATHERED
     fitting = [tile for tile in INTEGER_GEMM_TILES if tile.filters >= group_out]
     return fitting[-1] if fitting else INTEGER_GEMM_TILES[0]
+
+
+def select_gradient_tile(group: int, group_in: int, group_out: int) -> GradientTile | None:
+    """The tile of the input gradient's matrix product, or None for one thread per element.
+
+    Args:
+        group: number of groups.
+        group_in: input channels of a group.
+        group_out: filters of a group.
+    """
+    # What is fetched is four channels or filters, which belong to one group.
+    is_aligned = group == 1 or (group_in % 4 == 0 and group_out % 4 == 0)
+    if group_in < _FEW_CHANNELS or not is_aligned or group > _MAX_BLOCKS:
+        return None
+    fitting = [tile for tile in GRADIENT_TILES if tile.channels >= group_in]
+    return fitting[-1] if fitting else GRADIENT_TILES[0]
 
 
 _WITHOUT_FUSED = (107, 120, 121)

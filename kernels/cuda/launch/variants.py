@@ -8,6 +8,7 @@ import numpy as np
 
 from adder_onnx.kernels.cuda.launch.params import (
     CONV_ARGS,
+    GRADIENT_ARGS,
     INTEGER_CONV_ARGS,
     LAYOUT_ARGS,
     PACK_ARGS,
@@ -19,6 +20,8 @@ __all__ = [
     "FEW_PIXELS",
     "GATHERED",
     "GEMM_TILES",
+    "GRADIENT_DEPTH",
+    "GRADIENT_TILES",
     "INTEGER_CHUNK_TAPS",
     "INTEGER_GATHERED",
     "INTEGER_GEMM_TILES",
@@ -26,11 +29,14 @@ __all__ = [
     "PIECE_WORDS",
     "TURN",
     "TYPES",
+    "GradientTile",
     "IntegerTile",
     "Kernel",
     "Tile",
     "direct",
     "gemm",
+    "input_gradient",
+    "input_gradient_direct",
     "integer_direct",
     "integer_gemm",
     "integer_pack",
@@ -38,6 +44,7 @@ __all__ = [
     "nchw_to_nhwc",
     "nhwc_to_nchw",
     "pack",
+    "pack_gradient",
     "partial_bytes",
     "taps_per_word",
 ]
@@ -139,6 +146,30 @@ GATHERED = Tile(64, 64, vector=False)
 ALL_TILES = (*GEMM_TILES, FEW_PIXELS, GATHERED)
 
 
+@dataclass(frozen=True)
+class GradientTile:
+    """Input pixels and channels whose gradients a block of the matrix product computes.
+
+    Attributes:
+        pixels: how many.
+        channels: how many.
+    """
+
+    pixels: int
+    channels: int
+
+    @property
+    def threads(self) -> int:
+        return self.pixels // 8 * (self.channels // 4)
+
+
+GRADIENT_TILES = (GradientTile(64, 64), GradientTile(128, 32), GradientTile(256, 16))
+"""By the channels of a group, most first."""
+
+GRADIENT_DEPTH = 16
+"""Filters that such a tile holds (kGradientDepth in input_gradient.cuh)."""
+
+
 def taps_per_word(type_: str) -> int:
     """Taps in 32 bits."""
     return 4 // np.dtype(type_).itemsize
@@ -199,10 +230,28 @@ def nhwc_to_nchw(from_: str, to: str) -> Kernel:
     return Kernel(f"nhwc_to_nchw<{_SCALARS[from_]}, {_SCALARS[to]}>", 256, LAYOUT_ARGS)
 
 
+def input_gradient(tile: GradientTile) -> Kernel:
+    """The gradient of the input, as a matrix product."""
+    return Kernel(f"input_gradient<{tile.pixels}, {tile.channels}>", tile.threads, GRADIENT_ARGS)
+
+
+def input_gradient_direct() -> Kernel:
+    """The gradient of the input, one thread for each element."""
+    return Kernel("input_gradient_direct", 128, GRADIENT_ARGS)
+
+
+def pack_gradient() -> Kernel:
+    """Packing of weights for the gradient of the input, as a matrix product."""
+    return Kernel("pack_gradient_weights", 256, PACK_ARGS)
+
+
 KERNELS = (
     *(gemm(t, tile) for t in TYPES for tile in ALL_TILES),
     *(direct(t) for t in TYPES),
     *dict.fromkeys(pack(t, words=words) for t in TYPES for words in (True, False)),
+    *(input_gradient(tile) for tile in GRADIENT_TILES),
+    input_gradient_direct(),
+    pack_gradient(),
     *(
         integer_gemm(tile, distances)
         for distances in DISTANCES

@@ -7,3 +7,6 @@
 #include "integer/max_pool.cuh"
 #include "integer/pack.cuh"
 #include "layout/layout.cuh"
+#include "training/input_gradient.cuh"
+#include "training/input_gradient_direct.cuh"
+#include "training/pack.cuh"

@@ -66,3 +66,21 @@ struct LayoutArgs {
   int row;
   float scale, zero_point, top;  // of what is quantized
 };
+
+// The gradient of an adder convolution with respect to its input, see training/input_gradient.cuh.
+// x and grad_x are laid out alike; all are float.
+struct GradientArgs {
+  const void* x;
+  const void* weights;
+  const void* grad_y;
+  void* grad_x;
+  int batch, in_h, in_w, out_h, out_w;
+  int x_row, y_row;                // elements from one pixel to the next, the latter of grad_y
+  int group, group_in, group_out;  // of channels and filters
+  int kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
+  int pad_top, pad_left;
+  int weight_filters, weight_row;  // filters and channels of a group's weights, padding included
+  int phases_w, tiles;             // phases of columns, tiles of pixels in each phase
+  // From one kernel position of a phase to the next: in the kernel, and in the output.
+  int step_h, step_w, shift_h, shift_w;
+};

@@ -1,68 +1,26 @@
-"""What `AdderConv2d` computes with the native kernels: float32 on a CPU, forwards and backwards."""
+"""An adder layer by the native kernels of a CPU: float32."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adder_onnx.export.layer.geometry import Geometry
 from adder_onnx.kernels import cpu
 from adder_onnx.kernels.cpu import AdderConv, Program, padded_channels, select_isa
 
-__all__ = ["Geometry", "forward", "input_gradient", "is_native", "without_native_kernels"]
+__all__ = ["forward", "input_gradient"]
 
 _MAX_ARENA_BYTES = 1 << 22
 """Bound on the size of the kernels' copies of images, unless one image is larger."""
 
 
-class Geometry(NamedTuple):
-    """How a layer's kernel moves over images; pairs are (height, width)."""
-
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    groups: int
-
-
-_is_off: ContextVar[bool] = ContextVar("_is_off", default=False)
-
-
-@contextmanager
-def without_native_kernels() -> Iterator[None]:
-    """Within it PyTorch computes all layers, in this thread: the yardstick for the kernels."""
-    token = _is_off.set(True)
-    try:
-        yield
-    finally:
-        _is_off.reset(token)
-
-
-def is_native(x: Tensor, weight: Tensor) -> bool:
-    """Whether the kernels compute a layer of these."""
-    return not _is_off.get() and all(
-        t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, weight)
-    )
-
-
 def forward(x: Tensor, weight: Tensor, geometry: Geometry, size: tuple[int, int]) -> Tensor:
-    """The layer, in exact arithmetic.
-
-    Args:
-        x: (N, C, H, W), float32.
-        weight: (M, C / groups, kH, kW), float32.
-        geometry: of the layer.
-        size: of the output.
-
-    Returns:
-        (N, M, *size), float32.
-    """
+    """The layer, in exact arithmetic; see `adder_onnx.export.layer.selection.Kernels`."""
     filters, threads = weight.shape[0], torch.get_num_threads()
     conv = AdderConv(
         _array(weight),
@@ -92,7 +50,7 @@ def forward(x: Tensor, weight: Tensor, geometry: Geometry, size: tuple[int, int]
 
 
 def input_gradient(x: Tensor, weight: Tensor, grad_y: Tensor, geometry: Geometry) -> Tensor:
-    """The gradient with respect to the input, of the shape of ``x``; all are float32."""
+    """The gradient of the input; see `adder_onnx.export.layer.selection.Kernels`."""
     grad_x = torch.empty(x.shape)
     arrays = (_array(x), _array(weight), _array(grad_y), grad_x.numpy())
     cpu.input_gradient(*arrays, *geometry, select_isa(), torch.get_num_threads())

@@ -1,0 +1,1 @@
+"""How an adder layer is computed in PyTorch: by which kernels, and where there are none."""
