@@ -180,12 +180,12 @@ def test_conversions_that_quantize(zero_point: int, top: int) -> None:
     device.check_guards()
 
 
-@pytest.mark.parametrize("group", [1, 24])
+@pytest.mark.parametrize("group", [1, 12])
 def test_threads_that_compute_several_outputs(monkeypatch: pytest.MonkeyPatch, group: int) -> None:
     """As where there are more outputs than a grid may have threads."""
     monkeypatch.setattr(integer_conv, "_MAX_DIRECT_BLOCKS", 3)
     attributes: dict[str, Any] = {"pads": (1, 1, 1, 1), "group": group}
-    layer = make_layer(np.random.default_rng(6), 2, 24, 24, (9, 7), (3, 3), **attributes)
+    layer = make_layer(np.random.default_rng(6), 2, 24, 36, (9, 7), (3, 3), **attributes)
     device = assert_right(QLayer.like(layer, 0, 8), force_direct=True)
     assert max(grid[0] for grid in device.grids) == 3
 
