@@ -17,7 +17,7 @@ from adder_onnx.errors import AdderError, DeviceError
 from adder_onnx.kernels.cuda.launch.device import Grid
 from adder_onnx.kernels.cuda.launch.variants import Kernel
 from benchmarks.cuda import __main__ as command
-from benchmarks.cuda import borders, conditions, layers, measurement, networks, table
+from benchmarks.cuda import borders, conditions, integers, layers, measurement, networks, table
 from benchmarks.cuda.layers import LayerContenders, layer_row
 from benchmarks.cuda.machine import Inputs
 from benchmarks.cuda.rounding import WrongResultError
@@ -66,7 +66,10 @@ class FakeMachine:
         return self.device.download(array)
 
     def bound(self, type_: str) -> float:
-        return {"float32": 10e12, "float16": 20e12}[type_]
+        return {"float32": 10e12, "float16": 20e12, "uint8": 40e12}[type_]
+
+    def distances(self) -> dict[str, float]:
+        return {"Fused": 40e12, "Dotted": 30e12}
 
     def sm_clock(self) -> float:
         return 1.5e9
@@ -119,6 +122,8 @@ def test_right_kernels_pass_the_check(layer: Layer) -> None:
         "pack_weights",
         "adder_conv_gemm",
         "adder_conv_direct",
+        "integer_gemm",
+        "pack_integer_weights",
     }
 
 
@@ -127,6 +132,28 @@ def _set(field: str, change: Callable[[Any], Any]) -> Callable[[NDArray[np.void]
         args[field] = change(args[field])
 
     return apply
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("pad_left", lambda pad: pad + 1),
+        ("stride_h", lambda stride: stride + 1),
+        ("low", lambda low: low + 1),
+        ("pixels", lambda pixels: pixels - 1),
+        ("y_scale", lambda scale: scale * 1.5),
+    ],
+)
+def test_wrong_integers_do_not(field: str, change: Callable[[Any], Any]) -> None:
+    machine = FakeMachine(BrokenDevice("integer_gemm", _set(field, change)))
+    with pytest.raises(WrongResultError, match="16 x 8 -> 16, 3x3, batch 2, kernel, uint8: "):
+        LayerContenders(machine, SMALL, 2).check()
+
+
+def test_too_few_integers_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integers, "_DEVIATION", 1e9)
+    with pytest.raises(WrongResultError, match="too few to compare"):
+        LayerContenders(FakeMachine(), SMALL, 2).check()
 
 
 @pytest.mark.parametrize("kernel", ["adder_conv_gemm", "adder_conv_direct"])
@@ -353,14 +380,15 @@ def test_a_whole_run(
     path = tmp_path / "result.json"
     measurement.measure_all(FakeMachine(), described(), path, quick=False, only=None)
     result = json.loads(path.read_text())
-    assert result["bound"] == {"float32": 10e12, "float16": 20e12}
+    assert result["bound"] == {"float32": 10e12, "float16": 20e12, "uint8": 40e12}
+    assert result["uint8_distances"] == {"Fused": 40e12, "Dotted": 30e12}
     assert result["sm_clock"] == 1.5e9
     assert [(row["network"], row["batch"]) for row in result["layers"]] == [
         ("a", 2),
         ("b", 2),
         ("b", 1),
     ]
-    contenders = {"float32", "float16", "naive", "cdist"}
+    contenders = {"float32", "float16", "uint8", "naive", "cdist"}
     convolutions = {"conv float32", "conv tf32", "conv float16"}
     for row in result["layers"]:
         assert set(row["seconds"]) == contenders | convolutions
@@ -375,7 +403,8 @@ def test_a_whole_run(
     assert set(network["seconds"]) == {"adder float32"} | convolutions
     assert network["images_per_second"]["conv tf32"] == 200
     out = capsys.readouterr().out
-    assert out.count("\n") == 1 + 1 + 3 + 4 + 1
+    assert out.count("\n") == 2 + 1 + 3 + 4 + 1
+    assert "Fused 40.00, Dotted 30.00; chosen is Fused" in out
 
     markdown = table.table([result])
     assert "**A GPU**, driver 1.2, commit 0123456789ab, 2026-01-02. The bound is 10.0" in markdown

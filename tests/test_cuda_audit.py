@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from adder_onnx.kernels.cuda import audit
 from adder_onnx.kernels.cuda.audit import Row, audit_function, main
 from adder_onnx.kernels.cuda.bound import LOOPS, loop_source
 from adder_onnx.kernels.cuda.compiler import nvrtc, sass
+from adder_onnx.kernels.cuda.compiler.occupancy import resident_blocks
 from adder_onnx.kernels.cuda.launch.selection import kernels_on, select_distances
 from adder_onnx.kernels.cuda.launch.variants import (
     GEMM_TILES,
@@ -24,6 +26,7 @@ from adder_onnx.kernels.cuda.launch.variants import (
     gemm,
     integer_gemm,
 )
+from adder_onnx.kernels.cuda.promises import Promise
 
 pytest.importorskip("cupy", reason="CuPy, whose NVRTC compiles the kernels, is not installed")
 try:
@@ -164,7 +167,105 @@ def test_too_many_registers_are_noticed(code: tuple[str, str]) -> None:
         count=1,
         flags=re.DOTALL,
     )
-    assert judge(many, name).problems == ("more than 168 registers",)
+    assert judge(many, name).problems == (
+        "more than 168 registers",
+        "less than 3 blocks are resident",
+    )
+
+
+def test_too_much_shared_memory_is_noticed(code: tuple[str, str]) -> None:
+    text, name = code
+    stages, pixels, flag = 2 * (64 + 64) * 16 * 4, 64 * 8, 1
+    assert 0 <= judge(text, name).shared_bytes - (stages + pixels + flag) < 16
+    much = re.sub(rf"(\.nv\.shared\.{name}:\n\s*\.zero\s+)\d+", r"\g<1>80000", text)
+    assert judge(much, name).problems == ("less than 3 blocks are resident",)
+    assert judge(much, name).resident_blocks == 2
+
+
+def lines_of(text: str, pattern: str) -> list[int]:
+    return [i for i, line in enumerate(text.splitlines()) if re.search(pattern, line)]
+
+
+def moved(text: str, line: int, before: int) -> str:
+    """With a line in another place."""
+    lines = text.splitlines()
+    lines.insert(before, lines[line])
+    del lines[line if line < before else line + 1]
+    return "\n".join(lines) + "\n"
+
+
+def test_copies_that_begin_late_are_noticed(code: tuple[str, str]) -> None:
+    text, name = code
+    assert 500 < (judge(text, name).ahead or 0) <= 1024
+    additions, barriers = lines_of(text, r" FADD\b"), lines_of(text, r" BAR\.SYNC")
+    barrier = next(b for b in barriers if sum(b - 1100 < i < b for i in additions) > 900)
+    copy = [i for i in lines_of(text, r" LDGSTS\b") if i < barrier][-1]
+    late = moved(text, copy, barrier - 200)
+    assert judge(late, name).problems == ("loads begin less than 220 instructions ahead",)
+    none = re.sub(r" LDGSTS\S*", " NOP", text)
+    assert judge(none, name).problems == ("no load into shared memory is found",)
+
+
+def test_values_that_are_stored_as_soon_as_they_are_loaded_are_noticed() -> None:
+    """Where there are no asynchronous copies, and loads wait in registers."""
+    cubin, names = nvrtc.compile_cubin([GEMM.expression], 75)
+    text, name = sass.disassemble(cubin), names[GEMM.expression]
+    assert not audit_function(sass.parse(text)[name], GEMM, 75).problems
+    store = lines_of(text, r" STS\.128")[-1]
+    register = re.findall(r"\bR\d+\b", text.splitlines()[store])[-1]
+    load = [i for i in lines_of(text, rf" LDG\S* {register},") if i < store][-1]
+    late = moved(text, load, store)
+    assert audit_function(sass.parse(late)[name], GEMM, 75).problems == (
+        "loads begin less than 220 instructions ahead",
+    )
+
+
+def test_a_long_epilogue_is_noticed(code: tuple[str, str]) -> None:
+    text, name = code
+    store = text.splitlines()[lines_of(text, r" STG\.E\.128")[-1]] + "\n"
+    assert judge(text.replace(store, store * 40, 1), name).problems == (
+        "more than 300 instructions in the epilogue",
+    )
+    idle = re.sub(r"STG\S*", "NOP", store)
+    assert not judge(text.replace(store, store + idle * 40, 1), name).problems
+
+
+def test_instructions_around_the_inner_loop_are_shared_by_its_turns() -> None:
+    lines = ["FADD"] * 10
+    inner = [".L_x_1:", *lines, "BRA `(.L_x_1)"]
+    code = [".L_x_0:", "MOV", *inner, "MOV", "MOV", "BRA `(.L_x_0)", "EXIT"]
+    text = '\t.section\t.text.f,"ax",@progbits\n' + "".join(
+        f"{line}\n" if line.endswith(":") else f"        /*0000*/  {line} ;\n" for line in code
+    )
+    text += "\t//----- nvinfo : EIATTR_REGCOUNT\n        /*0004*/ \t.word\tindex@(f)\n"
+    function = sass.parse(text + "        /*0008*/ \t.word\t0x00000028\n")["f"]
+    promise = Promise(("FADD",), 10, 10, 2.0, 384, turns=2)
+    (found,) = [loop for loop in function.loops if loop.start == 1]
+    assert audit._inner_loop(function, promise) is found
+    assert audit._slots(function, found, promise) == (11 + 4 / 2) / 10
+    assert audit._slots(function, found, replace(promise, turns=None)) == 11 / 10
+    assert audit._epilogue(function) == 1
+
+
+@pytest.mark.parametrize(
+    ("architecture", "threads", "registers", "shared", "expected"),
+    [
+        (90, 128, 168, 0, 3),  # registers: 168 x 32 in units of 256, by four partitions
+        (90, 64, 168, 0, 6),
+        (86, 128, 40, 0, 12),  # threads
+        (80, 32, 32, 0, 32),  # blocks
+        (75, 32, 32, 0, 16),
+        (75, 128, 40, 21_760, 3),  # shared memory, all of 64 KiB
+        (75, 128, 40, 21_761, 2),
+        (86, 128, 40, 33_024, 3),  # a KiB of each block is the system's
+        (86, 128, 40, 33_025, 2),
+        (999, 128, 40, 0, None),
+    ],
+)
+def test_resident_blocks(
+    architecture: int, threads: int, registers: int, shared: int, expected: int | None
+) -> None:
+    assert resident_blocks(architecture, threads, registers, shared) == expected
 
 
 def test_a_missing_loop_is_noticed(code: tuple[str, str]) -> None:
@@ -190,6 +291,17 @@ def test_branches_of_newer_architectures_are_loops_too() -> None:
     function = sass.parse(text)["f"]
     assert function.registers == 40
     assert [[i.opcode for i in loop.instructions] for loop in function.loops] == [["FADD", "BRA.U"]]
+
+
+def test_partials_are_seen_before_their_block_is_counted(code: tuple[str, str]) -> None:
+    """A fence on each side of the counter, and a barrier between: the stand-in cannot see it."""
+    text, name = code
+    found = [i.mnemonic for i in sass.parse(text)[name].instructions]
+    (count,) = [i for i, mnemonic in enumerate(found) if mnemonic in ("ATOMG", "ATOM", "RED")]
+    before, after = found[:count], found[count:]
+    stores = [i for i, mnemonic in enumerate(before) if mnemonic == "STG"]
+    assert [m for m in before[stores[-1] :] if m in ("MEMBAR", "BAR")] == ["MEMBAR", "BAR"]
+    assert [m for m in after if m in ("MEMBAR", "BAR")] == ["BAR", "MEMBAR"]
 
 
 def test_an_empty_disassembly_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +377,7 @@ def test_the_command_reports_problems(
     assert main(["--arch", "90"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].endswith("bad")
-    assert lines[2:] == [f"{GEMM.expression} on sm_90: {problem}"]
+    assert lines[2] == f"{GEMM.expression} on sm_90: {problem}"
 
 
 def test_the_table_of_all_kernels_is_narrow(rows: list[Row]) -> None:

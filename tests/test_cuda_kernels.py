@@ -13,7 +13,16 @@ from adder_onnx.errors import InputError
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
 from adder_onnx.kernels.cuda.launch.selection import select_grid, select_splits, select_tile
-from adder_onnx.kernels.cuda.launch.variants import FEW_PIXELS, GATHERED, GEMM_TILES, KERNELS, TYPES
+from adder_onnx.kernels.cuda.launch.variants import (
+    ALL_TILES,
+    FEW_PIXELS,
+    GATHERED,
+    GEMM_TILES,
+    KERNELS,
+    TYPES,
+    Tile,
+    gemm,
+)
 from adder_onnx.ops import ConvAttributes
 from tests.cuda_layers import assert_right, run
 from tests.cuda_on_cpu.device import CpuDevice
@@ -63,6 +72,8 @@ def test_any_shape(type_: str) -> None:
         (4, 8, (30, 30), (11, 11), {"strides": (4, 4), "pads": (5, 5, 5, 5)}),
         (16, 24, (20, 6), (3, 2), {"dilations": (3, 2), "pads": (4, 0, 1, 3)}),
         (33, 70, (5, 5), (2, 2), {}),
+        (24, 36, (9, 9), (3, 3), {"group": 3}),  # quads of a group's filters end before a tile
+        (16, 22, (9, 9), (3, 3), {}),  # and those of all before the padding of a row
     ],
 )
 def test_shapes_of_real_networks(
@@ -83,21 +94,39 @@ def test_shapes_of_real_networks(
     device.check_guards()
 
 
-def test_every_kernel_is_tested() -> None:
-    """The shapes above reach every tile; packing and conversions go with them."""
-    reached = {
-        select_tile(type_, group, channels // group, filters // group, kernel)
-        for type_ in TYPES
-        for channels, filters, kernel, group in [
-            (16, 16, (3, 3), 1),
-            (16, 32, (3, 3), 1),
-            (64, 64, (3, 3), 1),
-            (33, 70, (2, 2), 1),
-            (32, 32, (3, 3), 32),
-        ]
-    }
-    assert reached == {*GEMM_TILES, GATHERED, None}
-    assert select_grid(GEMM_TILES[0], 2 * 7 * 7, 1, 18, 8) == (FEW_PIXELS, 2)
+@pytest.mark.parametrize("type_", TYPES)
+def test_every_kernel_is_tested(type_: str) -> None:
+    """Shapes as above reach every tile."""
+    rng = np.random.default_rng(2)
+    device = CpuDevice(multiprocessors=1)
+    few = CpuDevice(multiprocessors=8)
+    for on, channels, filters in [
+        (device, 16, 16),
+        (device, 16, 32),
+        (device, 16, 64),
+        (few, 16, 64),
+        (device, 3, 8),
+    ]:
+        assert_right(make_layer(rng, 1, channels, filters, (7, 7), (2, 2)), type_, on)
+    reached = {name for name in (*device.launched, *few.launched) if "adder_conv_gemm" in name}
+    assert reached == {gemm(type_, tile).expression for tile in ALL_TILES}
+
+
+@pytest.mark.parametrize(
+    ("pixels", "columns", "turns", "expected"),
+    [
+        (64 * 56 * 56, 1, 18, (GEMM_TILES[0], 1)),  # a batch
+        (7 * 7, 8, 144, (FEW_PIXELS, 8)),  # shorter turns, by twice the blocks
+        (28 * 28, 2, 36, (GEMM_TILES[0], 5)),  # a block for each multiprocessor
+        (0, 2, 36, (GEMM_TILES[0], 1)),
+    ],
+)
+def test_tiles_by_the_number_of_pixels(
+    pixels: int, columns: int, turns: int, expected: tuple[Tile, int]
+) -> None:
+    assert select_grid(GEMM_TILES[0], pixels, columns, turns, 132) == expected
+    for tile in (GEMM_TILES[1], GATHERED):
+        assert select_grid(tile, pixels, columns, turns, 132)[0] == tile
 
 
 def test_small_tiles_for_few_filters() -> None:
@@ -124,8 +153,9 @@ def test_what_is_not_whole_pieces_is_gathered() -> None:
     assert select_tile("float16", 1, 8, 8, (1, 16)) == GATHERED  # no bit for that column
 
 
-def test_sums_of_thousands_of_taps_stay_precise() -> None:
-    """float32 partial sums added up in float32 would be off by 5e-7 of the sum here."""
+@pytest.mark.parametrize(("multiprocessors", "force_direct"), [(1, False), (132, False), (1, True)])
+def test_sums_of_thousands_of_taps_stay_precise(multiprocessors: int, force_direct: bool) -> None:
+    """Runs added up in float32 would be off by 5e-7 of the sum here."""
     rng = np.random.default_rng(3)
     w = rng.uniform(0.5, 1.5, (16, 2048, 3, 3)).astype(np.float32)
     x = np.zeros((1, 2048, 3, 3), np.float32)
@@ -133,22 +163,27 @@ def test_sums_of_thousands_of_taps_stay_precise() -> None:
     # Batch normalisation takes away what all outputs have in common.
     layer.bias = -layer.expected().mean(axis=(0, 2, 3)).astype(np.float32)
     scale = float(w[0].sum())
-    for force_direct in (False, True):
-        error = np.abs(
-            run(layer, "float32", CpuDevice(), force_direct=force_direct) - layer.expected()
-        )
-        assert error.max() < 1e-7 * scale
+    device = CpuDevice(multiprocessors=multiprocessors)
+    y = run(layer, "float32", device, force_direct=force_direct)
+    assert np.abs(y - layer.expected()).max() < 1e-7 * scale
 
 
+@pytest.mark.parametrize("multiprocessors", [1, 132])
 @pytest.mark.parametrize("force_direct", [False, True])
 @pytest.mark.parametrize("type_", TYPES)
-def test_nan_and_infinity_pass_through(type_: str, force_direct: bool) -> None:
-    x = np.array([np.nan, np.inf, 1], np.float32).reshape(1, 1, 1, 3)
-    w = np.ones((20, 1, 1, 1), np.float32)
+@pytest.mark.parametrize("channels", [1, 320])
+def test_nan_and_infinity_pass_through(
+    type_: str, channels: int, force_direct: bool, multiprocessors: int
+) -> None:
+    """In sums of one run and of many, and where blocks share them."""
+    x = np.ones((1, channels, 1, 3), np.float32)
+    x[0, channels // 3, 0] = np.nan, np.inf, 1
+    w = np.ones((20, channels, 1, 1), np.float32)
     ones, zeros = np.ones(20, np.float32), np.zeros(20, np.float32)
+    device = CpuDevice(multiprocessors=multiprocessors)
     for clip in ((-np.inf, np.inf), (0.0, 6.0)):
         layer = Layer(x, w, ConvAttributes(), ones, zeros, clip=clip)
-        y = run(layer, type_, CpuDevice(), force_direct=force_direct)
+        y = run(layer, type_, device, force_direct=force_direct)
         assert np.isnan(y[..., 0]).all()
         assert (y[..., 1] == clip[0]).all()
         assert (y[..., 2] == 0).all()

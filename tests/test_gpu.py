@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 
 import adder_onnx
 from adder_onnx.errors import AdderError, DeviceError, InputError
+from adder_onnx.kernels.cuda.bound import measure_distances
+from adder_onnx.kernels.cuda.launch.selection import select_distances
 from adder_onnx.kernels.cuda.launch.variants import TYPES
+from adder_onnx.quantization import quantize
 from adder_onnx.runtime.cuda import kernels
 from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
 from adder_onnx.runtime.devices import check_cuda
@@ -26,9 +29,12 @@ from benchmarks.cuda.check.report import report
 from benchmarks.cuda.machine import CupyMachine
 from tests.concurrency import assert_threads_agree
 from tests.conftest import ROOT
-from tests.cuda_layers import assert_right, run
+from tests.cuda_layers import assert_right, run, run_integers
+from tests.integer_chains import random_chain
+from tests.integer_layers import QLayer
 from tests.layers import Layer, layers, make_layer
 from tests.models import image, network
+from tests.pooled_models import pooled_network
 from tests.random_graphs import random_model
 from tests.test_random_graphs import TOLERANCE, stock
 
@@ -73,6 +79,88 @@ def test_any_shape(gpu: CupyGpu, type_: str) -> None:
         assert_right(layer, type_, gpu, force_direct=force_direct)
 
     check()
+
+
+def test_integers_of_any_shape(gpu: CupyGpu) -> None:
+    @settings(max_examples=300, deadline=None)
+    @given(
+        layer=layers(),
+        seed=st.integers(0, 2**32 - 1),
+        bits=st.integers(2, 8),
+        force_direct=st.booleans(),
+    )
+    def check(layer: Layer, seed: int, bits: int, force_direct: bool) -> None:
+        quantized = QLayer.like(layer, seed, bits)
+        y = run_integers(quantized, gpu, force_direct=force_direct)
+        np.testing.assert_array_equal(y, quantized.expected())
+
+    check()
+
+
+def test_integers_of_layers_of_resnets(gpu: CupyGpu) -> None:
+    """With few and with many blocks: sums that several share, and sums of one alone."""
+    for batch, channels, filters, size, kernel in (
+        (1, 512, 512, 7, 3),
+        (1, 2048, 512, 7, 1),
+        (4, 64, 64, 56, 3),
+        (16, 16, 16, 32, 3),
+        (16, 32, 32, 16, 3),
+    ):
+        rng = np.random.default_rng(0)
+        pads = (kernel // 2,) * 4
+        shape = (1, channels, filters, (size, size), (kernel, kernel))
+        layer = make_layer(rng, *shape, pads=pads)
+        layer.z = np.zeros(layer.y_shape, np.float32)
+        quantized = QLayer.like(layer, 1, 8)
+        one = quantized.expected()
+        quantized.x = np.repeat(quantized.x, batch, axis=0)
+        assert quantized.z is not None
+        quantized.z = np.repeat(quantized.z, batch, axis=0)
+        y = run_integers(quantized, gpu)
+        np.testing.assert_array_equal(y, np.repeat(one, batch, axis=0))
+
+
+@pytest.mark.parametrize("y_scale", [0.1, 3e-4, 7e12, 1e-25, 1e-44, 1e-38, 1e37])
+def test_integer_epilogues_keep_subnormal_numbers(gpu: CupyGpu, y_scale: float) -> None:
+    """CuPy compiles with -ftz=true: they would be flushed to zero."""
+    scale = np.float32(y_scale)
+    with np.errstate(over="ignore"):
+        bias = (np.arange(-1, 257) + 0.5).astype(np.float32) * scale
+    layer = make_layer(np.random.default_rng(0), 1, 16, len(bias), (1, 1), (1, 1))
+    quantized = QLayer.like(layer, 0, 8)
+    quantized.scale[:], quantized.bias = 0, bias
+    quantized.zero_points = (0, 0, 3)
+    quantized.scales = (np.float32(1), np.float32(1), scale)
+    quantized.clip_min = -np.inf
+    np.testing.assert_array_equal(run_integers(quantized, gpu), quantized.expected())
+
+
+def test_random_integer_graphs(needs_gpu: None) -> None:
+    for seed in range(60):
+        model, feed = random_chain(seed)
+        expected = on_cpu(model, feed)
+        session = adder_onnx.InferenceSession(model.SerializeToString(), device="cuda")
+        for result, truth in zip(session.run(None, feed), expected, strict=True):
+            np.testing.assert_array_equal(result, truth, f"seed {seed}")
+
+
+def test_quantized_networks(needs_gpu: None) -> None:
+    """Quantization at a chain's border, and MaxPool in it, to the bit as on the CPU."""
+    feeds = [{"X": image(2, 3, 8, 8)}]
+    model = quantize(network(), feeds).model
+    session = adder_onnx.InferenceSession(model.SerializeToString(), device="cuda")
+    (y,), (expected,) = session.run(None, feeds[0]), on_cpu(model, feeds[0])
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)  # the head is float
+    pooled = pooled_network()
+    x = {"X": np.random.default_rng(1).integers(0, 256, (2, 5, 9, 8), np.uint8)}
+    session = adder_onnx.InferenceSession(pooled.SerializeToString(), device="cuda")
+    np.testing.assert_array_equal(session.run(None, x)[0], on_cpu(pooled, x)[0])
+
+
+def test_the_chosen_way_to_add_up_differences_is_the_fastest(gpu: CupyGpu) -> None:
+    """Within what measuring is off by; else `select_distances` is wrong for this GPU."""
+    rates = measure_distances()
+    assert rates[select_distances(gpu.target)] > 0.9 * max(rates.values()), rates
 
 
 @pytest.mark.parametrize("type_", TYPES)

@@ -8,15 +8,17 @@ float64, the shipped network, CUDA graphs on and off, streams, threads, where to
 arrays and training, and the rates of a few layers; a line for each, and a verdict, for a report.
 It needs no torch.
 
-Contenders for a layer: our kernel in float32 and float16; a naive kernel with one thread for each
-output; torch.cdist on the unfolded image, as the reference implementation evaluates the layer; and
-cuDNN's convolution of the same shape through torch, in float32 without and with TF32 and in
+Contenders for a layer: our kernel in float32, float16 and uint8; a naive kernel with one thread for
+each output; torch.cdist on the unfolded image, as the reference implementation evaluates the layer;
+and cuDNN's convolution of the same shape through torch, in float32 without and with TF32 and in
 float16, in the faster of both layouts. They take turns; times are of CUDA events around several
 calls that were queued behind a kernel which waits, so that Python's part does not show; inputs
 rotate over more than twice the memory that the L2 cache holds. Printed are medians in 10^12 taps
-(or multiply-accumulates) per second, and the shares of the bound in float32 and float16: the rate
-of the bare inner loop in registers, measured in the same run. Before a layer is timed, outputs are
-compared with float64. The conversions at the borders of a network's chain have rows of their own.
+(or multiply-accumulates) per second, and the shares of the bound in each of our types: the rate of
+the bare inner loop in registers, measured in the same run, for uint8 in all ways in which a GPU can
+add up differences. Before a layer is timed, outputs are compared with float64, those of uint8 to
+the bit with the operator's definition. The conversions at the borders of a network's chain have
+rows of their own.
 
 Networks are timed by the clock, over calls that follow each other until the last one's result is
 there, with inputs on the GPU; their twins in torch also as CUDA graphs.
@@ -31,10 +33,11 @@ GPU or the result cannot be written.
 JSON, schema 1: ``device``, ``compute_capability``, ``multiprocessors``, ``driver_and_clocks``
 (driver, clock, highest clock as nvidia-smi prints them, or ``unknown``), ``versions``, ``commit``
 (empty outside of a repository), ``date``, ``arguments``, ``bound`` (taps per second by type),
-``sm_clock`` (Hz, measured beside the bound), and lists of rows, ``layers``, ``borders`` and
-``networks``. All ``seconds`` are ``{"median", "p10", "p90"}`` of one call. In a layer's row,
-``cdist_batch`` below ``batch`` says that torch.cdist, for want of memory, was timed with fewer
-images and its time scaled up.
+``uint8_distances`` (the same by the way in which differences of uint8 are added up), ``sm_clock``
+(Hz, measured beside the bound), and lists of rows, ``layers``, ``borders`` and ``networks``. All
+``seconds`` are ``{"median", "p10", "p90"}`` of one call. In a layer's row, ``cdist_batch`` below
+``batch`` says that torch.cdist, for want of memory, was timed with fewer images and its time scaled
+up.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
 from adder_onnx.kernels.cuda.launch.device import Device, Launch
 from adder_onnx.kernels.cuda.launch.integer_conv import IntegerAdderConv
-from adder_onnx.kernels.cuda.launch.integer_epilogue import IntegerEpilogue
+from benchmarks.cuda.integers import integer_conv
 from benchmarks.shapes import Layer
 
 __all__ = ["prepare", "prepare_integers"]
@@ -56,28 +55,9 @@ def prepare(
     return _launch(device, conv, layer, batch, type_)
 
 
-def prepare_integers(
-    device: Device,
-    layer: Layer,
-    batch: int,
-    w: NDArray[np.uint8],
-    scale: NDArray[np.float32],
-    bias: NDArray[np.float32],
-) -> tuple[Launch, Any]:
-    """The same for 8 bits, with zero points of 128 and an output's scale of 1.
-
-    Args:
-        device: where.
-        layer: which.
-        batch: images at a time.
-        w: (filters, channels, kernel, kernel).
-        scale: (filters,), of the sum; it is subtracted.
-        bias: (filters,).
-    """
-    epilogue = IntegerEpilogue(1.0, 128, 1.0, 128, -math.inf, 8)
-    strides = (layer.stride, layer.stride)
-    conv = IntegerAdderConv(device, w, 128, -scale, bias, epilogue, strides, (1, 1), 1)
-    return _launch(device, conv, layer, batch, "uint8")
+def prepare_integers(device: Device, layer: Layer, batch: int) -> tuple[Launch, Any]:
+    """The same in uint8, with random weights."""
+    return _launch(device, integer_conv(device, layer), layer, batch, "uint8")
 
 
 def _launch(

@@ -13,7 +13,8 @@ import numpy as np
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.device import Launch
 from adder_onnx.kernels.cuda.launch.variants import TYPES
-from benchmarks.cuda.launches import prepare
+from benchmarks.cuda.integers import wrong_integers
+from benchmarks.cuda.launches import prepare, prepare_integers
 from benchmarks.cuda.machine import Inputs, Machine, copies_beyond
 from benchmarks.cuda.rounding import MEAN_DIFFERENCE, TOLERANCE, WrongResultError
 from benchmarks.cuda.timing import Call, summary, take_turns
@@ -22,6 +23,7 @@ from benchmarks.shapes import Layer
 
 __all__ = [
     "BATCHES",
+    "BOUNDED",
     "LayerContenders",
     "best_layouts",
     "layer_row",
@@ -29,6 +31,9 @@ __all__ = [
 ]
 
 BATCHES = {"resnet20": (128,), "resnet50": (64, 1)}
+
+BOUNDED = (*TYPES, "uint8")
+"""What our kernels compute in, each with a bound of its own."""
 
 CDIST_LIMIT = 8 << 30
 """Bytes that torch.cdist may have for columns and distances; beyond, it gets a smaller batch."""
@@ -69,6 +74,7 @@ class LayerContenders:
         calls = {
             "float32": self._ours("float32"),
             "float16": self._ours("float16"),
+            "uint8": self._ours("uint8"),
             "naive": self._ours("float32", force_direct=True),
             "cdist": self._cdist(),
         }
@@ -84,11 +90,17 @@ class LayerContenders:
     def check(self, outputs: int = 64) -> None:
         """Compares some outputs of each of our kernels with float64, corners among them.
 
+        Those of uint8 are compared to the bit with the arithmetic of QLinearAdderConv.
+
         Raises:
             WrongResultError: one is wrong, or ReLU has left too few to compare.
         """
         for type_, direct in (("float32", False), ("float16", False), ("float32", True)):
             self._check(type_, direct, outputs)
+        wrong = wrong_integers(self._machine, self.layer, self.batch, outputs)
+        if wrong:
+            layer = " ".join(str(self.layer).split())
+            raise WrongResultError(f"{layer}, batch {self.batch}, kernel, uint8: {wrong}")
 
     def _check(self, type_: str, direct: bool, outputs: int) -> None:
         a, pad = self.layer, self._pad()
@@ -147,6 +159,8 @@ class LayerContenders:
 
     def _prepare(self, type_: str, force_direct: bool) -> tuple[Launch, Any]:
         """The launch, and the array for its output."""
+        if type_ == "uint8":
+            return prepare_integers(self._machine.device, self.layer, self.batch)
         return prepare(
             self._machine.device,
             self.layer,
@@ -245,7 +259,7 @@ def layer_row(
         "taps": taps,
         "seconds": {name: summary(values) for name, values in seconds.items()},
         "taps_per_second": {name: taps / median for name, median in medians.items()},
-        "share_of_bound": {t: taps / medians[t] / bound[t] for t in TYPES},
+        "share_of_bound": {t: taps / medians[t] / bound[t] for t in BOUNDED if t in medians},
         "times_faster_than": _ratios(medians, "float32"),
         "float16_times_faster_than": _ratios(medians, "float16"),
     }
@@ -285,6 +299,7 @@ def measure_layers(
 _HEADINGS = {
     "f32": "float32",
     "f16": "float16",
+    "u8": "uint8",
     "naive": "naive",
     "cdist": "cdist",
     "c-f32": "conv float32",
@@ -295,5 +310,5 @@ _HEADINGS = {
 
 def _line(row: dict[str, Any]) -> str:
     rates = [f"{row['taps_per_second'][name] / 1e12:9.3f}" for name in _HEADINGS.values()]
-    shares = " /".join(f"{100 * row['share_of_bound'][t]:4.0f} %" for t in TYPES)
+    shares = " /".join(f"{100 * row['share_of_bound'][t]:4.0f} %" for t in BOUNDED)
     return f"{row['network']} {row['layer']:22}{row['batch']:>6}" + "".join(rates) + f"  {shares}"

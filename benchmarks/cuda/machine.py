@@ -51,13 +51,16 @@ class Machine(Protocol):
         """Launches our kernels."""
 
     def random(self, shape: Sequence[int], type_: str) -> Any:
-        """An array of `device` with standard normal values; of uint8, with any."""
+        """An array of `device` with standard normal values, or for uint8 any bytes."""
 
     def download(self, array: Any) -> NDArray[Any]:
         """A NumPy array with the values of one of `device`."""
 
     def bound(self, type_: str) -> float:
         """Taps per second of the bare inner loop."""
+
+    def distances(self) -> dict[str, float]:
+        """The same of each way to add up absolute differences of uint8."""
 
     def sm_clock(self) -> float:
         """Cycles per second of a multiprocessor."""
@@ -75,9 +78,6 @@ class SessionMachine(Machine, Protocol):
 
     def busy_stream(self) -> AbstractContextManager[Any]:
         """Makes a new stream current that has work for some time."""
-
-    def distances(self) -> dict[str, float]:
-        """Taps per second of each way to add up differences of uint8."""
 
 
 class CupyMachine:
@@ -158,7 +158,7 @@ class Inputs:
     Args:
         machine: where.
         shape: of one of them.
-        type_: ``float32`` or ``float16``.
+        type_: ``float32``, ``float16`` or ``uint8``.
 
     Attributes:
         arrays: all of them, along the first axis.

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from adder_onnx.files import write_atomically
-from adder_onnx.kernels.cuda.launch.variants import TYPES
+from adder_onnx.kernels.cuda.launch.selection import select_distances
 from benchmarks.cuda.borders import measure_borders
-from benchmarks.cuda.layers import measure_layers
+from benchmarks.cuda.layers import BOUNDED, measure_layers
 from benchmarks.cuda.machine import Machine
 from benchmarks.cuda.networks import measure_networks
 
@@ -42,11 +42,18 @@ def measure_all(
         write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
 
     if only != "networks":
-        bound = result["bound"] = {type_: machine.bound(type_) for type_ in TYPES}
+        bound = result["bound"] = {type_: machine.bound(type_) for type_ in BOUNDED}
+        result["uint8_distances"] = machine.distances()
         result["sm_clock"] = machine.sm_clock()
         print(
             f"{result['device']}, {result['sm_clock'] / 1e9:.2f} GHz: bare inner loops "
             + ", ".join(f"{t} {r / 1e12:.2f} Ttaps/s" for t, r in bound.items()),
+            flush=True,
+        )
+        print(
+            "uint8, by how differences are added up: "
+            + ", ".join(f"{n} {r / 1e12:.2f}" for n, r in result["uint8_distances"].items())
+            + f"; chosen is {select_distances(machine.device.target)}",
             flush=True,
         )
         measure_layers(machine, bound, rounds, quick, lambda row: keep("layers", row))

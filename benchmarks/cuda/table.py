@@ -22,6 +22,7 @@ NOT_MEASURED = "Not yet measured.\n"
 _COLUMNS = {
     "ours, float32": "float32",
     "ours, float16": "float16",
+    "ours, uint8": "uint8",
     "naive": "naive",
     "torch.cdist": "cdist",
     "cuDNN float32": "conv float32",
@@ -55,7 +56,7 @@ def _section(result: dict[str, Any]) -> str:
 
 def _layers(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| layer, batch | " + " | ".join(_COLUMNS) + " | of the bound |",
+        "| layer, batch | " + " | ".join(_COLUMNS) + " | of the bound, float32 / uint8 |",
         "| --- |" + " ---: |" * (len(_COLUMNS) + 1),
     ]
     for row in rows:
@@ -65,7 +66,8 @@ def _layers(rows: list[dict[str, Any]]) -> list[str]:
             else "–"
             for name in _COLUMNS.values()
         ]
-        share = f"{100 * row['share_of_bound']['float32']:.0f} %"
+        shares = row["share_of_bound"]
+        share = " / ".join(f"{100 * shares[t]:.0f} %" for t in ("float32", "uint8") if t in shares)
         title = f"{row['network']} {' '.join(row['layer'].split())}, {row['batch']}"
         lines.append(f"| {title} | {' | '.join(rates)} | {share} |")
     return [*lines, "", "10¹² taps or multiply-accumulates per second, medians.", ""]

@@ -9,17 +9,24 @@ barriers, folding of sums), by the taps that a thread adds up in them. Two are t
 a subtraction and an addition, the absolute value being an operand's modifier. In float16 one
 instruction does two taps, and one is the floor.
 
+Besides, blocks must be resident on a multiprocessor as promised (compiler/occupancy.py), loads into
+shared memory must begin well ahead of where they must have come, and the epilogue, which is what
+follows the last loop, is bounded. What is promised of which kernel stands in promises.py.
+
 JSON, schema 1: ``{"schema": 1, "nvrtc": "13.2", "passed": true, "rows": [{"kernel":
-"adder_conv_gemm<float, 64, 64, true>", "architecture": 90, "registers": 142, "register_bound": 168,
-"stack_bytes": 0, "local_accesses": 0, "loop_instructions": 2362, "loop_taps": 1024,
-"slots_per_tap": 2.307, "slot_bound": 2.4, "problems": []}]}``; what is about loops is null for
-kernels that have no bound on them.
+"adder_conv_gemm<float, 64, 64, true>", "architecture": 90, "registers": 150, "register_bound": 168,
+"stack_bytes": 0, "local_accesses": 0, "shared_bytes": 16897, "resident_blocks": 3,
+"resident_bound": 3, "loop_instructions": 2200, "loop_taps": 1024, "slots_per_tap": 2.229,
+"slot_bound": 2.3, "ahead": 984, "ahead_bound": 250, "epilogue": 283, "epilogue_bound": 300,
+"problems": []}]}``; what is not promised of a kernel is null, and so are the resident blocks of an
+architecture whose limits are not known.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +40,7 @@ from adder_onnx.kernels.cuda.compiler.nvrtc import (
     compile_target,
     compiler_version,
 )
+from adder_onnx.kernels.cuda.compiler.occupancy import resident_blocks
 from adder_onnx.kernels.cuda.compiler.sass import Function, Loop, disassemble, parse
 from adder_onnx.kernels.cuda.launch.selection import kernels_on
 from adder_onnx.kernels.cuda.launch.variants import Kernel
@@ -43,6 +51,7 @@ __all__ = ["Row", "audit", "audit_function", "main"]
 _DEFAULT_ARCHITECTURES = "80,90"
 
 _REGISTERS = 65536
+_REGISTER = re.compile(r"\bR\d+\b")
 
 
 @dataclass(frozen=True)
@@ -55,10 +64,17 @@ class Row:
     register_bound: int
     stack_bytes: int
     local_accesses: int
+    shared_bytes: int
+    resident_blocks: int | None
+    resident_bound: int | None
     loop_instructions: int | None
     loop_taps: int | None
     slots_per_tap: float | None
     slot_bound: float | None
+    ahead: int | None
+    ahead_bound: int | None
+    epilogue: int | None
+    epilogue_bound: int | None
     problems: tuple[str, ...]
 
 
@@ -95,7 +111,13 @@ def audit_function(function: Function, kernel: Kernel, architecture: int) -> Row
     bound = min(_REGISTERS // threads // 8 * 8, 255)
     if function.registers > bound:
         problems.append(f"more than {bound} registers")
-    instructions = slots = None
+    # From sm_90 on the section of shared memory begins with what the system takes of it.
+    shared = max(function.shared_bytes - (1024 if architecture >= 90 else 0), 0)
+    resident = resident_blocks(architecture, kernel.threads, function.registers, shared)
+    resident_bound = promise.resident_threads // kernel.threads if promise else None
+    if resident is not None and resident_bound is not None and resident < resident_bound:
+        problems.append(f"less than {resident_bound} blocks are resident")
+    instructions = slots = ahead = epilogue = None
     if promise:
         inner = _inner_loop(function, promise)
         if inner is None:
@@ -105,18 +127,35 @@ def audit_function(function: Function, kernel: Kernel, architecture: int) -> Row
             slots = _slots(function, inner, promise)
             if slots > promise.slot_bound:
                 problems.append(f"more than {promise.slot_bound} slots per tap")
+            if promise.ahead:
+                ahead = _ahead(inner, promise.arithmetic)
+                if ahead is None:
+                    problems.append("no load into shared memory is found")
+                elif ahead < promise.ahead:
+                    problems.append(f"loads begin less than {promise.ahead} instructions ahead")
+            if promise.epilogue is not None:
+                epilogue = _epilogue(function)
+                if epilogue > promise.epilogue:
+                    problems.append(f"more than {promise.epilogue} instructions in the epilogue")
     return Row(
-        kernel.expression,
-        architecture,
-        function.registers,
-        bound,
-        function.stack_bytes,
-        function.local_accesses,
-        instructions,
-        promise.taps if promise else None,
-        slots,
-        promise.slot_bound if promise else None,
-        tuple(problems),
+        kernel=kernel.expression,
+        architecture=architecture,
+        registers=function.registers,
+        register_bound=bound,
+        stack_bytes=function.stack_bytes,
+        local_accesses=function.local_accesses,
+        shared_bytes=shared,
+        resident_blocks=resident,
+        resident_bound=resident_bound,
+        loop_instructions=instructions,
+        loop_taps=promise.taps if promise else None,
+        slots_per_tap=slots,
+        slot_bound=promise.slot_bound if promise else None,
+        ahead=ahead,
+        ahead_bound=promise.ahead or None if promise else None,
+        epilogue=epilogue,
+        epilogue_bound=promise.epilogue if promise else None,
+        problems=tuple(problems),
     )
 
 
@@ -137,6 +176,38 @@ def _slots(function: Function, inner: Loop, promise: Promise) -> float:
         ]
         instructions += min(around, default=0) / promise.turns
     return instructions / promise.taps
+
+
+def _ahead(inner: Loop, arithmetic: tuple[str, ...]) -> int | None:
+    """The least arithmetic between where a load into shared memory begins and must have come.
+
+    An asynchronous copy must have come at the next barrier, a value in registers where it is
+    stored. None where the loop has neither.
+    """
+    distances = []
+    copies: list[int] = []  # what has been counted where they began
+    loaded: dict[str, int] = {}  # the same of loads, by register
+    count = 0
+    for instruction in inner.instructions * 2:  # what begins in one turn may come in the next
+        registers = _REGISTER.findall(instruction.operands)
+        if instruction.mnemonic in arithmetic:
+            count += 1
+        elif instruction.mnemonic == "LDGSTS":
+            copies.append(count)
+        elif instruction.mnemonic == "LDG":
+            loaded[registers[0]] = count
+        elif instruction.mnemonic == "STS" and registers[-1] in loaded:
+            distances.append(count - loaded.pop(registers[-1]))
+        elif instruction.mnemonic == "BAR":
+            distances += [count - begin for begin in copies]
+            copies = []
+    return min(distances, default=None)
+
+
+def _epilogue(function: Function) -> int:
+    """Instructions behind the last loop, without those that do nothing and fill up a line."""
+    end = max((loop.end for loop in function.loops), default=0)
+    return sum(i.mnemonic != "NOP" for i in function.instructions[end:])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -204,13 +275,13 @@ def _write_json(destination: str, rows: Sequence[Row]) -> None:
 
 def _table(rows: Sequence[Row]) -> str:
     width = max(len(row.kernel) for row in rows)
-    lines = [f"{'kernel':{width}}   sm  regs  spills  stack  loop  taps  slots  bound  verdict"]
+    lines = [f"{'kernel':{width}}   sm  regs  blocks  slots  bound   end"]
     for row in rows:
         slots = "" if row.slots_per_tap is None else f"{row.slots_per_tap:.3f}"
+        bound = "" if row.slot_bound is None else f"{row.slot_bound:g}"
         lines.append(
             f"{row.kernel:{width}}  {row.architecture:3}  {row.registers:4}  "
-            f"{row.local_accesses:6}  {row.stack_bytes:5}  {_cell(row.loop_instructions):>4}  "
-            f"{_cell(row.loop_taps):>4}  {slots:>5}  {_cell(row.slot_bound):>5}  "
+            f"{_cell(row.resident_blocks):>6}  {slots:>5}  {bound:>5}  {_cell(row.epilogue):>4}  "
             f"{'bad' if row.problems else 'ok'}"
         )
     lines += [
@@ -221,7 +292,7 @@ def _table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _cell(value: float | None) -> str:
+def _cell(value: int | None) -> str:
     return "" if value is None else str(value)
 
 

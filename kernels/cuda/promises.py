@@ -8,6 +8,7 @@ from adder_onnx.kernels.cuda.compiler.nvrtc import compile_target
 from adder_onnx.kernels.cuda.launch.selection import select_distances
 from adder_onnx.kernels.cuda.launch.variants import (
     ALL_TILES,
+    FEW_PIXELS,
     GRADIENT_DEPTH,
     GRADIENT_TILES,
     INTEGER_CHUNK_TAPS,
@@ -44,6 +45,13 @@ _TURING_MANY_PIXELS = {"float32": 2.35, "float16": 1.33}
 """The same for tiles of 256 pixels before sm_80, where a piece takes four instructions more to come
 through registers."""
 
+_TURING_EPILOGUE = 400
+"""Before sm_80 no minimum of two numbers keeps NaN, and a clip takes four instructions, not two."""
+
+_AHEAD = 220
+"""With the three warps that a scheduler has of 384 threads, so many instructions of each take
+longer than a load from memory."""
+
 _TURNS_PER_FOLD = {"float32": 64 // TURN, "float16": None}
 
 _GRADIENT_SLOT_BOUNDS = {64: 2.45, 32: 2.5, 16: 2.75}
@@ -62,17 +70,22 @@ class Promise:
         taps: that a thread adds up in one turn of the loop.
         slot_bound: instructions by taps, at most: those of the inner loop, and, shared by so many
             of its turns as the next field says, those of the loop around it.
+        resident_threads: on one multiprocessor, as __launch_bounds__ says.
         turns: of the inner loop in one of the loop around it; None where it has no loop around it
             or one that is run once.
-        resident_threads: on one multiprocessor, as __launch_bounds__ says.
+        ahead: how many of the arithmetic's instructions lie at least between the beginning of a
+            load into shared memory and where it must have come; 0 where that is not promised.
+        epilogue: instructions behind the last loop, at most; None where that is not promised.
     """
 
     arithmetic: tuple[str, ...]
     least: int
     taps: int
     slot_bound: float
-    turns: int | None
     resident_threads: int
+    turns: int | None = None
+    ahead: int = 0
+    epilogue: int | None = None
 
 
 def promises(architecture: int) -> dict[str, Promise]:
@@ -90,7 +103,9 @@ def promises(architecture: int) -> dict[str, Promise]:
         found[integer_gemm(tile, distances).expression] = _integer_gemm(
             tile, distances, architecture
         )
-    gradients = {input_gradient(tile).expression: _gradient(tile) for tile in GRADIENT_TILES}
+    gradients = {
+        input_gradient(tile).expression: _gradient(tile, architecture) for tile in GRADIENT_TILES
+    }
     return found | gradients
 
 
@@ -108,12 +123,21 @@ def _gemm(type_: str, tile: Tile, architecture: int) -> Promise:
         least=int(0.9 * 2 * words),
         taps=words * taps_per_word(type_),
         slot_bound=bound,
+        # Five blocks of 64 threads are what shared memory takes before sm_80.
+        resident_threads=320 if architecture < 80 and tile == FEW_PIXELS else 384,
         turns=_TURNS_PER_FOLD[type_],
-        resident_threads=384,
+        ahead=_AHEAD,
+        epilogue=_epilogue(tile, architecture),
     )
 
 
-def _gradient(tile: GradientTile) -> Promise:
+def _epilogue(tile: Tile, architecture: int) -> int | None:
+    if not tile.vector:
+        return None  # filters are stored one by one
+    return 300 if architecture >= 80 else _TURING_EPILOGUE
+
+
+def _gradient(tile: GradientTile, architecture: int) -> Promise:
     """Two instructions per term are the floor: an addition that saturates, and a multiply-add."""
     terms = GRADIENT_DEPTH * _THREAD_OUTPUTS
     return Promise(
@@ -122,7 +146,8 @@ def _gradient(tile: GradientTile) -> Promise:
         taps=terms,
         slot_bound=_GRADIENT_SLOT_BOUNDS[tile.channels],
         turns=1,
-        resident_threads=384,
+        # Two blocks of the tile with most pixels are what shared memory takes before sm_80.
+        resident_threads=256 if architecture < 80 and tile.channels == 16 else 384,
     )
 
 
@@ -151,6 +176,14 @@ def _integer_gemm(tile: IntegerTile, distances: str, architecture: int) -> Promi
         least=taps // 4 * least,
         taps=taps,
         slot_bound=gathered if not tile.vector else few if tile.filters < 32 else chunks,
-        turns=None,
-        resident_threads=384 if architecture >= 80 else 256,
+        resident_threads=_integer_resident(tile, architecture),
     )
+
+
+def _integer_resident(tile: IntegerTile, architecture: int) -> int:
+    """Threads: 384 where shared memory suffices, which some architectures have less of."""
+    if architecture < 80:
+        return {64: 128, 32: 192, 16: 192}[tile.filters]
+    if architecture in (86, 89, 120, 121):
+        return {64: 384, 32: 320, 16: 256}[tile.filters]
+    return 384

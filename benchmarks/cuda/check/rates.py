@@ -84,9 +84,7 @@ def _prepare(machine: Machine, layer: Layer, type_: str) -> tuple[Launch, Any]:
     shape = (layer.filters, layer.channels, layer.kernel, layer.kernel)
     scale = np.ones(layer.filters, np.float32)
     if type_ == "uint8":
-        integers = rng.integers(0, 256, shape, np.uint8)
-        middle = np.full(layer.filters, 256 / 3 * taps, np.float32)  # of a difference: 256 / 3
-        return prepare_integers(machine.device, layer, _BATCH, integers, scale, middle)
+        return prepare_integers(machine.device, layer, _BATCH)
     bias = np.full(layer.filters, MEAN_DIFFERENCE * taps + math.sqrt(taps), np.float32)
     w = rng.standard_normal(shape, np.float32)
     return prepare(machine.device, layer, _BATCH, w, scale, bias, type_)

@@ -27,6 +27,8 @@ _INSTRUCTION = re.compile(
 _TARGET = re.compile(r"`\((\.L_x_\d+)\)")
 _ATTRIBUTE = re.compile(r"EIATTR_(REGCOUNT|FRAME_SIZE|MIN_STACK_SIZE)")
 _INDEX = re.compile(r"\.word\s+index@\((\S+)\)")
+_SHARED_SECTION = re.compile(r"^\.nv\.shared\.(\S+):")
+_ZEROS = re.compile(r"^\s*\.zero\s+(\d+)")
 _WORD = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+\.word\s+0x([0-9a-f]+)")
 
 
@@ -75,6 +77,7 @@ class Function:
         loops: of at least two instructions (a function ends in a branch to itself).
         registers: of each thread.
         stack_bytes: of local memory for each thread.
+        shared_bytes: of its section of shared memory.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Function:
     loops: tuple[Loop, ...]
     registers: int
     stack_bytes: int
+    shared_bytes: int = 0
 
     @property
     def local_accesses(self) -> int:
@@ -144,12 +148,17 @@ def parse(text: str) -> dict[str, Function]:
     code: dict[str, list[str]] = {}
     resources: dict[tuple[str, str], int] = {}
     current: list[str] | None = None
-    attribute = function = ""
+    attribute = function = shared = ""
     for line in text.splitlines():
         if match := _SECTION.match(line):
             current = code.setdefault(match[1], [])
         elif _ANY_SECTION.match(line):
             current = None
+        elif match := _SHARED_SECTION.match(line):
+            shared = match[1]
+        elif shared and (match := _ZEROS.match(line)):
+            resources["SHARED", shared] = int(match[1])
+            shared = ""
         elif match := _ATTRIBUTE.search(line):
             attribute, function = match[1], ""
         elif match := _INDEX.search(line):
@@ -188,4 +197,5 @@ def _function(name: str, lines: list[str], resources: dict[tuple[str, str], int]
     stack = max(
         resources.get((attribute, name), 0) for attribute in ("FRAME_SIZE", "MIN_STACK_SIZE")
     )
-    return Function(name, tuple(instructions), loops, registers, stack)
+    shared = resources.get(("SHARED", name), 0)
+    return Function(name, tuple(instructions), loops, registers, stack, shared)

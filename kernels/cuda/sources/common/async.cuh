@@ -85,7 +85,13 @@ __device__ inline uint4 load_now(const uint4* from, bool there = true) {
       : "memory");
   return value;
 }
+__device__ inline unsigned load_now(const unsigned* from) {
+  unsigned value;
+  asm volatile("ld.global.nc.b32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
+}
 #else
+inline unsigned load_now(const unsigned* from) { return __ldg(from); }
 inline uint4 load_now(const uint4* from, bool there = true) {
   return there ? __ldg(from) : make_uint4(0, 0, 0, 0);
 }

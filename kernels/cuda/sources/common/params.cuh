@@ -5,7 +5,8 @@
 //   Tensors inside a chain are channels-last, (N, H, W, row), float, __half or Byte. `row` is the
 //   number of channels rounded up to 16 bytes, so that every pixel is aligned; what lies in the
 //   padding is unspecified and never read as an input channel.
-//   Packed weights are [group][tile][word of taps][filter of the tile]; pack.cuh says more.
+//   Packed weights are [group][tile][word of taps][filter of the tile], those of integers
+//   [group][word of taps][filter of the group]; both files called pack.cuh say more.
 #pragma once
 
 using Byte = unsigned char;

@@ -7,9 +7,16 @@
 #include "common/params.cuh"
 #include "float/tile.cuh"
 
-// 16 bytes on their way.
-template <bool kAsync>
+// So many bytes on their way.
+template <bool kAsync, int kBytes = 16>
 struct Transfer {
+  __device__ void begin(void* to, const void* from, bool there = true) {
+    copy_async<kBytes>(to, from, there);
+  }
+  __device__ void finish(void*) const {}
+};
+template <>
+struct Transfer<false, 16> {
   uint4 value;
 
   __device__ void begin(void*, const void* from, bool there = true) {
@@ -18,51 +25,51 @@ struct Transfer {
   __device__ void finish(void* to) const { *static_cast<uint4*>(to) = value; }
 };
 template <>
-struct Transfer<true> {
-  __device__ void begin(void* to, const void* from, bool there = true) {
-    copy_async<16>(to, from, there);
+struct Transfer<false, 4> {
+  unsigned value;
+
+  __device__ void begin(void*, const void* from) {
+    value = load_now(static_cast<const unsigned*>(from));
   }
-  __device__ void finish(void*) const {}
+  __device__ void finish(void* to) const { *static_cast<unsigned*>(to) = value; }
 };
 
-// A thread's share of the weights. Those of a stage are contiguous.
+// A thread's share of the weights. Those of a stage are contiguous, and all threads take part.
 template <typename Tile>
 class WeightFetch {
   using Stage = typename Tile::Stage;
-  static constexpr int kFours = Tile::kDepth * Tile::kFilters / 4;
-  static constexpr int kCopies = (kFours + Tile::kThreads - 1) / Tile::kThreads;
+  static constexpr int kStageBytes = Tile::kDepth * Tile::kFilters * 4;
+  static constexpr int kBytes = kStageBytes < 16 * Tile::kThreads ? 4 : 16;  // at a time
+  static constexpr int kStep = kBytes * Tile::kThreads, kCopies = kStageBytes / kStep;
+  static_assert(kStageBytes % kStep == 0, "every thread fetches as much");
 
  public:
   // `tile`: of all filters, group by group.
   __device__ WeightFetch(const ConvArgs& a, int tile, int first_word)
-      : to_(keep(threadIdx.x * 16)),
-        from_(static_cast<const uint4*>(a.weights) + threadIdx.x +
-              (static_cast<long long>(tile) * a.weight_words + first_word) * (Tile::kFilters / 4)) {}
+      : to_(keep(threadIdx.x * kBytes)),
+        from_(static_cast<const char*>(a.weights) + threadIdx.x * kBytes +
+              (static_cast<long long>(tile) * a.weight_words + first_word) * Tile::kFilters * 4) {}
 
   // Stage `number` of the turn; kStages is the first one of the next.
   __device__ void begin(Stage& stage, int number) {
 #pragma unroll
     for (int i = 0; i < kCopies; ++i)
-      if (there(i)) copies_[i].begin(to(stage, i), from_ + number * kFours + i * Tile::kThreads);
+      copies_[i].begin(to(stage, i), from_ + number * kStageBytes + i * kStep);
   }
   __device__ void finish(Stage& stage) const {
 #pragma unroll
-    for (int i = 0; i < kCopies; ++i)
-      if (there(i)) copies_[i].finish(to(stage, i));
+    for (int i = 0; i < kCopies; ++i) copies_[i].finish(to(stage, i));
   }
-  __device__ void next_turn() { from_ += Tile::kStages * kFours; }
+  __device__ void next_turn() { from_ += Tile::kStages * kStageBytes; }
 
  private:
-  __device__ bool there(int i) const {
-    return (i + 1) * Tile::kThreads <= kFours || i * Tile::kThreads * 16 + to_ < kFours * 16;
-  }
   __device__ char* to(Stage& stage, int i) const {
-    return reinterpret_cast<char*>(stage.w) + i * Tile::kThreads * 16 + to_;
+    return reinterpret_cast<char*>(stage.w) + i * kStep + to_;
   }
 
   unsigned to_;
-  const uint4* from_;
-  Transfer<kAsyncCopies> copies_[kCopies];
+  const char* from_;
+  Transfer<kAsyncCopies, kBytes> copies_[kCopies];
 };
 
 // Four words at one kernel position, as an entry of ConvArgs::pieces. 16 bytes are a unit of address.
