@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adder_onnx.kernels.cuda.launch import layout
+from adder_onnx.errors import InputError
+from adder_onnx.kernels.cuda.launch import integer_conv, layout
+from adder_onnx.kernels.cuda.launch.integer_epilogue import IntegerEpilogue
+from adder_onnx.kernels.cuda.launch.selection import select_integer_tile
+from adder_onnx.kernels.cuda.launch.variants import INTEGER_GATHERED, INTEGER_GEMM_TILES
 from tests.cuda_layers import run_integers
 from tests.cuda_on_cpu.device import CpuDevice
 from tests.integer_layers import QLayer
@@ -174,6 +178,60 @@ def test_conversions_that_quantize(zero_point: int, top: int) -> None:
         exact = (expected.astype(np.float32) - np.float32(zero_point)) * scale
         np.testing.assert_array_equal(y, exact)
     device.check_guards()
+
+
+@pytest.mark.parametrize("group", [1, 12])
+def test_threads_that_compute_several_outputs(monkeypatch: pytest.MonkeyPatch, group: int) -> None:
+    """As where there are more outputs than a grid may have threads."""
+    monkeypatch.setattr(integer_conv, "_MAX_DIRECT_BLOCKS", 3)
+    attributes: dict[str, Any] = {"pads": (1, 1, 1, 1), "group": group}
+    layer = make_layer(np.random.default_rng(6), 2, 24, 36, (9, 7), (3, 3), **attributes)
+    device = assert_right(QLayer.like(layer, 0, 8), force_direct=True)
+    assert max(grid[0] for grid in device.grids) == 3
+
+
+def test_sums_of_more_than_32_bits_are_refused() -> None:
+    weight = np.broadcast_to(np.uint8(1), (1, 1 << 20, 5, 4))
+    epilogue = IntegerEpilogue(1.0, 0, 1.0, 0, 0.0, 8)
+    ones = np.ones(1, np.float32)
+    with pytest.raises(InputError, match="has more taps than the CUDA kernels"):
+        integer_conv.IntegerAdderConv(
+            CpuDevice(), weight, 0, ones, ones, epilogue, (1, 1), (1, 1), 1
+        )
+
+
+def test_what_32_bit_indices_cannot_reach_is_refused() -> None:
+    weight = np.zeros((64, 64, 3, 3), np.uint8)
+    epilogue = IntegerEpilogue(1.0, 0, 1.0, 0, 0.0, 8)
+    ones = np.ones(64, np.float32)
+    conv = integer_conv.IntegerAdderConv(
+        CpuDevice(), weight, 0, ones, ones, epilogue, (1, 1), (1, 1), 1
+    )
+    conv.launch(1000, (1024, 1024), (1022, 1022), (0, 0))
+    with pytest.raises(InputError, match="smaller batch"):
+        conv.launch(3000, (1024, 1024), (1022, 1022), (0, 0))
+    with pytest.raises(InputError, match="too large"):
+        conv.launch(1, (8192, 8192), (8190, 8190), (0, 0))
+
+
+def test_every_tile_is_reached() -> None:
+    """By the shapes of real networks above, with and without shared sums."""
+    reached = {
+        select_integer_tile(group, channels // group, filters // group, kernel)
+        for channels, filters, kernel, group in [
+            (16, 16, (3, 3), 1),
+            (16, 32, (3, 3), 1),
+            (64, 64, (3, 3), 1),
+            (33, 70, (2, 2), 1),
+            (32, 32, (3, 3), 32),
+        ]
+    }
+    assert reached == {*INTEGER_GEMM_TILES, INTEGER_GATHERED, None}
+    assert select_integer_tile(1, 1 << 15, 64, (2, 4)) is None  # too many words to divide by
+    layer = make_layer(np.random.default_rng(0), 1, 512, 64, (7, 7), (3, 3), pads=(1, 1, 1, 1))
+    quantized = QLayer.like(layer, 1, 8)
+    assert assert_right(quantized, multiprocessors=100).grids[-2][2] > 8
+    assert assert_right(quantized, multiprocessors=1).grids[-2][2] == 1
 
 
 @pytest.mark.parametrize("filling", [0, 7, 255])

@@ -267,3 +267,17 @@ def test_constants_are_uploaded_once(streams: dict[torch.device, _Stream]) -> No
         found = on_torch.upload(other)
         np.testing.assert_array_equal(found.numpy(), other)
         assert stream.waits == 2 + number
+
+
+@pytest.mark.parametrize("lies", [torch.contiguous_format, torch.channels_last])
+def test_a_compiled_network_computes_the_same(
+    lies: torch.memory_format, device: TorchOnCpu
+) -> None:
+    x = torch.randn(6, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=lies)
+    expected = step(network().to(memory_format=lies), x)
+    compiled = torch.compile(network().to(memory_format=lies), backend="aot_eager", fullgraph=True)
+    device.launched.clear()
+    for ours, eager in zip(step(compiled, x), expected, strict=True):
+        torch.testing.assert_close(ours, eager, rtol=2e-4, atol=2e-5)
+    assert any(name.startswith("input_gradient") for name in device.launched)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ import adder_onnx
 from adder_onnx.errors import InputError
 from adder_onnx.graph.plan import ChainStep, OnnxruntimeStep
 from adder_onnx.graph.pools import PoolNode
-from tests.cuda_on_cpu.device import CpuGpu
+from adder_onnx.kernels.cpu import Program
+from adder_onnx.kernels.cuda.launch import max_pool
+from tests.cuda_on_cpu.device import CpuDevice, CpuGpu
 from tests.models import node
 from tests.pooled_models import CHANNELS, adder, make_model, pool
 from tests.test_cuda_session import cuda_session, gpu  # noqa: F401
@@ -228,6 +231,33 @@ def test_other_conversions_stay(gpu: CpuGpu, how: str) -> None:  # noqa: F811
     for session in devices(model):
         assert not pools_of(session)
         assert_equals_stock(model, session, image(9, 8))
+
+
+@pytest.mark.parametrize("blocks", [1 << 20, 1])
+def test_many_channels(monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
+    """The kernels alone. One block, as if a grid had not enough threads for the image."""
+    monkeypatch.setattr(max_pool, "_MAX_BLOCKS", blocks)
+    x = np.random.default_rng(2).integers(0, 256, (2, 9, 8, 48), np.uint8)
+    expected = np.zeros((2, 5, 4, 48), np.uint8)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    for h, w in itertools.product(range(3), range(3)):
+        window = padded[:, h : h + 9 : 2, w : w + 8 : 2]
+        np.maximum(expected, window, out=expected)
+    device = CpuDevice()
+    on_gpu, y = device.upload(x), device.empty(expected.shape, np.uint8)
+    geometry: Any = ((2, 40, 9, 8), (5, 4), (3, 3), (2, 2), (1, 1), (1, 1))
+    launch = max_pool.launch_max_pool(*geometry)
+    launch.run(device, x=device.pointer(on_gpu), y=device.pointer(y))
+    device.check_guards()
+    np.testing.assert_array_equal(y[..., :40], expected[..., :40])
+    program = Program(2, 1)
+    program.add_nchw_to_nhwc(0, (2, 40, 9, 8), 0, "uint8", "uint8")
+    program.add_max_pool(40, (3, 3), (2, 2), (1, 1), 2, (9, 8), (5, 4), (1, 1), 0, 9 * 8 * 48 // 4)
+    program.add_nhwc_to_nchw(9 * 8 * 48 // 4, (2, 40, 5, 4), 0, "uint8", "uint8")
+    result = np.empty((2, 40, 5, 4), np.uint8)
+    images = np.ascontiguousarray(x[..., :40].transpose(0, 3, 1, 2))
+    program.run(np.empty(program.arena_size(2), np.float32), [images], [result], 2)
+    np.testing.assert_array_equal(result, expected[..., :40].transpose(0, 3, 1, 2))
 
 
 def test_images_smaller_than_the_kernel_are_named(gpu: CpuGpu) -> None:  # noqa: F811

@@ -37,5 +37,5 @@ def full_float32() -> Iterator[None]:
         try:
             yield
         finally:
-            for level, before in reversed(changed):
+            for level, before in changed:
                 level.fp32_precision = before

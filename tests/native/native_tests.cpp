@@ -165,6 +165,27 @@ void test_uint8(Isa isa, const Case& c, uint32_t seed) {
   expect(wrong == 0, std::string("uint8 ") + isa_name(isa) + ": " + c.text());
 }
 
+void test_max_pool(Case c, uint32_t seed) {
+  std::mt19937 random(seed);
+  c.a.out_channels = c.a.in_channels;
+  c.a.group = c.a.in_channels;  // for for_taps: a channel's own taps alone
+  Exact<uint8_t> x(c.x_size()), y(c.y_size());
+  for (uint8_t& value : x) value = static_cast<uint8_t>(random());
+  const Work work = share_out_rows(c.s, 1, 64, c.threads);
+  parallel_for(work.tasks, c.threads, [&](int64_t task) {
+    max_pool(c.a, c.s, x.data(), y.data(), work.rows_of(task, c.s));
+  });
+  int wrong = 0;
+  for_outputs(c, [&](int64_t n, int64_t m, int64_t oy, int64_t ox, int64_t at) {
+    uint8_t largest = 0;
+    for_taps(c, n, m, oy, ox, [&](int64_t i, int64_t) {
+      if (i >= 0) largest = std::max(largest, x[i]);
+    });
+    wrong += y[at] != largest;
+  });
+  expect(wrong == 0, "max pooling: " + c.text());
+}
+
 void test_float32(Isa isa, Form form, const Case& c, uint32_t seed) {
   std::mt19937 random(seed);
   const auto value = [&] { return static_cast<float>(random() % 4001) / 1000 - 2; };
@@ -360,6 +381,8 @@ int main() {
     test_program(isa);
     std::printf("%s: %d shapes in uint8 and in float32\n", name, kCases);
   }
+  uint32_t seed = 0;
+  for (const Case& c : cases(kCases)) test_max_pool(c, ++seed);
   test_conversions();
   test_phases();
 #if !defined(__SANITIZE_THREAD__)

@@ -74,13 +74,12 @@ __device__ void wait_for_copies() {}
 
 #ifdef __CUDACC_RTC__
 __device__ inline uint4 load_now(const uint4* from, bool there = true) {
-  uint4 value;
+  uint4 value = make_uint4(0, 0, 0, 0);
   asm volatile(
       "{\n\t.reg .pred there;\n\t"
       "setp.ne.b32 there, %5, 0;\n\t"
-      "mov.b32 %0, 0;\n\tmov.b32 %1, 0;\n\tmov.b32 %2, 0;\n\tmov.b32 %3, 0;\n\t"
       "@there ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];\n\t}"
-      : "=&r"(value.x), "=&r"(value.y), "=&r"(value.z), "=&r"(value.w)
+      : "+r"(value.x), "+r"(value.y), "+r"(value.z), "+r"(value.w)
       : "l"(from), "r"(static_cast<int>(there))
       : "memory");
   return value;
