@@ -425,10 +425,14 @@ def test_filters_gradient_is_not_rounded_to_tf32(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(module, "conv2d_weight", conv2d_weight)
     x, w = (t.requires_grad_() for t in tensors(SOME[0], torch.float32))
-    with pytest.raises(RuntimeError, match="no memory"):
-        backward(adder_conv2d(x, w).sum())
+    try:
+        convolutions.fp32_precision = "tf32"
+        with pytest.raises(RuntimeError, match="no memory"):
+            backward(adder_conv2d(x, w).sum())
+        assert convolutions.fp32_precision == "tf32"
+    finally:
+        convolutions.fp32_precision = before
     assert found == ["ieee"]
-    assert convolutions.fp32_precision == before == "tf32"
 
 
 _SETTINGS = """

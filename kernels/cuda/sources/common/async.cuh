@@ -7,12 +7,12 @@
 // What has landed is seen by the thread that began it; by others after a barrier. A copy may land
 // as soon as it begins: nobody may still read what it overwrites.
 //
-//   load_now(from, there)            a load that begins where it is written; zeros if not `there`.
-//                                    The compiler would move it to where its value is needed
-//
 // Compute capability 8.0 and later have them. Before, a copy takes the way through registers and
-// its thread waits: kernels that want to compute meanwhile have another way where kAsyncCopies is
-// false.
+// its thread waits. Kernels that want to compute meanwhile load values themselves where
+// kAsyncCopies is false, and store them later:
+//
+//   load_now(from, there)  begins a load where it is written, which the compiler would move to where
+//                          its value is needed; zeros if not `there`
 #pragma once
 
 #ifdef __CUDACC_RTC__
@@ -74,13 +74,12 @@ __device__ void wait_for_copies() {}
 
 #ifdef __CUDACC_RTC__
 __device__ inline uint4 load_now(const uint4* from, bool there = true) {
-  uint4 value;
+  uint4 value = make_uint4(0, 0, 0, 0);
   asm volatile(
       "{\n\t.reg .pred there;\n\t"
       "setp.ne.b32 there, %5, 0;\n\t"
-      "mov.b32 %0, 0;\n\tmov.b32 %1, 0;\n\tmov.b32 %2, 0;\n\tmov.b32 %3, 0;\n\t"
       "@there ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];\n\t}"
-      : "=&r"(value.x), "=&r"(value.y), "=&r"(value.z), "=&r"(value.w)
+      : "+r"(value.x), "+r"(value.y), "+r"(value.z), "+r"(value.w)
       : "l"(from), "r"(static_cast<int>(there))
       : "memory");
   return value;

@@ -26,8 +26,8 @@ __device__ void store_filter(const ConvArgs& a, const Sum& sum, int pixel, int f
   static_cast<Scalar*>(a.y)[at] = from_float<Scalar>(clip(a, value + residual));
 }
 
-// A thread's outputs, pixels `pixel` + i * kPixelLanes by filters `filter` + {0 … 3} of a group, one
-// by one.
+// A thread's outputs, pixels `pixel` + i * kPixelLanes by filters `filter` + {0 … 3} of a group,
+// one by one.
 template <typename Tile>
 __device__ void store_single(const ConvArgs& a,
                              const typename Tile::Sum (&sums)[kThreadPixels][kThreadFilters],
@@ -51,7 +51,7 @@ struct HalfQuad {
   uint2 bits;
 
   __device__ float4 get() const {
-    const __half2 *pairs = reinterpret_cast<const __half2*>(&bits);
+    const __half2* pairs = reinterpret_cast<const __half2*>(&bits);
     return make_float4(__low2float(pairs[0]), __high2float(pairs[0]), __low2float(pairs[1]),
                        __high2float(pairs[1]));
   }
@@ -70,9 +70,9 @@ struct QuadOf<__half> {
   using Type = HalfQuad;
 };
 
-// The same by whole quads: where there are several groups, their filters must be a multiple of four.
-// In the last quad of a row there may be filters that do not exist: scale and bias are readable
-// there, and the row's padding takes whatever comes out.
+// The same by whole quads: where there are several groups, their filters must be a multiple of
+// four. In the last quad of a row there may be filters that do not exist: scale and bias are
+// readable there, and the row's padding takes whatever comes out.
 template <typename Tile>
 __device__ void store_whole(const ConvArgs& a,
                             const typename Tile::Sum (&sums)[kThreadPixels][kThreadFilters],

@@ -72,7 +72,8 @@ class WeightFetch {
   Transfer<kAsyncCopies, kBytes> copies_[kCopies];
 };
 
-// Four words at one kernel position, as an entry of ConvArgs::pieces. 16 bytes are a unit of address.
+// Four words at one kernel position, as an entry of ConvArgs::pieces. Addresses are in units of 16
+// bytes.
 struct alignas(16) Piece {
   int row;        // of the image, from the first one of the kernel
   int offset;     // units from that row's first pixel under the kernel
@@ -100,7 +101,8 @@ class PieceFetch {
   };
 
   // A barrier must follow.
-  __device__ PieceFetch(const ConvArgs& a, Shared& shared, int group, int first_pixel, int first_word)
+  __device__ PieceFetch(const ConvArgs& a, Shared& shared, int group, int first_pixel,
+                        int first_word)
       : x_(static_cast<const uint4*>(a.x)),
         pixel_(threadIdx.x / Tile::kPieces) {
     const int piece = threadIdx.x % Tile::kPieces;

@@ -3,14 +3,16 @@
 // Tiling
 //   A block computes a tile of output pixels by filters of one group. Output pixels are numbered
 //   through the whole batch, so that tiles stay full on narrow images. There is no image-to-column
-//   copy: taps are taken from the image into shared memory, a stage at a time, zeros where they fall
-//   into the padding. A thread computes 8 pixels by 4 filters.
+//   copy: taps go from the image into shared memory, a stage at a time, zeros where they fall into
+//   the padding. A thread computes 8 pixels by 4 filters.
 //
-// Two stages are in shared memory: while one is computed with, the next one is on its way, and one
-// barrier between them is enough. The loop is unrolled to turns of 32 words, which is what a partial
-// sum of floats takes.
+// Stages
+//   Two are in shared memory: while one is computed with, the next one is on its way, and one
+//   barrier between them is enough. Turns of the loop are unrolled, so that where stages lie is
+//   known to the compiler; the loop around it folds sums of long runs.
 //
-// Where there are few tiles, `splits` blocks share the turns of each.
+// Splits
+//   Where there are few tiles, `splits` blocks share the turns of each; see combine.cuh.
 #pragma once
 
 #include "common/async.cuh"

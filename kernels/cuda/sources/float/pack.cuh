@@ -1,7 +1,7 @@
 // Packing of weights, (M, C/group, kH, kW), by a thread for each word.
 //
-//   packed[group][tile][word][filter of the tile], a word being the taps of neighbouring channels at
-//   one kernel position: words of a position follow each other, then come those of the next one.
+//   packed[group][tile][word][filter of the tile], a word being the taps of neighbouring channels
+//   at one kernel position: words of a position follow each other, then come those of the next one.
 //
 // What is beyond the last channel, word or filter is zero; x is zero there, too, so that it adds
 // nothing to the sum.

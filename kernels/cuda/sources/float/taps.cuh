@@ -8,10 +8,10 @@
 //             1971), which leaves in low what high loses in rounding. Batch normalisation subtracts
 //             a mean that is often a thousand times the deviation from it, so a float32 total would
 //             lose three digits that the network needs. (The CPU keeps the total in double; most
-//             GPUs have few units for that.) Fast2Sum is exact where high >= low, which totals reach
-//             after a few runs; before, it is as good as an ordinary addition.
-//   HalfSum   Runs of 8 words are added up in each half of a word, in float16; the total is float32.
-//             Differences must stay below 65504 / 8.
+//             GPUs have few units for that.) Fast2Sum is exact where high >= low, which totals
+//             reach after a few runs; before, it is as good as an ordinary addition.
+//   HalfSum   Runs of 8 words are added up in each half of a word, in float16; the total is
+//             float32. Differences must stay below 65504 / 8.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -27,7 +27,7 @@ struct FloatSum {
 
   float high = 0, low = 0;
 
-  // `first`: of a run. Here and below it is known to the compiler.
+  // The last argument, whether a run begins with this term, is for sums that are not carried on.
   __device__ void add(float x, float w, bool) { low += fabsf(x - w); }
 
   // An infinite or undefined sum would leave NaN or -inf in low; no finite number changes it.
@@ -62,6 +62,7 @@ struct HalfSum {
   __half2 partial;
   float total = 0;
 
+  // `first` is known to the compiler: the first term of a run costs no addition.
   __device__ void add(__half2 x, __half2 w, bool first) {
     const __half2 term = __habs2(__hsub2(x, w));
     partial = first ? term : __hadd2(partial, term);

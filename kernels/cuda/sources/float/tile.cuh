@@ -37,15 +37,15 @@ struct Tile {
   // Bytes from the beginning of x to a piece of pixel `pixel` (or, from the row of pixel `step`, of
   // pixel + step). Pieces of a pixel change places from one 128 bytes to the next, so that eight
   // threads that read one piece of neighbouring pixels, or write the pieces of a pixel, meet all
-  // banks. All in it are bits: offset(pixel, piece, step) = offset(pixel, 0) ^ offset(0, piece, step)
-  // where pixel and step have none in common.
+  // banks. Numbers without a bit in common can be taken apart:
+  //     offset(pixel, piece, step) = offset(pixel, 0) ^ offset(0, piece, step).
   __device__ static constexpr unsigned offset(unsigned pixel, unsigned piece, unsigned step = 0) {
     return pixel * kDepth * 4 + (piece ^ (pixel ^ step) / (8 / kPieces) % kPieces) * 16;
   }
 };
 
-// The same value, in a register: the compiler does not know how to compute it anew in each turn of a
-// loop, which it prefers.
+// The same value, in a register: the compiler does not know how to compute it anew in each turn of
+// a loop, which it prefers. (Before sm_80 it spills other registers instead.)
 __device__ inline unsigned keep(unsigned value) {
 #if defined(__CUDACC_RTC__) && __CUDA_ARCH__ >= 800
   return __shfl_sync(0xffffffffu, value, threadIdx.x % 32);
