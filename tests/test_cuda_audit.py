@@ -244,7 +244,8 @@ def test_instructions_around_the_inner_loop_are_shared_by_its_turns() -> None:
     assert audit._inner_loop(function, promise) is found
     assert audit._slots(function, found, promise) == (11 + 4 / 2) / 10
     assert audit._slots(function, found, replace(promise, turns=None)) == 11 / 10
-    assert audit._epilogue(function) == 1
+    assert audit._epilogue(function, loops=0) == 1
+    assert audit._epilogue(function, loops=1) == len(function.instructions)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import adder_onnx
 from adder_onnx.errors import InputError
 from adder_onnx.graph.plan import ChainStep, OnnxruntimeStep
 from adder_onnx.graph.pools import PoolNode
+from adder_onnx.inspection.report import inspect_model
 from adder_onnx.kernels.cpu import Program
 from adder_onnx.kernels.cuda.launch import max_pool
 from tests.cuda_on_cpu.device import CpuDevice, CpuGpu
@@ -114,6 +115,19 @@ def test_pools_among_integer_nodes(
         (chain,) = [step for step in session.plan.steps if isinstance(step, ChainStep)]
         assert len(chain.nodes) == len(nodes)
         assert_equals_stock(model, session, image(9, 8))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_inspection_shows_pools_in_the_chain(device: str) -> None:
+    """What became part of the pool included."""
+    model = make_model(conversions(), "B", CONSTANTS)
+    sizes = {"H": 9, "W": 8}
+    report = inspect_model(model.SerializeToString(), batch_size=2, dims=sizes, device=device)
+    (chain,) = [step for step in report.steps if step.kind == "chain"]
+    assert chain.nodes == ("n_A", "n_M", "n_B")
+    places = {node.name: node.step for node in report.nodes}
+    assert len({places[name] for name in ("n_A", "n_F", "n_M", "n_P", "n_B")}) == 1
+    assert {n.name: n.fused_into for n in report.nodes}["n_F"] == "n_M"
 
 
 INDICES = helper.make_node("MaxPool", ["A"], ["P", "I"], "n_P", kernel_shape=[2, 2])

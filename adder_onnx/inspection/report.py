@@ -58,7 +58,7 @@ class NodeReport:
         outputs: what it gives.
         cost: what it costs with the assumed shapes.
         step: number of the plan's step that executes it.
-        fused_into: name of the adder node whose epilogue it became, or None.
+        fused_into: name of the adder node, or MaxPool, that it became part of, or None.
     """
 
     name: str

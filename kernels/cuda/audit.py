@@ -134,7 +134,7 @@ def audit_function(function: Function, kernel: Kernel, architecture: int) -> Row
                 elif ahead < promise.ahead:
                     problems.append(f"loads begin less than {promise.ahead} instructions ahead")
             if promise.epilogue is not None:
-                epilogue = _epilogue(function)
+                epilogue = _epilogue(function, loops=promise.epilogue_loops)
                 if epilogue > promise.epilogue:
                     problems.append(f"more than {promise.epilogue} instructions in the epilogue")
     return Row(
@@ -204,9 +204,17 @@ def _ahead(inner: Loop, arithmetic: tuple[str, ...]) -> int | None:
     return min(distances, default=None)
 
 
-def _epilogue(function: Function) -> int:
-    """Instructions behind the last loop, without those that do nothing and fill up a line."""
-    end = max((loop.end for loop in function.loops), default=0)
+def _epilogue(function: Function, *, loops: int) -> int:
+    """Instructions behind the last loop, without those that do nothing and fill up a line.
+
+    So many loops are its own, loops within loops aside.
+    """
+    ends = sorted(
+        loop.end
+        for loop in function.loops
+        if not any(o.start <= loop.start and loop.end < o.end for o in function.loops)
+    )
+    end = ends[-1 - loops] if len(ends) > loops else 0
     return sum(i.mnemonic != "NOP" for i in function.instructions[end:])
 
 

@@ -76,6 +76,7 @@ class Promise:
         ahead: how many of the arithmetic's instructions lie at least between the beginning of a
             load into shared memory and where it must have come; 0 where that is not promised.
         epilogue: instructions behind the last loop, at most; None where that is not promised.
+        epilogue_loops: how many loops the epilogue has itself.
     """
 
     arithmetic: tuple[str, ...]
@@ -86,6 +87,7 @@ class Promise:
     turns: int | None = None
     ahead: int = 0
     epilogue: int | None = None
+    epilogue_loops: int = 0
 
 
 def promises(architecture: int) -> dict[str, Promise]:
@@ -177,13 +179,16 @@ def _integer_gemm(tile: IntegerTile, distances: str, architecture: int) -> Promi
         taps=taps,
         slot_bound=gathered if not tile.vector else few if tile.filters < 32 else chunks,
         resident_threads=_integer_resident(tile, architecture),
+        ahead=_AHEAD if tile.vector else 0,
+        epilogue=300,
+        epilogue_loops=1,
     )
 
 
 def _integer_resident(tile: IntegerTile, architecture: int) -> int:
     """Threads: 384 where shared memory suffices, which some architectures have less of."""
     if architecture < 80:
-        return {64: 128, 32: 192, 16: 192}[tile.filters]
+        return {64: 256, 32: 256, 16: 192}[tile.filters]
     if architecture in (86, 89, 120, 121):
-        return {64: 384, 32: 320, 16: 256}[tile.filters]
+        return {64: 384, 32: 384, 16: 256}[tile.filters]
     return 384

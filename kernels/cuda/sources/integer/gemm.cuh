@@ -15,14 +15,14 @@
 //   and there is one barrier for each.
 //
 // Epilogue
-//   Sums go through shared memory, where the stages were, so that the threads of a warp finish
-//   neighbouring filters of a pixel, four bytes each, in a loop.
+//   Sums go through shared memory, where the stages were, half of the pixels at a time, so that the
+//   threads of a warp finish neighbouring filters of a pixel, four bytes each, in a loop.
 #pragma once
 
 #include "common/async.cuh"
 #include "common/image.cuh"
 #include "common/params.cuh"
-#include "common/split.cuh"
+#include "integer/combine.cuh"
 #include "integer/distances.cuh"
 #include "integer/epilogue.cuh"
 
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(integer_gemm_threads(kPixels, kFilters),
   };
   union Shared {
     Stages stages;
-    uint4 sums[kPixels * kUnits];
+    uint4 sums[kPixels / 2 * kUnits];
   };
   __shared__ Shared shared;
   Stages& s = shared.stages;
@@ -239,64 +239,64 @@ __global__ void __launch_bounds__(integer_gemm_threads(kPixels, kFilters),
     __syncthreads();
   }
 
+  if (Distances::kDoubled) {
 #pragma unroll
-  for (int p = 0; p < 8; ++p) {
-    const int pixel = pixel0 + kPixelLanes * p;
-    const unsigned less = Distances::kDoubled ? x_sums[p] : 0;
+    for (int p = 0; p < 8; ++p)
 #pragma unroll
-    for (int f = 0; f < 2; ++f)
-      shared.sums[pixel * kUnits + swizzled<kUnits>(pixel0, filter0 / 4 + f * kFilterLanes)] =
-          make_uint4(sums[p][4 * f] - less, sums[p][4 * f + 1] - less, sums[p][4 * f + 2] - less,
-                     sums[p][4 * f + 3] - less);
+      for (int f = 0; f < 8; ++f) sums[p][f] -= x_sums[p];
   }
-  __syncthreads();
-
-  constexpr int kRounds = kPixels * kUnits / kThreads;
-  const int unit = thread % kUnits, filter = first_filter + unit * 4;
-  const auto sums_of = [&](int round) -> const uint4& {
-    const int p = thread / kUnits + kThreads / kUnits * round;
-    return shared.sums[p * kUnits + swizzled<kUnits>(p, unit)];
-  };
-  const int tile = (group * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
   if (a.splits > 1) {
-    const Partials mine(a.scratch, tile, a.splits, split, kRounds, kThreads);
-#pragma unroll 1
-    for (int round = 0; round < kRounds; ++round) mine.store(round, sums_of(round));
-    if (!is_last_block(a.scratch, tile, a.splits)) return;
+    const int tile = (group * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    if (!combine<kThreads>(a, tile, split, sums)) return;
   }
 
+  const int unit = thread % kUnits, filter = first_filter + unit * 4;
   const int filters = a.group_out - filter;
-  if (filters <= 0) return;
   float scale[4], bias[4];
   unsigned w_sums[4] = {};
 #pragma unroll
   for (int f = 0; f < 4; ++f) {
-    const int m = group * a.group_out + filter + min(f, filters - 1);
+    const int m = group * a.group_out + min(filter + f, a.group_out - 1);
     scale[f] = __ldg(a.scale + m);
     bias[f] = __ldg(a.bias + m);
     if (Distances::kDoubled) w_sums[f] = __ldg(a.weight_sums + m);
   }
   // Whether four bytes are aligned; behind the last group comes the row's padding.
   const bool wide = a.group_out % 4 == 0 || static_cast<int>(gridDim.z) == a.splits;
+  const int row0 = warp % kWarpsAlongPixels * kPixelLanes * 4 + lane % kPixelLanes;
 #pragma unroll 1
-  for (int round = 0; round < kRounds; ++round) {
-    const int pixel = first_pixel + thread / kUnits + kThreads / kUnits * round;
-    if (pixel >= a.pixels) return;
-    uint4 four = sums_of(round);
+  for (int half = 0; half < 2; ++half) {
+    // Pixels pixel0 + kPixelLanes * {0 … 3} of each thread, then the others.
+    const auto share = [&](int first) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const unsigned* four = &sums[first + i / 2][i % 2 * 4];
+        const int row = row0 + kPixelLanes * (i / 2);
+        shared.sums[row * kUnits + swizzled<kUnits>(row0, filter0 / 4 + i % 2 * kFilterLanes)] =
+            make_uint4(four[0], four[1], four[2], four[3]);
+      }
+    };
+    if (half == 0)
+      share(0);
+    else
+      share(4);
+    __syncthreads();
 #pragma unroll 1
-    for (int other = 0; other < a.splits; ++other) {
-      if (other == split) continue;
-      const Partials theirs(a.scratch, tile, a.splits, other, kRounds, kThreads);
-      const uint4 more = theirs.load(round);
-      four = make_uint4(four.x + more.x, four.y + more.y, four.z + more.z, four.w + more.w);
+    for (int row = thread / kUnits; row < kPixels / 2; row += kThreads / kUnits) {
+      const int p = row / (kPixelLanes * 4) * kPixelLanes * 8 + half * kPixelLanes * 4 +
+                    row % (kPixelLanes * 4);
+      const int pixel = first_pixel + p;
+      if (filters <= 0 || pixel >= a.pixels) break;
+      const uint4 four = shared.sums[row * kUnits + swizzled<kUnits>(row, unit)];
+      const long long at =
+          static_cast<long long>(pixel) * a.y_row + group * a.group_out + filter;
+      const unsigned z = a.z == nullptr ? 0 : load_bytes(a.z, at, wide, filters);
+      const unsigned y = finish(a, four.x - w_sums[0], scale[0], bias[0], z) |
+                         finish(a, four.y - w_sums[1], scale[1], bias[1], z >> 8) << 8 |
+                         finish(a, four.z - w_sums[2], scale[2], bias[2], z >> 16) << 16 |
+                         finish(a, four.w - w_sums[3], scale[3], bias[3], z >> 24) << 24;
+      store_bytes(a.y, at, wide, filters, y);
     }
-    const long long at =
-        static_cast<long long>(pixel) * a.y_row + group * a.group_out + filter;
-    const unsigned z = a.z == nullptr ? 0 : load_bytes(a.z, at, wide, filters);
-    const unsigned y = finish(a, four.x - w_sums[0], scale[0], bias[0], z) |
-                       finish(a, four.y - w_sums[1], scale[1], bias[1], z >> 8) << 8 |
-                       finish(a, four.z - w_sums[2], scale[2], bias[2], z >> 16) << 16 |
-                       finish(a, four.w - w_sums[3], scale[3], bias[3], z >> 24) << 24;
-    store_bytes(a.y, at, wide, filters, y);
+    __syncthreads();
   }
 }
