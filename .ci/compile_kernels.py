@@ -1,8 +1,8 @@
 """Compiles all CUDA kernels with the CuPy, NVRTC and headers that are installed, without a GPU.
 
-    compile_kernels.py ARCHITECTURE
+    compile_kernels.py ARCHITECTURE…
 
-Needs nothing else: adder_onnx's own `__init__` would ask for onnx and the native module.
+An architecture that this NVRTC does not know is left out, which is said. Needs nothing else: adder_onnx's own `__init__` would ask for onnx and the native module.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ def main() -> None:
     sys.modules["adder_onnx"] = package
 
     import cupy
+    from cupy_backends.cuda.libs import nvrtc
 
     from adder_onnx.kernels.cuda.compiler.nvrtc import (
         compile_cubin,
@@ -29,14 +30,19 @@ def main() -> None:
     )
     from adder_onnx.kernels.cuda.launch.selection import kernels_on
 
-    start = time.perf_counter()
-    architecture = int(sys.argv[1])
-    kernels = kernels_on(compile_target(architecture))
-    image, _ = compile_cubin([kernel.expression for kernel in kernels], architecture)
-    print(
-        f"CuPy {cupy.__version__}, NVRTC {compiler_version()}: {len(kernels)} kernels for "
-        f"sm_{architecture}, {len(image)} bytes, {time.perf_counter() - start:.0f} s"
-    )
+    for architecture in map(int, sys.argv[1:]):
+        versions = f"CuPy {cupy.__version__}, NVRTC {compiler_version()}"
+        if architecture not in nvrtc.getSupportedArchs():
+            print(f"{versions}: sm_{architecture} is not known")
+            continue
+        start = time.perf_counter()
+        target = compile_target(architecture)
+        kernels = kernels_on(target)
+        image, _ = compile_cubin([kernel.expression for kernel in kernels], architecture)
+        seconds = time.perf_counter() - start
+        print(
+            f"{versions}: {len(kernels)} kernels for {target}, {len(image)} bytes, {seconds:.0f} s"
+        )
 
 
 if __name__ == "__main__":

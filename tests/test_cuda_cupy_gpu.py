@@ -188,7 +188,7 @@ def test_code_for_a_family_is_compiled_once_and_kept(
         return b"ELF\n\0code", {name: f"_Z{len(name)}" for name in expressions}
 
     monkeypatch.setattr(cubin_cache, "compile_cubin", compile_cubin)
-    monkeypatch.setattr(cubin_cache, "compiler_version", lambda: "13.0")
+    monkeypatch.setattr(cubin_cache, "compiler_version", lambda: "13.2")
     cupy.compute_capability, cupy.cache_folder = "120", str(tmp_path / "cache")
     for _ in range(2):
         monkeypatch.setattr(kernels, "_kernels", {})
@@ -201,8 +201,8 @@ def test_code_for_a_family_is_compiled_once_and_kept(
     assert compiled == [(KERNEL.expression, 120)]
     assert cupy.cubins == [b"ELF\n\0code"] * 2
     assert cupy.modules == []
-    # Before NVRTC 12.9 there were no families.
-    monkeypatch.setattr(nvrtc, "compiler_version", lambda: "12.8")
+    # Before NVRTC 13.2 a family had no instruction that makes it worth while.
+    monkeypatch.setattr(nvrtc, "compiler_version", lambda: "13.1")
     monkeypatch.setattr(kernels, "_kernels", {})
     assert CupyGpu(0).target == "sm_120"
     CupyGpu(0).prepare([KERNEL])

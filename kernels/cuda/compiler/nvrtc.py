@@ -27,8 +27,8 @@ MIN_ARCHITECTURE = 75
 """The lowest compute capability that kernels are compiled for, times ten."""
 
 _FAMILY = (120, 121)
-_FIRST_WITH_FAMILIES = (12, 9)
-"""NVRTC's version."""
+_FIRST_WITH_MAXIMA_OF_BYTES = (13, 2)
+"""NVRTC's version: there were families before, but not the instruction that code for one is for."""
 
 _INSTALL = 'pip install "adder-onnx[cuda13]" (or [cuda12])'
 
@@ -101,8 +101,8 @@ def compiler_version() -> str:
 def compile_target(architecture: int) -> str:
     """What kernels are compiled for: ``sm_90``, or where that makes a difference, a family.
 
-    Code for the family of compute capability 12 has instructions, such as maxima of bytes, that
-    code for 12.0 alone has not.
+    Code for the family of compute capability 12 has an instruction for the maxima of four bytes,
+    which code for 12.0 alone has not.
 
     Args:
         architecture: a compute capability times ten.
@@ -113,8 +113,8 @@ def compile_target(architecture: int) -> str:
     if architecture not in _FAMILY:
         return f"sm_{architecture}"
     major, minor = compiler_version().split(".")
-    has_families = (int(major), int(minor)) >= _FIRST_WITH_FAMILIES
-    return f"sm_{architecture}f" if has_families else f"sm_{architecture}"
+    has_maxima = (int(major), int(minor)) >= _FIRST_WITH_MAXIMA_OF_BYTES
+    return f"sm_{architecture}f" if has_maxima else f"sm_{architecture}"
 
 
 def check_compiler() -> None:
