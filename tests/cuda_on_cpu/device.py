@@ -3,93 +3,28 @@
 from __future__ import annotations
 
 import ctypes
-import functools
-import os
-import subprocess
 import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.kernels.cuda.launch.device import Grid
-from adder_onnx.kernels.cuda.launch.params import (
-    CONV_ARGS,
-    GRADIENT_ARGS,
-    INTEGER_CONV_ARGS,
-    LAYOUT_ARGS,
-    PACK_ARGS,
-)
 from adder_onnx.kernels.cuda.launch.variants import KERNELS, Kernel
+from tests.cuda_on_cpu.build import SOURCES, Program, load
 
 __all__ = ["CpuDevice", "CpuGpu", "GpuArray", "Program"]
 
-_HERE = Path(__file__).parent
-_KERNELS = _HERE.parents[1] / "kernels"
-_STRUCTURES = {
-    id(CONV_ARGS): "ConvArgs",
-    id(GRADIENT_ARGS): "GradientArgs",
-    id(INTEGER_CONV_ARGS): "IntegerConvArgs",
-    id(PACK_ARGS): "PackArgs",
-    id(LAYOUT_ARGS): "LayoutArgs",
-}
 _GUARD = 4096
 _POISON = 0xFF
 """Byte that unwritten memory and the zones beside it are filled with: NaN in any float type."""
 
 
-@dataclass(frozen=True)
-class Program:
-    """A translation unit with kernels, and which of their instances there are."""
-
-    unit: Path
-    kernels: tuple[Kernel, ...]
-
-
-_ALL = Program(_KERNELS / "cuda" / "sources" / "kernels.cu", KERNELS)
-
-
-def _build(folder: Path, program: Program, *, async_copies: bool) -> Path:
-    """Compiles a program with the host's compiler, into a shared library."""
-    table, library = folder / "table.inc", folder / "kernels.so"
-    table.write_text(
-        "".join(f"KERNEL({_STRUCTURES[id(k.args)]}, {k.expression})\n" for k in program.kernels)
-    )
-    command = [
-        os.environ.get("CXX", "g++"),
-        *["-std=c++17", "-O2", "-march=native", "-ffp-contract=off", "-fno-strict-aliasing"],
-        *["-fPIC", "-shared", "-pthread", "-Wall", "-Wextra", "-Wno-unknown-pragmas"],
-        *(f"-I{path}" for path in (_KERNELS / "cuda" / "sources", _KERNELS / "cpu", _HERE)),
-        f'-DKERNEL_TABLE="{table}"',
-        f'-DKERNEL_UNIT="{program.unit}"',
-        *([] if async_copies else ["-DADDER_ONNX_NO_ASYNC"]),
-        str(_HERE / "run.cpp"),
-        "-o",
-        str(library),
-    ]
-    subprocess.run(command, check=True)
-    return library
-
-
-@functools.cache
-def _library(program: Program, *, async_copies: bool) -> Any:
-    """A program's library, as for GPUs with or without asynchronous copies."""
-    with tempfile.TemporaryDirectory() as folder:
-        loaded = ctypes.CDLL(str(_build(Path(folder), program, async_copies=async_copies)))
-    loaded.launch.argtypes = [
-        *[ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint],
-        *[ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int],
-    ]
-    loaded.add_array.argtypes = [ctypes.c_size_t, ctypes.c_size_t]
-    loaded.remove_array.argtypes = [ctypes.c_size_t]
-    return loaded
+_ALL = Program(SOURCES / "kernels.cu", KERNELS)
 
 
 def _forget(library: Any, address: int, owner: object) -> None:
@@ -123,7 +58,7 @@ class CpuDevice:
     ) -> None:
         self.multiprocessors = multiprocessors
         self.target = target
-        self._library = _library(program, async_copies=async_copies)
+        self._library = load(program, async_copies=async_copies)
         self._backwards = backwards
         self._memory: list[weakref.ref[NDArray[np.uint8]]] = []
         self.launched: list[str] = []
