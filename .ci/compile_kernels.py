@@ -2,7 +2,8 @@
 
     compile_kernels.py ARCHITECTURE…
 
-An architecture that this NVRTC does not know is left out, which is said. Needs nothing else: adder_onnx's own `__init__` would ask for onnx and the native module.
+An architecture that this NVRTC does not know is left out, which is said. Needs nothing else:
+adder_onnx's own `__init__` would ask for onnx and the native module.
 """
 
 from __future__ import annotations

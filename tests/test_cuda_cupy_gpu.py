@@ -38,7 +38,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
     monkeypatch.setitem(sys.modules, "cupy", fake)
     monkeypatch.setattr(kernels, "_kernels", {})
     monkeypatch.setattr(staging, "_stagings", {})
-    monkeypatch.setattr(nvrtc, "compiler_version", lambda: "13.0")
+    monkeypatch.setattr(nvrtc, "compiler_version", lambda: "13.2")
     return fake
 
 

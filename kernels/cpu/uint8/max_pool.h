@@ -1,5 +1,5 @@
-// Max pooling of channels-last uint8 tensors. Taps in the padding do not count; a window without any
-// other gives 0.
+// Max pooling of channels-last uint8 tensors. Taps in the padding do not count; a window without
+// any other gives 0.
 #pragma once
 
 #include "layers/work.h"

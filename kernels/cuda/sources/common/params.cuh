@@ -38,8 +38,8 @@ struct ConvArgs {
   float clip_min, clip_max;
 };
 
-// An integer adder convolution; its epilogue is in integer/epilogue.cuh. clip_min and clip_max above
-// are not used.
+// An integer adder convolution; its epilogue is in integer/epilogue.cuh, which uses neither clip_min
+// nor clip_max.
 struct IntegerConvArgs : ConvArgs {
   const unsigned* weight_sums;  // of each filter, see integer/distances.cuh
   int z_zero_point, y_zero_point;

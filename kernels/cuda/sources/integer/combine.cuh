@@ -1,5 +1,5 @@
-// Adding up the sums that the blocks of a tile have made of their ranges of taps: integers, for which
-// any order is as good.
+// Adding up the sums that the blocks of a tile have made of their ranges of taps, in any order: they
+// are integers.
 #pragma once
 
 #include "common/params.cuh"

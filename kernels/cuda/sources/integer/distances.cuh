@@ -1,11 +1,11 @@
-// Sums of absolute differences of four unsigned bytes at a time: the ways that GPUs have, one of which
-// selection.py chooses by the architecture.
+// Sums of absolute differences of four unsigned bytes at a time: the ways that GPUs have, one of
+// which selection.py chooses by the architecture.
 //
 //   Fused    one instruction, VABSDIFF4.U8.ACC, up to compute capability 10.3
 //   Dotted   the differences, and a dot product with ones: two, or four from 12.0 on
 //   Doubled  twice the maxima: |x - w| = 2 max(x, w) - x - w. A maximum and a dot product for each
-//            word and filter, and a dot product for each word, whose sum all filters share; the sums
-//            of w are constants. From 12.0 on, where code is made for the family.
+//            word and filter, and a dot product for each word, whose sum all filters share; the
+//            sums of w are constants. From 12.0 on, where code is made for the family.
 #pragma once
 
 #include "integer/bytes.cuh"

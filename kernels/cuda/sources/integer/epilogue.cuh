@@ -6,8 +6,8 @@
 //   y = clamp(round_half_even(max(v, clip_min) / y_scale) + y_zero_point, 0, top)
 //
 // Clamp. It is done before the division: with low = -y_zero_point * y_scale the quotient of low
-// rounds to exactly -y_zero_point, likewise above, and quotient and rounding are monotone. NaN becomes
-// the lower bound.
+// rounds to exactly -y_zero_point, likewise above, and quotient and rounding are monotone. What is no
+// number becomes the lower bound.
 //
 // Division. It is the product with the reciprocal r, and one correction (Markstein, IBM Journal of
 // Research and Development 34, 1990), each fused:
@@ -21,8 +21,8 @@
 // power of two, y_factor, and v is multiplied, too. Quotients so small that something is lost
 // nevertheless are nowhere near a half.
 //
-// Conversions. A GPU has few units for those between integers and floats. Small integers are the last
-// bits of floats around 2^23, and adding 1.5 * 2^23 rounds to an integer, to even.
+// Conversions. A GPU has few units for those between integers and floats. Small integers are the
+// last bits of floats around 2^23, and adding 1.5 * 2^23 rounds to an integer, to even.
 #pragma once
 
 #include "common/params.cuh"
@@ -40,8 +40,8 @@ __device__ inline Byte requantize(const IntegerConvArgs& a, float v) {
 }
 
 // `sum` of one output; `z` is its residual, unless a.z is null.
-__device__ inline Byte finish(const IntegerConvArgs& a, unsigned sum, float scale,
-                                       float bias, Byte z) {
+__device__ inline Byte finish(const IntegerConvArgs& a, unsigned sum, float scale, float bias,
+                              Byte z) {
   float v = rounded_sum(rounded_product(-static_cast<float>(sum), scale), bias);
   if (a.z != nullptr) {
     const float zero_point = float_of(kTwoTo23 + a.z_zero_point);

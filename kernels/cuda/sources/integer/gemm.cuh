@@ -2,10 +2,10 @@
 // taps.
 //
 // Tiling
-//   A block computes kPixels output pixels by kFilters filters of one group, as float/gemm.cuh does;
-//   a thread 8 pixels by 8 filters, since a sum is one register. Taps come in chunks of 16 channels
-//   of one kernel position, kChunks of them at a time.
-//   Chunks beyond the last one are not computed.
+//   A block computes kPixels output pixels by kFilters filters of one group, as in float/gemm.cuh; a
+//   thread 8 pixels by 8 filters, since a sum is one register. Taps come in chunks of 16 channels of
+//   one kernel position, kChunks of them at a time; chunks beyond the last one are not computed
+//   with.
 //
 // Shared memory
 //   x[pixel][chunk] and w[word][filter], in units of 16 bytes, which are four words of one pixel or
@@ -20,13 +20,12 @@
 #pragma once
 
 #include "common/async.cuh"
-#include "common/image.cuh"
 #include "common/params.cuh"
+#include "integer/bytes.cuh"
 #include "integer/combine.cuh"
 #include "integer/distances.cuh"
 #include "integer/epilogue.cuh"
-
-constexpr int kChunkWords = 4, kChunkTaps = 16;
+#include "integer/fetch.cuh"
 
 // Of a multiprocessor at least; where taps go through registers, a thread needs more of these.
 constexpr int kResidentThreads = kAsyncCopies ? 384 : 256;
@@ -39,75 +38,6 @@ __device__ int swizzled(int pixel, int unit) {
   constexpr int kTurn = kUnits < 8 ? kUnits : 8;  // of eight columns of 16 bytes: 128 bytes
   return unit ^ pixel / (8 / kTurn) % kTurn;
 }
-
-// Four bytes, or one by one the first `count` of them.
-__device__ inline unsigned load_bytes(const void* from, long long at, bool wide, int count) {
-  const Byte* bytes = static_cast<const Byte*>(from) + at;
-  if (wide) return __ldg(reinterpret_cast<const unsigned*>(bytes));
-  unsigned word = 0;
-#pragma unroll
-  for (int i = 0; i < 4; ++i)
-    if (i < count) word |= __ldg(bytes + i) << 8 * i;
-  return word;
-}
-__device__ inline void store_bytes(void* to, long long at, bool wide, int count, unsigned word) {
-  Byte* bytes = static_cast<Byte*>(to) + at;
-  if (wide) {
-    *reinterpret_cast<unsigned*>(bytes) = word;
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < 4; ++i)
-    if (i < count) bytes[i] = static_cast<Byte>(word >> 8 * i);
-}
-
-// A chunk of a pixel's taps, from a kernel position on.
-template <bool kVector>
-struct IntegerFetch;
-
-template <>
-struct IntegerFetch<true> {
-  Position at;
-
-  __device__ IntegerFetch(const IntegerConvArgs& a, int chunk, int first_channel)
-      : at(a, chunk, kChunkTaps, first_channel) {}
-
-  __device__ const uint4* find(const IntegerConvArgs& a, const Origin& origin) const {
-    return reinterpret_cast<const uint4*>(address<Byte>(a, origin, at));
-  }
-  __device__ uint4 load(const IntegerConvArgs& a, const Origin& origin) const {
-    return __ldg(find(a, origin));
-  }
-};
-
-// Gathered: every word, or every tap, is looked up by itself, for groups whose channels are not whole
-// chunks. Words follow each other through the kernel positions; beyond the last one x is zero.
-template <>
-struct IntegerFetch<false> {
-  Position words[kChunkWords];
-
-  __device__ IntegerFetch(const IntegerConvArgs& a, int chunk, int first_channel)
-      : words{{a, chunk * 4u, 4, first_channel},
-              {a, chunk * 4u + 1, 4, first_channel},
-              {a, chunk * 4u + 2, 4, first_channel},
-              {a, chunk * 4u + 3, 4, first_channel}} {}
-
-  __device__ static unsigned word(const IntegerConvArgs& a, const Origin& origin,
-                                  const Position& at) {
-    if (at.h == kOutside) return 0;
-    const Byte* from = address<Byte>(a, origin, at);
-    if (a.group_in % 4 == 0) return __ldg(reinterpret_cast<const unsigned*>(from));
-    unsigned taps = 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      if (at.channel + i < a.group_in) taps |= __ldg(from + i) << 8 * i;
-    return taps;
-  }
-  __device__ uint4 load(const IntegerConvArgs& a, const Origin& origin) const {
-    return make_uint4(word(a, origin, words[0]), word(a, origin, words[1]),
-                      word(a, origin, words[2]), word(a, origin, words[3]));
-  }
-};
 
 template <typename Distances, int kPixels, int kFilters, int kChunks, bool kVector>
 __global__ void __launch_bounds__(integer_gemm_threads(kPixels, kFilters),
@@ -214,7 +144,7 @@ __global__ void __launch_bounds__(integer_gemm_threads(kPixels, kFilters),
         const uint4 w[2] = {row[0], row[kFilterLanes]};
 #pragma unroll
         for (int p = 0; p < 8; ++p) {
-          const unsigned taps = word == 0 ? x[p].x : word == 1 ? x[p].y : word == 2 ? x[p].z : x[p].w;
+          const unsigned taps = word_of(x[p], word);
           if (Distances::kDoubled) x_sums[p] = dot_bytes(taps, 0x01010101u, x_sums[p]);
 #pragma unroll
           for (int f = 0; f < 2; ++f) {

@@ -1,5 +1,5 @@
-// Max pooling of channels-last uint8 tensors by a thread for 16 channels of an output pixel. Taps in
-// the padding do not count; a window without any other gives 0.
+// Max pooling of channels-last uint8 tensors, by a thread for 16 channels of an output pixel. Taps
+// in the padding do not count; a window without any other gives 0.
 #pragma once
 
 #include "common/image.cuh"

@@ -1,7 +1,7 @@
 // Packing of integer weights, (M, C/group, kH, kW), by a thread for each packed element:
 //
-//   packed[group][word][filter of the group], a word being the taps of four neighbouring channels at
-//   one kernel position, or one tap for the direct kernel: words of a position follow each other,
+//   packed[group][word][filter of the group], a word being the taps of four neighbouring channels
+//   at one kernel position, or one tap for the direct kernel: words of a position follow each other,
 //   then come those of the next one.
 //
 // What is beyond the last channel, word or filter is zero; x is zero there, too, so that it adds

@@ -1,9 +1,9 @@
 // What a value becomes at a chain's border, from its value as a float:
 //
-//   float, __half     rounded to even
-//   float -> uint8    clamp(round_half_even(v / scale) + zero_point, 0, top), as QuantizeLinear has it
-//   uint8 -> float    (q - zero_point) * scale, as DequantizeLinear has it
-//   uint8 -> uint8    itself
+//   float, __half   rounded to even
+//   float -> Byte   clamp(round_half_even(v / scale) + zero_point, 0, top), as QuantizeLinear has it
+//   Byte -> float   (q - zero_point) * scale, as DequantizeLinear has it
+//   Byte -> Byte    itself
 #pragma once
 
 #include "common/params.cuh"

@@ -9,7 +9,8 @@ constexpr int kTile = 32;
 constexpr int kTileRows = 8;  // a block has 32 x 8 threads
 
 // Transposes the tile at (row0, column0) of a matrix, whose rows lie `pitch` elements apart. In the
-// result columns are `filled` elements long, and what is beyond the matrix's last row is what zero becomes.
+// result columns are `filled` elements long, and what is beyond the matrix's last row is what zero
+// becomes.
 template <typename From, typename To>
 __device__ void transpose_tile(const LayoutArgs& a, const From* from, int rows, int columns,
                                int pitch, int row0, int column0, To* to, int filled) {
