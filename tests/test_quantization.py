@@ -83,7 +83,7 @@ def test_calibrations() -> None:
         assert chosen.low == 0
     signed = choose(histogram_of(rng.standard_normal((1, 1, 100, 100))), 8, "percentile", 99.0)
     assert signed.low == pytest.approx(-2.33, abs=0.1)
-    with pytest.raises(InputError, match="calibration 'best' is not one of mse"):
+    with pytest.raises(InputError, match="calibration 'best' is not one of output, mse"):
         choose(histogram, 8, "best")
 
 
@@ -256,16 +256,17 @@ def decibels(exact: list[NDArray[Any]], ours: list[NDArray[Any]]) -> float:
     return float(10 * np.log10((signal**2).sum() / (noise**2).sum()))
 
 
-def test_ratios_of_signal_to_noise() -> None:
-    """Those of the first two arrays, with the nodes' outputs taken from onnxruntime."""
+@pytest.mark.parametrize(("method", "arrays"), [("output", 4), ("mse", 2)])
+def test_ratios_of_signal_to_noise(method: str, arrays: int) -> None:
+    """Of all arrays, or the first ones, with the nodes' outputs taken from onnxruntime."""
     model, feeds = normalized_network(), calibration()
-    result = quantize(model, feeds, bits=4)
+    result = quantize(model, feeds, bits=4, calibration=method)
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in result.model.graph.initializer}
     nodes = [n for n in result.model.graph.node if n.op_type == "QLinearAdderConv"]
     for node_, y in zip(nodes, ("B", "D1"), strict=True):
         scale, zero = (constants[name].astype(np.float64) for name in node_.input[9:])
         exact, ours = [], []
-        for feed in feeds[:2]:
+        for feed in feeds[:arrays]:
             exact += stock_outputs(model, feed, y)
             ours += [(v - zero) * scale for v in stock_outputs(result.model, feed, node_.output[0])]
         assert result.snr[node_.name] == pytest.approx(decibels(exact, ours), abs=0.01)

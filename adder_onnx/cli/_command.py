@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from adder_onnx import __version__
 from adder_onnx.errors import AdderError
@@ -158,6 +165,22 @@ def run_command(
 @contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error, if that is a terminal; gives a function to advance it."""
+    with _bar(what, total) as (progress, task):
+        yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def progress_of_unknown(what: str, guess: int) -> Iterator[Callable[[int, int], None]]:
+    """One whose work is only guessed; gives a function that takes what is done, and of how much.
+
+    That is 0 where it stays unknown.
+    """
+    with _bar(what, guess) as (progress, task):
+        yield lambda done, total: progress.update(task, completed=done, total=total or guess)
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[tuple[Progress, TaskID]]:
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -167,8 +190,7 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     )
     disable = not sys.stderr.isatty()  # FORCE_COLOR makes rich call anything a terminal
     with Progress(*columns, console=console, transient=True, disable=disable) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)
+        yield progress, progress.add_task(what, total=total)
 
 
 def write_json(destination: str, result: dict[str, Any]) -> None:

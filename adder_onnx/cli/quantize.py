@@ -17,7 +17,7 @@ from adder_onnx.cli._command import (
     make_parser,
     non_negative,
     positive,
-    progress_bar,
+    progress_of_unknown,
     run_command,
     write_json,
 )
@@ -67,7 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--skip", metavar="N", type=non_negative, default=0, help="leave out the first N images"
     )
     parser.add_argument(
-        "--calibration", choices=CALIBRATIONS, default="mse", help="how ranges are chosen (mse)"
+        "--calibration",
+        choices=CALIBRATIONS,
+        default="output",
+        help="how ranges are chosen (output)",
     )
     parser.add_argument(
         "--percentile", metavar="P", type=float, default=99.9, help="for percentile (99.9)"
@@ -105,7 +108,7 @@ def _run(options: argparse.Namespace) -> None:
     session = InferenceSession(options.model, threads=options.threads)
     model = Network(session)
     dataset = _choose(options, model, session)
-    with progress_bar("calibration", -(-dataset.images // _BATCH_SIZE)) as advance:
+    with progress_of_unknown("calibration", -(-dataset.images // _BATCH_SIZE)) as progress:
         result = quantize(
             proto,
             _feeds(dataset, model),
@@ -114,8 +117,9 @@ def _run(options: argparse.Namespace) -> None:
             percentile=options.percentile,
             exclude=options.exclude,
             sensitivity=options.sensitivity,
+            seed=options.seed,
             threads=options.threads,
-            progress=advance,
+            progress=progress,
         )
     final = result.model
     if options.standard_nodes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,37 +12,25 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common as passes
 
-from adder_onnx.errors import DataError, InputError, ModelError
+from adder_onnx.errors import InputError, ModelError
 from adder_onnx.graph.adder_node import AdderNode, adder_node, is_adder_node, mark_adder_nodes
 from adder_onnx.graph.fusion import fuse_epilogues
 from adder_onnx.graph.loading import load_graph
 from adder_onnx.ops import DOMAIN, function_bodies
-from adder_onnx.quantization.pooling import share_scales
-from adder_onnx.quantization.ranges import CALIBRATIONS, Histogram, Quantization, choose
+from adder_onnx.quantization.observation import KEPT, Observation, make_runner, observe
+from adder_onnx.quantization.pooling import share_scales, shared_scales
+from adder_onnx.quantization.ranges import CALIBRATIONS, Quantization, choose
+from adder_onnx.quantization.reconstruction import reconstruct
 from adder_onnx.quantization.rewrite import NodeSummary, can_be_quantized, rewrite
+from adder_onnx.quantization.sensitivity import Sensitivity, decibels, measure_alone
+from adder_onnx.quantization.weights import IntegerLayer, quantize_weights, weight_of
 from adder_onnx.runtime import InferenceSession
 
 __all__ = ["Quantized", "Sensitivity", "quantize"]
 
 Feed = Mapping[str, NDArray[Any]]
-
-_KEPT = 2
-"""Arrays of inputs that noise is measured with, kept with all values that they make."""
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """What quantizing one node alone does to the model's first float output.
-
-    Attributes:
-        name: of the node.
-        snr: signal-to-noise ratio of the output, in decibels.
-        changed: share of the samples whose largest output is another one.
-    """
-
-    name: str
-    snr: float
-    changed: float
+Bits = int | Mapping[str, int]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +41,8 @@ class Quantized:
         model: with QLinearAdderConv nodes, and the bodies of our operators.
         nodes: what became of each adder node that was quantized.
         snr: signal-to-noise ratio of each of these nodes' outputs, in decibels, with all of them
-            quantized; over the first arrays of inputs.
+            quantized; over all arrays of inputs for ``output``,
+            over the first ones for other calibrations.
         left: names of adder nodes that were not quantized.
         samples: how many arrays of inputs the ranges come from.
         sensitivity: by node, where that was asked for.
@@ -72,26 +60,33 @@ def quantize(
     model: onnx.ModelProto,
     feeds: Iterable[Feed],
     *,
-    bits: int = 8,
-    calibration: str = "mse",
+    bits: Bits = 8,
+    calibration: str = "output",
     percentile: float = 99.9,
     exclude: Sequence[str] = (),
     sensitivity: bool = False,
+    seed: int = 0,
     threads: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = lambda done, total: None,
 ) -> Quantized:
-    """Turns adder nodes into integer ones, by the ranges that calibration data give.
+    """Turns adder nodes into integer ones, by what calibration data show.
 
     Args:
         model: with AdderConv nodes; is not changed.
-        feeds: inputs, as for `InferenceSession.run`; each is run once, a few are kept.
-        bits: of activations and weights, 2 to 8.
-        calibration: ``mse``, ``percentile`` or ``minmax``, see `choose`.
+        feeds: inputs, as for `InferenceSession.run`; each is taken once.
+        bits: of each node's input and weights, 2 to 8; for ``output`` also by the node's name. A
+            value that several nodes take has the most bits of theirs. With ``output``, values that
+            no adder node takes have 8 bits.
+        calibration: ``output``, by what the output of each node loses, in the order of the graph
+            (see `reconstruct`); or by the node's input alone, ``mse``, ``percentile`` or
+            ``minmax`` (see `choose`).
         percentile: for ``percentile``, above 50 to 100.
         exclude: names of adder nodes that stay float.
         sensitivity: whether each node is quantized alone, too, to see what it does to the output.
-        threads: for the runs.
-        progress: is called with 1 after each run of ``feeds``.
+        seed: of the output pixels that ``output`` draws.
+        threads: for the runs; None for all cores.
+        progress: is called with how much is done, and of how much: values for ``output``, else
+            arrays of inputs, of which 0 says that their number is not known.
 
     Raises:
         InputError: an option is out of its range, or names a node that is not there.
@@ -102,37 +97,148 @@ def quantize(
     _check(bits, calibration, percentile)
     plain = _adder_nodes(model, exclude)
     names = [n.name for n in plain if can_be_quantized(n) and n.name not in exclude]
-    # What is fused into a node depends on which others are there to take it.
-    fused = load_graph(model).graph
-    chosen = _fused_nodes(fused, names)
-    observed = list(chosen)
-    if sensitivity:
-        observed += [n for name in names for n in _fused_nodes(load_graph(model).graph, [name])]
-    seen = _observe(model, observed, feeds, threads, progress)
-    quantizations = {
-        name: choose(histogram, bits, calibration, percentile)
-        for name, histogram in seen.histograms.items()
-    }
-    share_scales(fused, quantizations)
+    kept: list[Feed] = []
+    if calibration == "output":
 
-    def build(names: Collection[str]) -> tuple[onnx.ModelProto, list[NodeSummary]]:
-        graph = load_graph(model)
-        _fused_nodes(graph.graph, names)
-        summaries = rewrite(graph.graph, quantizations, seen.histograms, names)
-        return _finish(graph, model), summaries
+        def quantized(names: Collection[str], feeds: Iterable[Feed], progress: Progress) -> _Result:
+            return _by_output(model, names, feeds, _widths(bits, plain), seed, threads, progress)
 
-    result, summaries = build(names)
-    outputs = {summary.name: summary.output for summary in summaries}
+        result = quantized(names, _checked(model, feeds, kept), progress)
+        singles = (
+            (name, quantized([name], kept, lambda done, total: None).model) for name in names
+        )
+    else:
+        assert isinstance(bits, int)
+        choices = _ByValue(model, names, bits, calibration, percentile, sensitivity, threads)
+        result = choices.quantize(feeds, progress)
+        kept = [feed for feed, _ in choices.seen.kept]
+        singles = ((name, choices.build([name])[0]) for name in names)
     return Quantized(
-        result,
-        tuple(summaries),
-        _noise(result, chosen, outputs, seen, quantizations, threads),
+        result.model,
+        tuple(result.nodes),
+        result.snr,
         tuple(node.name for node in plain if node.name not in names),
-        seen.samples,
-        _alone(model, ((name, build([name])[0]) for name in names), seen, threads)
-        if sensitivity
-        else (),
+        result.samples,
+        measure_alone(model, singles, kept, threads) if sensitivity else (),
     )
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A model with integer nodes, and what `Quantized` says of them."""
+
+    model: onnx.ModelProto
+    nodes: list[NodeSummary]
+    snr: dict[str, float]
+    samples: int
+
+
+def _by_output(
+    model: onnx.ModelProto,
+    names: Collection[str],
+    feeds: Iterable[Feed],
+    widths: Mapping[str, int],
+    seed: int,
+    threads: int | None,
+    progress: Progress,
+) -> _Result:
+    # What is fused into a node depends on which others are there to take it.
+    graph = load_graph(model)
+    nodes = _fused_nodes(graph.graph, names)
+    values = {v for n in nodes for v in (n.x, n.y, n.residual) if v is not None}
+    found = reconstruct(
+        load_graph(model),
+        nodes,
+        shared_scales(graph.graph, values),
+        feeds,
+        {n.x: max(widths[m.name] for m in nodes if m.x == n.x) for n in nodes},
+        seed=seed,
+        threads=threads,
+        progress=progress,
+    )
+    summaries = rewrite(graph.graph, found.quantizations, lambda n: found.layers[n.name], names)
+    return _Result(_finish(graph, model), summaries, found.snr, found.samples)
+
+
+class _ByValue:
+    """Quantization by histograms of values, each node for itself."""
+
+    seen: Observation
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        names: Sequence[str],
+        bits: int,
+        calibration: str,
+        percentile: float,
+        alone: bool,
+        threads: int | None,
+    ) -> None:
+        self._model, self._names, self._threads = model, names, threads
+        self._bits, self._calibration, self._percentile = bits, calibration, percentile
+        self._alone = alone
+        self._quantizations: dict[str, Quantization] = {}
+
+    def quantize(self, feeds: Iterable[Feed], progress: Progress) -> _Result:
+        fused = load_graph(self._model).graph
+        nodes = _fused_nodes(fused, self._names)
+        observed = list(nodes)
+        if self._alone:
+            for name in self._names:
+                observed += _fused_nodes(load_graph(self._model).graph, [name])
+        self.seen = observe(
+            self._model, observed, feeds, self._threads, lambda done: progress(done, 0)
+        )
+        self._quantizations = {
+            name: choose(histogram, self._bits, self._calibration, self._percentile)
+            for name, histogram in self.seen.histograms.items()
+        }
+        share_scales(fused, self._quantizations)
+        result, summaries = self.build(self._names)
+        outputs = {summary.name: summary.output for summary in summaries}
+        snr = _noise(result, nodes, outputs, self.seen, self._quantizations, self._threads)
+        return _Result(result, summaries, snr, self.seen.samples)
+
+    def build(self, names: Collection[str]) -> tuple[onnx.ModelProto, list[NodeSummary]]:
+        """The model with these nodes quantized."""
+        graph = load_graph(self._model)
+        _fused_nodes(graph.graph, names)
+        summaries = rewrite(graph.graph, self._quantizations, self._layer, names)
+        return _finish(graph, self._model), summaries
+
+    def _layer(self, node: AdderNode) -> IntegerLayer:
+        q = self._quantizations[node.x]
+        group, histogram = node.attributes.group, self.seen.histograms[node.x]
+        packed = quantize_weights(weight_of(node), group, q, histogram)
+        bias = node.bias.astype(np.float64) - node.scale.astype(np.float64) * packed.constant
+        return IntegerLayer.of(node, q, packed.integers, bias)
+
+
+def _checked(model: onnx.ModelProto, feeds: Iterable[Feed], kept: list[Feed]) -> Iterator[Feed]:
+    """Gives the feeds on, as arrays that the model takes; the first are also kept."""
+    session = InferenceSession(model, threads=1)
+    for feed in feeds:
+        arrays = session.check(feed)
+        if len(kept) < KEPT:
+            kept.append(arrays)
+        yield arrays
+
+
+def _widths(bits: Bits, nodes: Sequence[AdderNode]) -> dict[str, int]:
+    """The bits of each node.
+
+    Raises:
+        InputError: one of them that are given by name is not there, or one that is there is not
+            given.
+    """
+    names = {node.name for node in nodes}
+    if isinstance(bits, int):
+        return dict.fromkeys(names, bits)
+    for name in sorted(names ^ bits.keys()):
+        what = "has no such adder node" if name in bits else "has this adder node, too"
+        raise InputError(f"bits of {name}: the model {what}")
+    return dict(bits)
 
 
 def _adder_nodes(model: onnx.ModelProto, exclude: Sequence[str]) -> list[AdderNode]:
@@ -168,89 +274,25 @@ def _fused_nodes(graph: ir.Graph, names: Collection[str] | None = None) -> list[
     return [adder_node(node) for node in graph if is_adder_node(node)]
 
 
-def _check(bits: int, calibration: str, percentile: float) -> None:
-    if not 2 <= bits <= 8:
-        raise InputError(f"bits is {bits}; expected 2 to 8")
+def _check(bits: Bits, calibration: str, percentile: float) -> None:
     if calibration not in CALIBRATIONS:
         raise InputError(
             f"calibration is {calibration!r}; expected one of {', '.join(CALIBRATIONS)}"
         )
+    if not isinstance(bits, int) and calibration != "output":
+        raise InputError(f"calibration {calibration} takes one width for all nodes")
+    for width in [bits] if isinstance(bits, int) else bits.values():
+        if not 2 <= width <= 8:
+            raise InputError(f"bits is {width}; expected 2 to 8")
     if not 50 < percentile <= 100:
         raise InputError(f"percentile is {percentile}; expected more than 50, at most 100")
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the calibration data show.
-
-    Attributes:
-        histograms: of all values that enter or leave the nodes.
-        samples: how many arrays of inputs there were.
-        kept: the first of them, each with the values that it makes.
-    """
-
-    histograms: dict[str, Histogram]
-    samples: int
-    kept: list[tuple[Feed, dict[str, NDArray[Any]]]]
-
-
-def _observe(
-    model: onnx.ModelProto,
-    nodes: Sequence[AdderNode],
-    feeds: Iterable[Feed],
-    threads: int | None,
-    progress: Callable[[int], None],
-) -> _Seen:
-    channels: dict[str, int] = {}
-    for node in nodes:
-        assert isinstance(node.weight, np.ndarray)
-        channels[node.x] = node.weight.shape[1] * node.attributes.group
-        channels[node.y] = node.weight.shape[0]
-        if node.residual is not None:
-            channels[node.residual] = node.weight.shape[0]
-    run = _runner(model, list(channels), threads)
-    histograms = {name: Histogram(count) for name, count in channels.items()}
-    kept: list[tuple[Feed, dict[str, NDArray[Any]]]] = []
-    samples = 0
-    extremes: list[NDArray[Any]] = []
-    for feed in feeds:
-        values = run(feed)
-        extremes += [f(array) for array in feed.values() if array.size for f in (np.min, np.max)]
-        for name, histogram in histograms.items():
-            histogram.add(values[name], name)
-        if samples < _KEPT:
-            kept.append((feed, values))
-        samples += 1
-        progress(1)
-    if not samples:
-        raise DataError("there is no calibration data")
-    if len(set(map(float, extremes))) < 2:
-        raise DataError("the calibration data are all equal: ranges cannot be found from them")
-    return _Seen(histograms, samples, kept)
-
-
-def _runner(
-    model: onnx.ModelProto, names: Sequence[str], threads: int | None
-) -> Callable[[Feed], dict[str, NDArray[Any]]]:
-    """A function from inputs to values of the graph, by name."""
-    session = InferenceSession(_with_outputs(model, names), threads=threads)
-    inputs = {value.name for value in session.get_inputs()}
-    computed = [name for name in names if name not in inputs]
-
-    def run(feed: Feed) -> dict[str, NDArray[Any]]:
-        # Without names all outputs would be computed; the inputs are checked in any case.
-        values = session.run(computed or None, feed)
-        found = dict(zip(computed, values, strict=bool(computed)))
-        return {name: np.asarray(found.get(name, feed.get(name))) for name in names}
-
-    return run
 
 
 def _noise(
     result: onnx.ModelProto,
     nodes: Sequence[AdderNode],
     outputs: Mapping[str, str],
-    seen: _Seen,
+    seen: Observation,
     quantizations: Mapping[str, Quantization],
     threads: int | None,
 ) -> dict[str, float]:
@@ -258,7 +300,7 @@ def _noise(
     exact = dict.fromkeys(outputs, 0.0)
     noise = dict(exact)
     values_of = {node.name: node.y for node in nodes}
-    run_integers = _runner(result, list(outputs.values()), threads)
+    run_integers = make_runner(result, list(outputs.values()), threads)
     for feed, values in seen.kept:
         integers = run_integers(feed)
         for name, output in outputs.items():
@@ -267,65 +309,7 @@ def _noise(
             error = quantizations[y].dequantize(integers[output]) - truth
             exact[name] += float((truth**2).sum())
             noise[name] += float((error**2).sum())
-    return {name: _decibels(exact[name], noise[name]) for name in exact}
-
-
-def _alone(
-    model: onnx.ModelProto,
-    singles: Iterable[tuple[str, onnx.ModelProto]],
-    seen: _Seen,
-    threads: int | None,
-) -> tuple[Sensitivity, ...]:
-    """What models, each with the node of that name quantized alone, give beside the model."""
-    plain = InferenceSession(model, threads=threads)
-    output = _first_float(plain)
-
-    def results(session: InferenceSession) -> list[NDArray[np.float64]]:
-        return [np.asarray(session.run([output], feed)[0], np.float64) for feed, _ in seen.kept]
-
-    truths = results(plain)
-    found = []
-    for name, single in singles:
-        signal = noise = changed = count = 0.0
-        alone = InferenceSession(single, threads=threads)
-        for truth, ours in zip(truths, results(alone), strict=True):
-            if truth.shape != ours.shape or not truth.size:
-                raise ModelError(
-                    f"the model's output {output} has shape {list(truth.shape)}, and "
-                    f"{list(ours.shape)} with {name} quantized: its sensitivity cannot be told"
-                )
-            signal += float((truth**2).sum())
-            noise += float(((ours - truth) ** 2).sum())
-            rows = len(truth) if truth.ndim else 1
-            flat = [array.reshape(rows, -1).argmax(axis=1) for array in (truth, ours)]
-            changed += float((flat[0] != flat[1]).sum())
-            count += rows
-        found.append(Sensitivity(name, _decibels(signal, noise), changed / count))
-    return tuple(found)
-
-
-def _first_float(session: InferenceSession) -> str:
-    for output in session.get_outputs():
-        if output.type in ("tensor(float16)", "tensor(float)", "tensor(double)"):
-            return output.name
-    raise ModelError("the model has no float output that a node's sensitivity could be seen in")
-
-
-def _decibels(signal: float, noise: float) -> float:
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
-
-
-def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """A copy of a model that gives inner values, too."""
-    graph = load_graph(model)
-    found = {value.name: value for node in graph.graph for value in node.outputs}
-    taken = {value.name for value in (*graph.graph.inputs, *graph.graph.outputs)}
-    for name in names:
-        if name not in taken:
-            graph.graph.outputs.append(found[name])
-    return ir.to_proto(graph)
+    return {name: decibels(exact[name], noise[name]) for name in exact}
 
 
 def _finish(graph: ir.Model, source: onnx.ModelProto) -> onnx.ModelProto:

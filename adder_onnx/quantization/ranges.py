@@ -11,7 +11,7 @@ from adder_onnx.errors import DataError, InputError
 
 __all__ = ["CALIBRATIONS", "Histogram", "Quantization", "choose"]
 
-CALIBRATIONS = ("mse", "percentile", "minmax")
+CALIBRATIONS = ("output", "mse", "percentile", "minmax")
 
 _BINS = 2048
 _CANDIDATES = 128

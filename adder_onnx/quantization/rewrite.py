@@ -8,7 +8,7 @@ scale belongs to a value: all who take it use the same.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from adder_onnx.graph.adder_node import AdderNode, adder_node, is_adder_node, value_name
 from adder_onnx.ops import DOMAIN
 from adder_onnx.quantization.pooling import is_max_pool
-from adder_onnx.quantization.ranges import Histogram, Quantization
-from adder_onnx.quantization.weights import QuantizedWeights, quantize_weights
+from adder_onnx.quantization.ranges import Quantization
+from adder_onnx.quantization.weights import IntegerLayer
 
 __all__ = ["NodeSummary", "can_be_quantized", "rewrite"]
 
@@ -31,6 +31,7 @@ class NodeSummary:
 
     Attributes:
         name: of the node.
+        bits: of its input and weights.
         low: the least input value that an integer stands for.
         high: the greatest one.
         clamped: share of the weights that lay outside of that range.
@@ -38,6 +39,7 @@ class NodeSummary:
     """
 
     name: str
+    bits: int
     low: float
     high: float
     clamped: float
@@ -57,7 +59,7 @@ def can_be_quantized(node: AdderNode) -> bool:
 def rewrite(
     graph: ir.Graph,
     quantizations: Mapping[str, Quantization],
-    histograms: Mapping[str, Histogram],
+    layer_of: Callable[[AdderNode], IntegerLayer],
     nodes: Collection[str],
 ) -> list[NodeSummary]:
     """Replaces adder nodes in a graph whose epilogues are fused.
@@ -65,31 +67,18 @@ def rewrite(
     Args:
         graph: is changed.
         quantizations: of the values that enter and leave the nodes, by name.
-        histograms: of the same values.
+        layer_of: gives the integers of a node.
         nodes: names of the adder nodes that are replaced.
     """
     writer = _Writer(graph, quantizations)
     summaries = []
     for node in list(graph):
         if is_adder_node(node) and node.name in nodes:
-            summaries.append(_replace(writer, node, quantizations, histograms))
+            plain = adder_node(node)
+            x, layer = quantizations[plain.x], layer_of(plain)
+            output = writer.replace(node, plain, layer)
+            summaries.append(NodeSummary(plain.name, x.bits, x.low, x.high, layer.clamped, output))
     return summaries
-
-
-def _replace(
-    writer: _Writer,
-    node: ir.Node,
-    quantizations: Mapping[str, Quantization],
-    histograms: Mapping[str, Histogram],
-) -> NodeSummary:
-    plain = adder_node(node)
-    assert isinstance(plain.weight, np.ndarray)
-    x, y = quantizations[plain.x], quantizations[plain.y]
-    weight = np.asarray(plain.weight, np.float32)
-    packed = quantize_weights(weight, plain.attributes.group, x, histograms[plain.x])
-    bias = plain.bias.astype(np.float64) - plain.scale.astype(np.float64) * packed.constant
-    output = writer.replace(node, plain, packed, bias.astype(np.float32), y)
-    return NodeSummary(plain.name, x.low, x.high, packed.clamped, output)
 
 
 class _Writer:
@@ -106,19 +95,17 @@ class _Writer:
         self,
         node: ir.Node,
         plain: AdderNode,
-        packed: QuantizedWeights,
-        bias: NDArray[np.float32],
-        y: Quantization,
+        layer: IntegerLayer,
     ) -> str:
         """Puts a QLinearAdderConv in the place of an adder node; the name of its output."""
-        name = plain.name
+        name, y = plain.name, self._quantizations[plain.y]
         x_value, z_value = node.inputs[0], None
         assert x_value is not None
-        inputs = [self._integer(node, x_value), self._constant(name, ".weight", packed.integers)]
+        inputs = [self._integer(node, x_value), self._constant(name, ".weight", layer.weight)]
         inputs += self._parameters(plain.x)
         inputs += [
             self._constant(name, ".scale", plain.scale),
-            self._constant(name, ".bias", bias),
+            self._constant(name, ".bias", layer.bias),
         ]
         if plain.residual is None:
             inputs += [
@@ -138,7 +125,7 @@ class _Writer:
             "clip_min": float(plain.clip_min),
             "dilations": list(a.dilations),
             "group": a.group,
-            "kernel_shape": list(packed.integers.shape[2:]),
+            "kernel_shape": list(layer.weight.shape[2:]),
             "pads": list(a.pads),
             "strides": list(a.strides),
         }

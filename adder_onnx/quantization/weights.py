@@ -20,9 +20,38 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.quantization.ranges import Histogram, Quantization
 
-__all__ = ["QuantizedWeights", "quantize_weights"]
+__all__ = ["IntegerLayer", "QuantizedWeights", "quantize_weights", "weight_of"]
+
+
+@dataclass(frozen=True)
+class IntegerLayer:
+    """A layer's constants in integers.
+
+    Attributes:
+        weight: (M, C/group, kH, kW), uint8, in the scale of the layer's input.
+        bias: (M,), float32.
+        clamped: share of the float weights that lay outside of the input's range.
+    """
+
+    weight: NDArray[np.uint8]
+    bias: NDArray[np.float32]
+    clamped: float
+
+    @classmethod
+    def of(
+        cls,
+        node: AdderNode,
+        quantization: Quantization,
+        weight: NDArray[np.uint8],
+        bias: NDArray[np.float64],
+    ) -> IntegerLayer:
+        """That of a node whose input has this quantization."""
+        exact = weight_of(node)
+        beyond = (exact < quantization.low) | (exact > quantization.high)
+        return cls(weight, bias.astype(np.float32), float(np.mean(beyond)))
 
 
 @dataclass(frozen=True)
@@ -93,3 +122,9 @@ def _rounding(
             difference = share @ (true - ours - lost)
             missing[own] += difference.reshape(per_group, -1).sum(axis=1)
     return missing
+
+
+def weight_of(node: AdderNode) -> NDArray[np.float32]:
+    """The weight of a float node that has a constant one, (M, C/group, kH, kW)."""
+    assert isinstance(node.weight, np.ndarray)
+    return node.weight.astype(np.float32)

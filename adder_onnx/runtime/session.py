@@ -193,7 +193,7 @@ class InferenceSession:
                 being captured into a CUDA graph.
         """
         names = self._output_names(output_names)
-        values = self._check_feed(input_feed)
+        values = self.check(input_feed)
         return self._runner.run(values, names, kind_of(input_feed.values()))
 
     def profile(self, input_feed: Mapping[str, Any]) -> RunTimes:
@@ -212,7 +212,7 @@ class InferenceSession:
         """
         recorder = Recorder()
         names = self._output_names(None)
-        values = self._check_feed(input_feed)
+        values = self.check(input_feed)
         self._runner.run(values, names, kind_of(input_feed.values()), recorder)
         return recorder.finish()
 
@@ -229,7 +229,18 @@ class InferenceSession:
                 raise InputError(f"the model has no output {name!r}; its outputs are {known}")
         return list(names)
 
-    def _check_feed(self, feed: Mapping[str, Any]) -> dict[str, Any]:
+    def check(self, feed: Mapping[str, Any]) -> dict[str, Any]:
+        """Looks at inputs as `run` does, without running the model.
+
+        Args:
+            feed: as for `run`.
+
+        Returns:
+            The inputs as arrays of the session's device, by name.
+
+        Raises:
+            InputError: a name, type or shape does not fit the model.
+        """
         known = [value.name for value in self._inputs]
         for name in feed:
             if name not in known:

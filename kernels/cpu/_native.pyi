@@ -180,5 +180,34 @@ def input_gradient(
         ValueError: shapes do not fit together.
     """
 
+def choose_roundings(
+    x: NDArray[np.uint8],
+    weights: NDArray[np.uint8],
+    steps: NDArray[np.int8],
+    missing: NDArray[np.float32],
+    parts: int,
+    sweeps: int,
+    threads: int,
+) -> None:
+    """Moves weights by their steps where that makes a layer's sums err less.
+
+    For each filter the variance of ``missing`` falls, in each part of the samples, by coordinate
+    descent: ``sweeps`` times over all taps, in their order. The result does not depend on
+    ``threads``.
+
+    Args:
+        x: (taps, samples), integers of the input.
+        weights: (filters, taps), integers; changed.
+        steps: (filters, taps), -1, 0 or 1: the other integer that a weight may be, less the one
+            that it is; changed.
+        missing: (filters, samples), what the sums should be, less ``sum |x - w|``; changed.
+        parts: into how many ranges the samples are divided; at most as many as there are.
+        sweeps: how often each weight is visited.
+        threads: to use.
+
+    Raises:
+        ValueError: shapes do not fit together, or a step is none.
+    """
+
 def available_isas() -> list[str]: ...
 def padded_channels(channels: int) -> int: ...

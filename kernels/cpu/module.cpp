@@ -16,6 +16,7 @@
 #include "float32/input_gradient.h"
 #include "isa/isa.h"
 #include "program/program.h"
+#include "rounding/rounding.h"
 #include "uint8/qadder_conv.h"
 
 namespace nb = nanobind;
@@ -229,6 +230,30 @@ void run_input_gradient(const Weights& x, const Weights& weights, const Weights&
   input_gradient(p, s, x.data(), weights.data(), grad_y.data(), grad_x.data(), level, threads);
 }
 
+template <typename Type>
+using Matrix = nb::ndarray<Type, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+void run_choose_roundings(const Matrix<const uint8_t>& x, const Matrix<uint8_t>& weights,
+                          const Matrix<int8_t>& steps, const Matrix<float>& missing, int64_t parts,
+                          int sweeps, int threads) {
+  const size_t filters = weights.shape(0), taps = x.shape(0), samples = x.shape(1);
+  if (threads < 1) throw std::invalid_argument("threads must be at least 1");
+  if (parts < 1 || parts > static_cast<int64_t>(samples))
+    throw std::invalid_argument("there are not as many samples as parts");
+  if (weights.shape(1) != taps || steps.shape(0) != filters || steps.shape(1) != taps ||
+      missing.shape(0) != filters || missing.shape(1) != samples)
+    throw std::invalid_argument("input, weights, steps and sums do not fit together");
+  for (size_t i = 0; i < filters * taps; ++i) {
+    const int step = steps.data()[i], other = weights.data()[i] + step;
+    if (step < -1 || step > 1 || other < 0 || other > 255)
+      throw std::invalid_argument("a weight's step is not -1, 0 or 1, or leads out of uint8");
+  }
+  nb::gil_scoped_release release;
+  choose_roundings(x.data(), weights.data(), steps.data(), missing.data(),
+                   static_cast<int64_t>(filters), static_cast<int64_t>(taps),
+                   static_cast<int64_t>(samples), parts, sweeps, threads);
+}
+
 NB_MODULE(_native, m) {
   nb::class_<AdderConv>(m, "AdderConv")
       .def(nb::new_(&make_adder_conv), "weights"_a.noconvert(), "scale"_a.noconvert(),
@@ -297,6 +322,9 @@ NB_MODULE(_native, m) {
   m.def("input_gradient", &run_input_gradient, "x"_a.noconvert(), "weights"_a.noconvert(),
         "grad_y"_a.noconvert(), "grad_x"_a.noconvert(), "strides"_a, "pad_begin"_a,
         "dilations"_a, "group"_a, "isa"_a, "threads"_a);
+  m.def("choose_roundings", &run_choose_roundings, "x"_a.noconvert(), "weights"_a.noconvert(),
+        "steps"_a.noconvert(), "missing"_a.noconvert(), "parts"_a, "sweeps"_a,
+        "threads"_a);
   m.def("padded_channels", &padded_channels, "channels"_a);
 }
 
