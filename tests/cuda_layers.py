@@ -9,19 +9,28 @@ from numpy.typing import NDArray
 
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
-from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS
+from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS, Launch
 from adder_onnx.kernels.cuda.launch.integer_conv import IntegerAdderConv
 from adder_onnx.kernels.cuda.launch.integer_epilogue import IntegerEpilogue
 from tests.integer_layers import QLayer
 from tests.layers import Layer
 
-__all__ = ["assert_right", "run", "run_integers"]
+__all__ = ["assert_near", "assert_right", "run", "run_integers", "splits"]
 
 
 def run(layer: Layer, type_: str, device: Any, *, force_direct: bool = False) -> NDArray[Any]:
     """The layer's output, (N, M, oH, oW) of ``type_``, by the kernels and both conversions."""
+    return _run(_conv(layer, type_, device, force_direct), layer, type_, device)
+
+
+def splits(layer: Layer, type_: str, device: Any) -> int:
+    """How many blocks share a sum of the layer."""
+    return int(_launch(_conv(layer, type_, device, force_direct=False), layer).args["splits"])
+
+
+def _conv(layer: Layer, type_: str, device: Any, force_direct: bool) -> AdderConv:
     a = layer.a
-    conv = AdderConv(
+    return AdderConv(
         device,
         layer.w.astype(type_),
         layer.scale,
@@ -33,7 +42,6 @@ def run(layer: Layer, type_: str, device: Any, *, force_direct: bool = False) ->
         type_,
         force_direct=force_direct,
     )
-    return _run(conv, layer, type_, device)
 
 
 def run_integers(
@@ -72,7 +80,6 @@ def _run(
     device: Any,
     channel_padding: int | None = None,
 ) -> NDArray[Any]:
-    a = layer.a
     arrays: list[Any] = []  # kept, so that their memory stays
 
     def channels_last(shape: tuple[int, ...]) -> int:
@@ -94,10 +101,7 @@ def _run(
     if layer.z is not None:
         addresses["z"] = enter(layer.z)
     addresses["y"] = channels_last(layer.y_shape)
-    top, left, _, _ = a.resolve_pads(layer.x.shape[2:], layer.w.shape[2:])
-    in_size = (layer.x.shape[2], layer.x.shape[3])
-    out_size = layer.y_shape[2:]
-    launch = conv.launch(layer.x.shape[0], in_size, out_size, (top, left))
+    launch = _launch(conv, layer)
     if launch.scratch:
         arrays.append(device.empty((launch.scratch,), np.uint8))
         addresses["scratch"] = device.pointer(arrays[-1])
@@ -112,8 +116,19 @@ def _run(
     return result
 
 
+def _launch(conv: AdderConv | IntegerAdderConv, layer: Layer | QLayer) -> Launch:
+    top, left, _, _ = layer.a.resolve_pads(layer.x.shape[2:], layer.w.shape[2:])
+    in_size = (layer.x.shape[2], layer.x.shape[3])
+    return conv.launch(layer.x.shape[0], in_size, layer.y_shape[2:], (top, left))
+
+
 def assert_right(layer: Layer, type_: str, device: Any, *, force_direct: bool = False) -> None:
-    """Within the bounds on rounding that taps.cuh implies."""
+    """The layer's output is right, by `assert_near`."""
+    assert_near(run(layer, type_, device, force_direct=force_direct), layer, type_)
+
+
+def assert_near(y: NDArray[Any], layer: Layer, type_: str) -> None:
+    """An output is within the bounds on rounding that taps.cuh implies."""
     exact = Layer(
         layer.x.astype(type_).astype(np.float32),
         layer.w.astype(type_).astype(np.float32),
@@ -123,7 +138,6 @@ def assert_right(layer: Layer, type_: str, device: Any, *, force_direct: bool = 
         None if layer.z is None else layer.z.astype(type_).astype(np.float32),
         layer.clip,
     )
-    y = run(layer, type_, device, force_direct=force_direct)
     expected, tolerance = exact.expected(), exact.tolerance(roundings=32)
     if type_ == "float16":
         # Eight float16 roundings in a partial sum; one of the result, which may be subnormal.
