@@ -162,9 +162,9 @@ _INTEGER_INSTRUCTIONS = {
 
 _INTEGER_SLOT_BOUNDS = {
     # A pixel's taps serve 16 filters alone in the second; in the last words are looked up singly.
-    "Fused": (0.33, 0.355, 0.53),
+    "Fused": (0.33, 0.36, 0.53),
     "Dotted": (1.15, 1.2, 1.35),
-    "Doubled": (0.6, 0.625, 0.8),
+    "Doubled": (0.605, 0.63, 0.8),
 }
 """Issue slots per tap: by chunks, by chunks for few filters, gathered."""
 
