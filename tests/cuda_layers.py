@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,29 @@ from adder_onnx.kernels.cuda.launch.conv import AdderConv
 from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS, Launch
 from adder_onnx.kernels.cuda.launch.integer_conv import IntegerAdderConv
 from adder_onnx.kernels.cuda.launch.integer_epilogue import IntegerEpilogue
+from adder_onnx.kernels.cuda.launch.selection import grids
 from tests.integer_layers import QLayer
 from tests.layers import Layer
 
 __all__ = ["assert_near", "assert_right", "run", "run_integers", "splits"]
 
 
-def run(layer: Layer, type_: str, device: Any, *, force_direct: bool = False) -> NDArray[Any]:
-    """The layer's output, (N, M, oH, oW) of ``type_``, by the kernels and both conversions."""
-    return _run(_conv(layer, type_, device, force_direct), layer, type_, device)
+def run(
+    layer: Layer, type_: str, device: Any, *, force_direct: bool = False, grid: int | None = None
+) -> NDArray[Any]:
+    """The layer's output, (N, M, oH, oW) of ``type_``, by the kernels and both conversions.
+
+    ``grid`` is the number of the one to take of `grids`, or beyond their end that modulo how many
+    there are; None is the one that is selected.
+    """
+    conv = _conv(layer, type_, device, force_direct)
+    return _run(conv, layer, type_, device, grid=grid)
 
 
 def splits(layer: Layer, type_: str, device: Any) -> int:
     """How many blocks share a sum of the layer."""
-    return int(_launch(_conv(layer, type_, device, force_direct=False), layer).args["splits"])
+    conv = _conv(layer, type_, device, force_direct=False)
+    return int(_launch(conv, layer, device, None).args["splits"])
 
 
 def _conv(layer: Layer, type_: str, device: Any, force_direct: bool) -> AdderConv:
@@ -50,10 +60,12 @@ def run_integers(
     *,
     force_direct: bool = False,
     channel_padding: int | None = None,
+    grid: int | None = None,
 ) -> NDArray[np.uint8]:
     """The quantized layer's output, (N, M, oH, oW), by the kernels and both conversions.
 
-    ``channel_padding`` is put, on the CPU, where x has bytes beyond its last channel.
+    ``channel_padding`` is put, on the CPU, where x has bytes beyond its last channel. ``grid`` is
+    as for `run`.
     """
     a = layer.a
     x_zero, z_zero, y_zero = layer.zero_points
@@ -70,7 +82,7 @@ def run_integers(
         a.group,
         force_direct=force_direct,
     )
-    return _run(conv, layer, "uint8", device, channel_padding)
+    return _run(conv, layer, "uint8", device, channel_padding, grid)
 
 
 def _run(
@@ -79,6 +91,7 @@ def _run(
     type_: str,
     device: Any,
     channel_padding: int | None = None,
+    grid: int | None = None,
 ) -> NDArray[Any]:
     arrays: list[Any] = []  # kept, so that their memory stays
 
@@ -101,7 +114,7 @@ def _run(
     if layer.z is not None:
         addresses["z"] = enter(layer.z)
     addresses["y"] = channels_last(layer.y_shape)
-    launch = _launch(conv, layer)
+    launch = _launch(conv, layer, device, grid)
     if launch.scratch:
         arrays.append(device.empty((launch.scratch,), np.uint8))
         addresses["scratch"] = device.pointer(arrays[-1])
@@ -116,15 +129,24 @@ def _run(
     return result
 
 
-def _launch(conv: AdderConv | IntegerAdderConv, layer: Layer | QLayer) -> Launch:
+def _launch(
+    conv: AdderConv | IntegerAdderConv, layer: Layer | QLayer, device: Any, grid: int | None
+) -> Launch:
     top, left, _, _ = layer.a.resolve_pads(layer.x.shape[2:], layer.w.shape[2:])
-    in_size = (layer.x.shape[2], layer.x.shape[3])
-    return conv.launch(layer.x.shape[0], in_size, layer.y_shape[2:], (top, left))
+    batch, _, *out_size = layer.y_shape
+    forced: Any = None
+    if grid is not None and conv.tile is not None:
+        options = grids(conv.product(batch * math.prod(out_size)), device.multiprocessors)
+        forced = options[grid % len(options)]
+    sizes = ((layer.x.shape[2], layer.x.shape[3]), layer.y_shape[2:], (top, left))
+    return conv.launch(batch, *sizes, force_grid=forced)
 
 
-def assert_right(layer: Layer, type_: str, device: Any, *, force_direct: bool = False) -> None:
-    """The layer's output is right, by `assert_near`."""
-    assert_near(run(layer, type_, device, force_direct=force_direct), layer, type_)
+def assert_right(
+    layer: Layer, type_: str, device: Any, *, force_direct: bool = False, grid: int | None = None
+) -> None:
+    """The layer's output is right, by `assert_near`; the arguments are those of `run`."""
+    assert_near(run(layer, type_, device, force_direct=force_direct, grid=grid), layer, type_)
 
 
 def assert_near(y: NDArray[Any], layer: Layer, type_: str) -> None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from adder_onnx.kernels.cuda.compiler.nvrtc import compile_target
 from adder_onnx.kernels.cuda.launch.selection import select_distances
 from adder_onnx.kernels.cuda.launch.variants import (
+    ALL_INTEGER_TILES,
     ALL_TILES,
     FEW_PIXELS,
     GRADIENT_DEPTH,
     GRADIENT_TILES,
     INTEGER_CHUNK_TAPS,
-    INTEGER_GATHERED,
-    INTEGER_GEMM_TILES,
+    INTEGER_FEW_PIXELS,
     TURN,
     TYPES,
     GradientTile,
@@ -101,7 +101,7 @@ def promises(architecture: int) -> dict[str, Promise]:
         for tile in ALL_TILES
     }
     distances = select_distances(compile_target(architecture))
-    for tile in (*INTEGER_GEMM_TILES, INTEGER_GATHERED):
+    for tile in ALL_INTEGER_TILES:
         found[integer_gemm(tile, distances).expression] = _integer_gemm(
             tile, distances, architecture
         )
@@ -188,7 +188,7 @@ def _integer_gemm(tile: IntegerTile, distances: str, architecture: int) -> Promi
 def _integer_resident(tile: IntegerTile, architecture: int) -> int:
     """Threads: 384 where shared memory suffices, which some architectures have less of."""
     if architecture < 80:
-        return {64: 256, 32: 256, 16: 192}[tile.filters]
+        return 192 if tile == INTEGER_FEW_PIXELS else {64: 256, 32: 256, 16: 192}[tile.filters]
     if architecture in (86, 89, 120, 121):
-        return {64: 384, 32: 384, 16: 256}[tile.filters]
+        return 320 if tile == INTEGER_FEW_PIXELS else {64: 384, 32: 384, 16: 256}[tile.filters]
     return 384
