@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,19 +10,37 @@ from numpy.typing import NDArray
 
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
-from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS
+from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS, Launch
 from adder_onnx.kernels.cuda.launch.integer_conv import IntegerAdderConv
 from adder_onnx.kernels.cuda.launch.integer_epilogue import IntegerEpilogue
+from adder_onnx.kernels.cuda.launch.selection import grids
 from tests.integer_layers import QLayer
 from tests.layers import Layer
 
-__all__ = ["assert_right", "run", "run_integers"]
+__all__ = ["assert_near", "assert_right", "run", "run_integers", "splits"]
 
 
-def run(layer: Layer, type_: str, device: Any, *, force_direct: bool = False) -> NDArray[Any]:
-    """The layer's output, (N, M, oH, oW) of ``type_``, by the kernels and both conversions."""
+def run(
+    layer: Layer, type_: str, device: Any, *, force_direct: bool = False, grid: int | None = None
+) -> NDArray[Any]:
+    """The layer's output, (N, M, oH, oW) of ``type_``, by the kernels and both conversions.
+
+    ``grid`` is the number of the one to take of `grids`, or beyond their end that modulo how many
+    there are; None is the one that is selected.
+    """
+    conv = _conv(layer, type_, device, force_direct)
+    return _run(conv, layer, type_, device, grid=grid)
+
+
+def splits(layer: Layer, type_: str, device: Any) -> int:
+    """How many blocks share a sum of the layer."""
+    conv = _conv(layer, type_, device, force_direct=False)
+    return int(_launch(conv, layer, device, None).args["splits"])
+
+
+def _conv(layer: Layer, type_: str, device: Any, force_direct: bool) -> AdderConv:
     a = layer.a
-    conv = AdderConv(
+    return AdderConv(
         device,
         layer.w.astype(type_),
         layer.scale,
@@ -33,7 +52,6 @@ def run(layer: Layer, type_: str, device: Any, *, force_direct: bool = False) ->
         type_,
         force_direct=force_direct,
     )
-    return _run(conv, layer, type_, device)
 
 
 def run_integers(
@@ -42,10 +60,12 @@ def run_integers(
     *,
     force_direct: bool = False,
     channel_padding: int | None = None,
+    grid: int | None = None,
 ) -> NDArray[np.uint8]:
     """The quantized layer's output, (N, M, oH, oW), by the kernels and both conversions.
 
-    ``channel_padding`` is put, on the CPU, where x has bytes beyond its last channel.
+    ``channel_padding`` is put, on the CPU, where x has bytes beyond its last channel. ``grid`` is
+    as for `run`.
     """
     a = layer.a
     x_zero, z_zero, y_zero = layer.zero_points
@@ -62,7 +82,7 @@ def run_integers(
         a.group,
         force_direct=force_direct,
     )
-    return _run(conv, layer, "uint8", device, channel_padding)
+    return _run(conv, layer, "uint8", device, channel_padding, grid)
 
 
 def _run(
@@ -71,8 +91,8 @@ def _run(
     type_: str,
     device: Any,
     channel_padding: int | None = None,
+    grid: int | None = None,
 ) -> NDArray[Any]:
-    a = layer.a
     arrays: list[Any] = []  # kept, so that their memory stays
 
     def channels_last(shape: tuple[int, ...]) -> int:
@@ -94,10 +114,7 @@ def _run(
     if layer.z is not None:
         addresses["z"] = enter(layer.z)
     addresses["y"] = channels_last(layer.y_shape)
-    top, left, _, _ = a.resolve_pads(layer.x.shape[2:], layer.w.shape[2:])
-    in_size = (layer.x.shape[2], layer.x.shape[3])
-    out_size = layer.y_shape[2:]
-    launch = conv.launch(layer.x.shape[0], in_size, out_size, (top, left))
+    launch = _launch(conv, layer, device, grid)
     if launch.scratch:
         arrays.append(device.empty((launch.scratch,), np.uint8))
         addresses["scratch"] = device.pointer(arrays[-1])
@@ -112,8 +129,28 @@ def _run(
     return result
 
 
-def assert_right(layer: Layer, type_: str, device: Any, *, force_direct: bool = False) -> None:
-    """Within the bounds on rounding that taps.cuh implies."""
+def _launch(
+    conv: AdderConv | IntegerAdderConv, layer: Layer | QLayer, device: Any, grid: int | None
+) -> Launch:
+    top, left, _, _ = layer.a.resolve_pads(layer.x.shape[2:], layer.w.shape[2:])
+    batch, _, *out_size = layer.y_shape
+    forced: Any = None
+    if grid is not None and conv.tile is not None:
+        options = grids(conv.product(batch * math.prod(out_size)), device.multiprocessors)
+        forced = options[grid % len(options)]
+    sizes = ((layer.x.shape[2], layer.x.shape[3]), layer.y_shape[2:], (top, left))
+    return conv.launch(batch, *sizes, force_grid=forced)
+
+
+def assert_right(
+    layer: Layer, type_: str, device: Any, *, force_direct: bool = False, grid: int | None = None
+) -> None:
+    """The layer's output is right, by `assert_near`; the arguments are those of `run`."""
+    assert_near(run(layer, type_, device, force_direct=force_direct, grid=grid), layer, type_)
+
+
+def assert_near(y: NDArray[Any], layer: Layer, type_: str) -> None:
+    """An output is within the bounds on rounding that taps.cuh implies."""
     exact = Layer(
         layer.x.astype(type_).astype(np.float32),
         layer.w.astype(type_).astype(np.float32),
@@ -123,7 +160,6 @@ def assert_right(layer: Layer, type_: str, device: Any, *, force_direct: bool = 
         None if layer.z is None else layer.z.astype(type_).astype(np.float32),
         layer.clip,
     )
-    y = run(layer, type_, device, force_direct=force_direct)
     expected, tolerance = exact.expected(), exact.tolerance(roundings=32)
     if type_ == "float16":
         # Eight float16 roundings in a partial sum; one of the result, which may be subnormal.

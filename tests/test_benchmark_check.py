@@ -5,14 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch.nn.grad import conv2d_weight
 
 from adder_onnx.errors import DeviceError
+from adder_onnx.export.layer import selection
+from adder_onnx.export.layer.cuda import CudaKernels
 from adder_onnx.kernels.cuda.launch.selection import kernels_on
 from adder_onnx.kernels.cuda.launch.variants import TYPES
 from adder_onnx.runtime.cuda.errors import DeviceLostError
@@ -23,6 +27,7 @@ from benchmarks.shapes import Layer
 from tests.conftest import ROOT
 from tests.cuda_on_cpu.device import CpuDevice, CpuGpu
 from tests.cuda_on_cpu.sessions import pretend
+from tests.cuda_on_cpu.torch_device import TorchOnCpu
 from tests.test_benchmark_cuda import FakeMachine
 
 FEW_TAPS = 8_000_000
@@ -125,7 +130,7 @@ def test_all_checks_pass(machine: CheckedMachine) -> None:
 def test_every_kernel_is_checked(machine: CheckedMachine) -> None:
     """But for conversions of type at a chain's border, which no session has today."""
     # Which tile a layer takes depends on how many multiprocessors there are for its pixels.
-    for checks, multiprocessors in (("kernels, ", 8), ("kernels, float", 1), ("8 bits", 8)):
+    for checks, multiprocessors in (("kernels, ", 8), ("kernels, ", 1), ("8 bits", 8)):
         machine.gpu.multiprocessors = multiprocessors
         found = outcomes(machine, checks).values()
         assert {result.outcome for result in found} == {"pass"}
@@ -169,6 +174,30 @@ def test_a_wrong_gradient_is_found(
     (result,) = outcomes(machine, "gradients").values()
     assert result.outcome == "FAIL"
     assert "16 x 32 -> 16, 3x3, batch 2: an element is off by" in result.detail
+
+
+@pytest.mark.parametrize(("tf32", "outcome"), [(False, "pass"), (True, "FAIL")])
+def test_a_filters_gradient_in_tf32_is_found(
+    machine: CheckedMachine, monkeypatch: pytest.MonkeyPatch, tf32: bool, outcome: str
+) -> None:
+    """As cuDNN would make it, were it not told otherwise."""
+    in_cuda = CudaKernels(TorchOnCpu())
+    monkeypatch.setattr(selection, "_kernels_of", lambda device: in_cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "Stream", object)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor: tensor)
+
+    def rounded(x: torch.Tensor, *others: Any, **options: Any) -> Any:
+        return conv2d_weight(torch.from_numpy(training._tf32(x.numpy())), *others, **options)
+
+    if tf32:
+        module = sys.modules["adder_onnx.export.adder_conv2d"]
+        monkeypatch.setattr(module, "conv2d_weight", rounded)
+    monkeypatch.setattr(training, "SHAPES", training.SHAPES[1:2])
+    (result,) = outcomes(machine, "training").values()
+    assert result.outcome == outcome
+    assert "filters' gradient" in result.detail
 
 
 def test_other_integers_are_found(machine: CheckedMachine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,10 @@ def test_the_table(tmp_path: Path) -> None:
     text = document.read_text()
     taps = 56 * 56 * 64 * 64 * 9 * 64
     assert f"| {taps / 0.003 / 1e12:.2f} | {taps / 0.0015 / 1e12:.2f} |" in text
-    assert f"| {taps / 0.0002 / 1e12:.2f} | {100 * taps / 0.003 / 10e12:.0f} % |" in text
+    share = f"{100 * taps / 0.003 / 10e12:.0f} % / {100 * taps / 0.0015 / 20e12:.0f} %"
+    assert f"| {taps / 0.0002 / 1e12:.2f} | {share} |" in text
+    (sums,) = (line for line in text.splitlines() if line.startswith("| resnet50, batch 64 | 9"))
+    assert sums.startswith("| resnet50, batch 64 | 9.00 | 4.50 | – | 90.0 |")  # of three layers
     assert "| resnet50, batch 64 | CPU | 3200 | 6400 |" in text
     assert "**A GPU**, driver 1.2, commit 0123456789ab, 2026-01-02" in text
 

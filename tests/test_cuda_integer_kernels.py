@@ -13,7 +13,12 @@ from adder_onnx.errors import InputError
 from adder_onnx.kernels.cuda.launch import integer_conv, layout
 from adder_onnx.kernels.cuda.launch.integer_epilogue import IntegerEpilogue
 from adder_onnx.kernels.cuda.launch.selection import select_integer_tile
-from adder_onnx.kernels.cuda.launch.variants import INTEGER_GATHERED, INTEGER_GEMM_TILES
+from adder_onnx.kernels.cuda.launch.variants import (
+    INTEGER_FEW_PIXELS,
+    INTEGER_GATHERED,
+    INTEGER_GEMM_TILES,
+    integer_gemm,
+)
 from tests.cuda_layers import run_integers
 from tests.cuda_on_cpu.device import CpuDevice
 from tests.integer_layers import QLayer
@@ -23,9 +28,11 @@ TARGETS = ("sm_90", "sm_120", "sm_120f")
 """Where differences are accumulated, dotted with ones, and made of twice the maxima."""
 
 
-def assert_right(layer: QLayer, *, force_direct: bool = False, **options: Any) -> CpuDevice:
+def assert_right(
+    layer: QLayer, *, force_direct: bool = False, grid: int | None = None, **options: Any
+) -> CpuDevice:
     device = CpuDevice(**options)
-    y = run_integers(layer, device, force_direct=force_direct)
+    y = run_integers(layer, device, force_direct=force_direct, grid=grid)
     np.testing.assert_array_equal(y, layer.expected())
     device.check_guards()
     return device
@@ -38,6 +45,7 @@ def test_any_shape() -> None:
         seed=st.integers(0, 2**32 - 1),
         bits=st.integers(2, 8),
         force_direct=st.booleans(),
+        grid=st.none() | st.integers(0, 1000),
         options=st.fixed_dictionaries(
             {
                 "backwards": st.booleans(),
@@ -48,9 +56,15 @@ def test_any_shape() -> None:
         ),
     )
     def check(
-        layer: Layer, seed: int, bits: int, force_direct: bool, options: dict[str, Any]
+        layer: Layer,
+        seed: int,
+        bits: int,
+        force_direct: bool,
+        grid: int | None,
+        options: dict[str, Any],
     ) -> None:
-        assert_right(QLayer.like(layer, seed, bits), force_direct=force_direct, **options)
+        quantized = QLayer.like(layer, seed, bits)
+        assert_right(quantized, force_direct=force_direct, grid=grid, **options)
 
     check()
 
@@ -231,7 +245,10 @@ def test_every_tile_is_reached() -> None:
     layer = make_layer(np.random.default_rng(0), 1, 512, 64, (7, 7), (3, 3), pads=(1, 1, 1, 1))
     quantized = QLayer.like(layer, 1, 8)
     assert assert_right(quantized, multiprocessors=100).grids[-2][2] > 8
-    assert assert_right(quantized, multiprocessors=1).grids[-2][2] == 1
+    alone, few = assert_right(quantized, grid=0), assert_right(quantized, grid=-1)
+    assert alone.grids[-2] == (1, 1, 1)
+    assert integer_gemm(INTEGER_FEW_PIXELS, "Fused").expression in few.launched
+    assert few.grids[-2][2] > 8
 
 
 @pytest.mark.parametrize("filling", [0, 7, 255])

@@ -12,14 +12,19 @@ from hypothesis import strategies as st
 from adder_onnx.errors import InputError
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.conv import AdderConv
-from adder_onnx.kernels.cuda.launch.selection import select_grid, select_splits, select_tile
+from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS
+from adder_onnx.kernels.cuda.launch.selection import Product, grids, select_grid, select_tile
 from adder_onnx.kernels.cuda.launch.variants import (
     ALL_TILES,
     FEW_PIXELS,
     GATHERED,
     GEMM_TILES,
+    INTEGER_FEW_PIXELS,
+    INTEGER_GATHERED,
+    INTEGER_GEMM_TILES,
     KERNELS,
     TYPES,
+    IntegerTile,
     Tile,
     gemm,
 )
@@ -38,6 +43,7 @@ def test_any_shape(type_: str) -> None:
         async_copies=st.booleans(),
         multiprocessors=st.sampled_from([1, 8, 132]),
         force_direct=st.booleans(),
+        grid=st.none() | st.integers(0, 1000),
     )
     def check(
         layer: Layer,
@@ -45,11 +51,12 @@ def test_any_shape(type_: str) -> None:
         async_copies: bool,
         multiprocessors: int,
         force_direct: bool,
+        grid: int | None,
     ) -> None:
         device = CpuDevice(
             backwards=backwards, async_copies=async_copies, multiprocessors=multiprocessors
         )
-        assert_right(layer, type_, device, force_direct=force_direct)
+        assert_right(layer, type_, device, force_direct=force_direct, grid=grid)
         device.check_guards()
 
     check()
@@ -98,17 +105,11 @@ def test_shapes_of_real_networks(
 def test_every_kernel_is_tested(type_: str) -> None:
     """Shapes as above reach every tile."""
     rng = np.random.default_rng(2)
-    device = CpuDevice(multiprocessors=1)
-    few = CpuDevice(multiprocessors=8)
-    for on, channels, filters in [
-        (device, 16, 16),
-        (device, 16, 32),
-        (device, 16, 64),
-        (few, 16, 64),
-        (device, 3, 8),
-    ]:
-        assert_right(make_layer(rng, 1, channels, filters, (7, 7), (2, 2)), type_, on)
-    reached = {name for name in (*device.launched, *few.launched) if "adder_conv_gemm" in name}
+    device = CpuDevice()
+    for channels, filters, grid in [(16, 16, 0), (16, 32, 0), (16, 64, 0), (16, 64, -1), (3, 8, 0)]:
+        layer = make_layer(rng, 1, channels, filters, (7, 7), (2, 2))
+        assert_right(layer, type_, device, grid=grid)
+    reached = {name for name in device.launched if "adder_conv_gemm" in name}
     assert reached == {gemm(type_, tile).expression for tile in ALL_TILES}
 
 
@@ -116,17 +117,40 @@ def test_every_kernel_is_tested(type_: str) -> None:
     ("pixels", "columns", "turns", "expected"),
     [
         (64 * 56 * 56, 1, 18, (GEMM_TILES[0], 1)),  # a batch
-        (7 * 7, 8, 144, (FEW_PIXELS, 8)),  # shorter turns, by twice the blocks
-        (28 * 28, 2, 36, (GEMM_TILES[0], 5)),  # a block for each multiprocessor
+        (7 * 7, 8, 144, (FEW_PIXELS, 24)),  # three blocks for each multiprocessor
+        (28 * 28, 8, 4, (GEMM_TILES[0], 2)),
         (0, 2, 36, (GEMM_TILES[0], 1)),
     ],
 )
-def test_tiles_by_the_number_of_pixels(
+def test_tiles_and_splits(
     pixels: int, columns: int, turns: int, expected: tuple[Tile, int]
 ) -> None:
-    assert select_grid(GEMM_TILES[0], pixels, columns, turns, 132) == expected
+    """Of layers of ResNet-50 on an H100."""
+    assert select_grid(Product("float32", GEMM_TILES[0], pixels, columns, turns), 132) == expected
     for tile in (GEMM_TILES[1], GATHERED):
-        assert select_grid(tile, pixels, columns, turns, 132)[0] == tile
+        assert select_grid(Product("float32", tile, pixels, columns, turns), 132)[0] == tile
+
+
+def test_grids_to_select_from() -> None:
+    """No more splits than turns, 64, or twice the blocks that a GPU has at a time."""
+
+    def most(tile: Tile | IntegerTile, blocks: int, turns: int) -> dict[Tile | IntegerTile, int]:
+        type_ = "float32" if isinstance(tile, Tile) else "uint8"
+        found = grids(Product(type_, tile, tile.pixels, blocks, turns), 132)
+        return {t: max(splits for other, splits in found if other == t) for t, _ in found}
+
+    assert most(GEMM_TILES[0], 1, 2) == {GEMM_TILES[0]: 2, FEW_PIXELS: 2}
+    assert most(GEMM_TILES[0], 1, 100) == {GEMM_TILES[0]: 64, FEW_PIXELS: 64}
+    assert most(GEMM_TILES[0], 66, 100) == {GEMM_TILES[0]: 12, FEW_PIXELS: 12}
+    assert most(GEMM_TILES[0], 1000, 100) == {GEMM_TILES[0]: 1, FEW_PIXELS: 1}
+    assert most(GEMM_TILES[1], 66, 100) == {GEMM_TILES[1]: 12}
+    assert most(INTEGER_GEMM_TILES[0], 66, 100) == {
+        INTEGER_GEMM_TILES[0]: 12,
+        INTEGER_FEW_PIXELS: 12,
+    }
+    assert most(INTEGER_GATHERED, 66, 100) == {INTEGER_GATHERED: 12}
+    many = Product("float32", GEMM_TILES[0], 64, SCRATCH_ZEROS // 4 + 1, 100)
+    assert grids(many, 1500) == [(GEMM_TILES[0], 1), (FEW_PIXELS, 1)], "a counter for each tile"
 
 
 def test_small_tiles_for_few_filters() -> None:
@@ -193,13 +217,26 @@ def test_nan_and_infinity_pass_through(
 def test_results_do_not_depend_on_the_batch(force_direct: bool) -> None:
     """Where sums are not split."""
     layer = make_layer(np.random.default_rng(1), 5, 33, 40, (13, 9), (3, 3), pads=(1, 1, 1, 1))
-    device = CpuDevice(multiprocessors=1)
-    y = run(layer, "float32", device, force_direct=force_direct)
+    device = CpuDevice()
+    y = run(layer, "float32", device, force_direct=force_direct, grid=0)
     for n in range(5):
         one = Layer(layer.x[n : n + 1], layer.w, layer.a, layer.scale, layer.bias)
         np.testing.assert_array_equal(
-            run(one, "float32", device, force_direct=force_direct), y[n : n + 1]
+            run(one, "float32", device, force_direct=force_direct, grid=0), y[n : n + 1]
         )
+
+
+def test_results_do_not_depend_on_the_tile() -> None:
+    """Where sums are not split."""
+    layer = make_layer(np.random.default_rng(1), 2, 36, 40, (13, 9), (3, 3), pads=(1, 1, 1, 1))
+    device = CpuDevice(multiprocessors=1)  # too few for splits of so many pixels
+    many, few = (run(layer, "float32", device, grid=grid) for grid in (0, -1))
+    assert {name for name in device.launched if "gemm" in name} == {
+        gemm("float32", tile).expression for tile in (GEMM_TILES[0], FEW_PIXELS)
+    }
+    names = zip(device.launched, device.grids, strict=True)
+    assert all(grid[2] == 1 for name, grid in names if "gemm" in name)
+    np.testing.assert_array_equal(many, few)
 
 
 @pytest.mark.parametrize("type_", TYPES)
@@ -218,25 +255,6 @@ def test_split_sums(type_: str, channels: int) -> None:
         ((_, _, deep),) = [grid for name, grid in grids.items() if "gemm" in name]
         assert deep >= 2 * 5, "of two groups, each five times"
     np.testing.assert_array_equal(*results)
-
-
-@pytest.mark.parametrize(
-    ("blocks", "turns", "multiprocessors", "expected"),
-    [
-        (264, 72, 132, 1),  # enough blocks
-        (16, 72, 132, 8),  # as many as there are multiprocessors, about
-        (100, 72, 132, 9),  # seven blocks of a ninth for one of a whole
-        (16, 2, 132, 2),  # no more than turns
-        (1, 1, 132, 1),
-        (1, 144, 132, 24),  # more would cost more to combine than it saves
-        (2000, 72, 1500, 1),  # a counter for each tile
-        (0, 72, 132, 1),
-    ],
-)
-def test_how_many_blocks_share_a_tile(
-    blocks: int, turns: int, multiprocessors: int, expected: int
-) -> None:
-    assert select_splits(blocks, turns, multiprocessors) == expected
 
 
 @pytest.mark.parametrize("from_", TYPES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from benchmarks.cuda.check.report import report
 from benchmarks.cuda.machine import CupyMachine
 from tests.concurrency import assert_threads_agree
 from tests.conftest import ROOT
-from tests.cuda_layers import assert_right, run, run_integers
+from tests.cuda_layers import assert_near, assert_right, run, run_integers, splits
 from tests.integer_chains import random_chain
 from tests.integer_layers import QLayer
 from tests.layers import Layer, layers, make_layer
@@ -74,9 +75,9 @@ def on_cpu(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any]:
 @pytest.mark.parametrize("type_", TYPES)
 def test_any_shape(gpu: CupyGpu, type_: str) -> None:
     @settings(max_examples=300, deadline=None)
-    @given(layer=layers(), force_direct=st.booleans())
-    def check(layer: Layer, force_direct: bool) -> None:
-        assert_right(layer, type_, gpu, force_direct=force_direct)
+    @given(layer=layers(), force_direct=st.booleans(), grid=st.none() | st.integers(0, 1000))
+    def check(layer: Layer, force_direct: bool, grid: int | None) -> None:
+        assert_right(layer, type_, gpu, force_direct=force_direct, grid=grid)
 
     check()
 
@@ -88,13 +89,28 @@ def test_integers_of_any_shape(gpu: CupyGpu) -> None:
         seed=st.integers(0, 2**32 - 1),
         bits=st.integers(2, 8),
         force_direct=st.booleans(),
+        grid=st.none() | st.integers(0, 1000),
     )
-    def check(layer: Layer, seed: int, bits: int, force_direct: bool) -> None:
+    def check(layer: Layer, seed: int, bits: int, force_direct: bool, grid: int | None) -> None:
         quantized = QLayer.like(layer, seed, bits)
-        y = run_integers(quantized, gpu, force_direct=force_direct)
+        y = run_integers(quantized, gpu, force_direct=force_direct, grid=grid)
         np.testing.assert_array_equal(y, quantized.expected())
 
     check()
+
+
+@pytest.mark.parametrize("type_", [*TYPES, "uint8"])
+def test_every_tile_and_share_of_sums(gpu: CupyGpu, type_: str) -> None:
+    """Whether it is selected or not."""
+    layer = make_layer(np.random.default_rng(0), 1, 192, 96, (9, 8), (3, 3), pads=(1, 1, 1, 1))
+    layer.z = np.random.default_rng(1).standard_normal(layer.y_shape).astype(np.float32)
+    quantized = QLayer.like(layer, 0, 8)
+    for grid in range(2 * 54):  # of two tiles, and no more shares than turns in float32
+        if type_ == "uint8":
+            y = run_integers(quantized, gpu, grid=grid)
+            np.testing.assert_array_equal(y, quantized.expected())
+        else:
+            assert_right(layer, type_, gpu, grid=grid)
 
 
 def test_integers_of_layers_of_resnets(gpu: CupyGpu) -> None:
@@ -188,7 +204,10 @@ def test_layers_of_resnets(
     kernel: int,
     stride: int,
 ) -> None:
-    """The first and last images of a batch against float64, and no image unlike the others."""
+    """Alone and in a batch against float64, and no image of the batch unlike the others.
+
+    Alone and in a batch the bits are the same where as many blocks share a sum.
+    """
     rng = np.random.default_rng(0)
     pads = (kernel // 2,) * 4
     layer = make_layer(
@@ -201,10 +220,15 @@ def test_layers_of_resnets(
         strides=(stride, stride),
         pads=pads,
     )
-    assert_right(layer, type_, gpu)
-    one = run(layer, type_, gpu)
-    layer.x = np.repeat(layer.x, batch, axis=0)
-    np.testing.assert_array_equal(run(layer, type_, gpu), np.repeat(one, batch, axis=0))
+    one, sharing = run(layer, type_, gpu), splits(layer, type_, gpu)
+    assert_near(one, layer, type_)
+    many = dataclasses.replace(layer, x=np.repeat(layer.x, batch, axis=0))
+    y = run(many, type_, gpu)
+    np.testing.assert_array_equal(y, np.repeat(y[:1], batch, axis=0))
+    if splits(many, type_, gpu) == sharing:
+        np.testing.assert_array_equal(y[:1], one)
+    else:
+        assert_near(y[:1], layer, type_)
 
 
 @pytest.mark.parametrize("type_", TYPES)

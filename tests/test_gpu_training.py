@@ -162,10 +162,11 @@ def network() -> nn.Module:
     )
 
 
-def gradients(model: nn.Module, x: Tensor) -> list[Tensor]:
+def gradients(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """By the parameters' names."""
     model.zero_grad()
     backward(functional.cross_entropy(model(x), torch.arange(len(x), device=x.device) % 10))
-    return [p.grad.double().cpu() for p in model.parameters() if p.grad is not None]
+    return {n: p.grad.double().cpu() for n, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("lies", MEMORY_FORMATS)
@@ -179,7 +180,15 @@ def test_a_step_of_training_is_the_cpus(lies: torch.memory_format) -> None:
         found = gradients(model, x.cuda().contiguous(memory_format=lies))
     finally:
         convolutions.fp32_precision = before
-    assert_close(found, gradients(network(), x), tolerance=1e-3)
+    expected = gradients(network(), x)
+    assert found.keys() == expected.keys()
+    # Batch normalisation takes these away again: their gradients are 0, and what is found is
+    # rounding of sums like that of its own bias.
+    taken_away = {"0.bias": "1.bias", "6.b": "7.bias"}
+    for name, ours in found.items():
+        scale = float(expected[taken_away.get(name, name)].abs().max())
+        error = float((ours - expected[name]).abs().max())
+        assert error <= 1e-3 * scale, f"{name}: {error} of {scale}"
 
 
 def test_mixed_precision_trains() -> None:

@@ -25,12 +25,13 @@ _ZERO_POINT = 128
 _Y_SCALE = 1 / 64
 
 
-def integer_conv(device: Device, layer: Layer) -> IntegerAdderConv:
+def integer_conv(device: Device, layer: Layer, *, force_direct: bool = False) -> IntegerAdderConv:
     """The layer with random weights."""
     w, scale, bias = _constants(layer)
     epilogue = IntegerEpilogue(1.0, 0, _Y_SCALE, 0, 0.0, 8)
     geometry = ((layer.stride, layer.stride), (1, 1), 1)
-    return IntegerAdderConv(device, w, _ZERO_POINT, scale, bias, epilogue, *geometry)
+    constants = (w, _ZERO_POINT, scale, bias)
+    return IntegerAdderConv(device, *constants, epilogue, *geometry, force_direct=force_direct)
 
 
 def wrong_integers(machine: Machine, layer: Layer, batch: int, outputs: int) -> str | None:

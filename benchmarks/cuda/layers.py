@@ -13,8 +13,8 @@ import numpy as np
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.kernels.cuda.launch.device import Launch
 from adder_onnx.kernels.cuda.launch.variants import TYPES
-from benchmarks.cuda.integers import wrong_integers
-from benchmarks.cuda.launches import prepare, prepare_integers
+from benchmarks.cuda.integers import integer_conv, wrong_integers
+from benchmarks.cuda.launches import float_conv, prepare
 from benchmarks.cuda.machine import Inputs, Machine, copies_beyond
 from benchmarks.cuda.rounding import MEAN_DIFFERENCE, TOLERANCE, WrongResultError
 from benchmarks.cuda.timing import Call, summary, take_turns
@@ -159,18 +159,15 @@ class LayerContenders:
 
     def _prepare(self, type_: str, force_direct: bool) -> tuple[Launch, Any]:
         """The launch, and the array for its output."""
-        if type_ == "uint8":
-            return prepare_integers(self._machine.device, self.layer, self.batch)
-        return prepare(
-            self._machine.device,
-            self.layer,
-            self.batch,
-            self.w,
-            self.scale,
-            self.bias,
-            type_,
-            force_direct=force_direct,
+        device, a = self._machine.device, self.layer
+        conv = (
+            integer_conv(device, a)
+            if type_ == "uint8"
+            else float_conv(
+                device, a, self.w, self.scale, self.bias, type_, force_direct=force_direct
+            )
         )
+        return prepare(device, conv, a, self.batch, type_)
 
     def _images(self, batch: int, *, half: bool, last: bool) -> Any:
         """Batches for torch that take turns."""

@@ -137,10 +137,12 @@ class CudaMachine(CupyMachine):
         torch.backends.cudnn.benchmark = True
 
     def random(self, shape: Sequence[int], type_: str) -> Any:
+        torch = self._torch
         if type_ == "uint8":
-            return super().random(shape, type_)
-        dtype = getattr(self._torch, type_)
-        return self.device.adopt(self._torch.randn(*shape, dtype=dtype, device="cuda"))
+            values = torch.randint(256, tuple(shape), dtype=torch.uint8, device="cuda")
+        else:
+            values = torch.randn(*shape, dtype=getattr(torch, type_), device="cuda")
+        return self.device.adopt(values)
 
     def release(self) -> None:
         super().release()

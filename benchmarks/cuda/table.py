@@ -30,6 +30,8 @@ _COLUMNS = {
     "cuDNN float16": "conv float16",
 }
 
+_TYPES = ("float32", "float16", "uint8")
+
 
 def table(results: list[dict[str, Any]]) -> str:
     """Markdown for results of `benchmarks.cuda`, one section for each device."""
@@ -46,17 +48,41 @@ def _section(result: dict[str, Any]) -> str:
     if result["layers"]:
         bound = ", ".join(f"{r / 1e12:.1f} in {t}" for t, r in result["bound"].items())
         lines[0] += f" The bound is {bound} Ttaps/s."
-        lines += _layers(result["layers"])
-    if result.get("borders"):
-        lines += _borders(result["borders"])
     if result["networks"]:
         lines += _networks(result["networks"])
+    if result["layers"]:
+        lines += _sums(result["layers"])
+    if result.get("borders"):
+        lines += _borders(result["borders"])
+    if result["layers"]:
+        lines += _layers(result["layers"])
     return "\n".join(lines)
+
+
+def _sums(rows: list[dict[str, Any]]) -> list[str]:
+    """Of all adder layers of a network, each as often as it is there."""
+    lines = [
+        "| all adder layers, ms | " + " | ".join(_COLUMNS) + " |",
+        "| --- |" + " ---: |" * len(_COLUMNS),
+    ]
+    for network, batch in dict.fromkeys((row["network"], row["batch"]) for row in rows):
+        of_network = [row for row in rows if (row["network"], row["batch"]) == (network, batch)]
+        cells = []
+        for name in _COLUMNS.values():
+            if any(name not in row["seconds"] for row in of_network):
+                cells.append("–")
+                continue
+            milli = 1e3 * sum(r["count"] * r["seconds"][name]["median"] for r in of_network)
+            cells.append(f"{milli:.2f}" if milli < 10 else f"{milli:.1f}")
+        lines.append(f"| {network}, batch {batch} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def _layers(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| layer, batch | " + " | ".join(_COLUMNS) + " | of the bound, float32 / uint8 |",
+        "<details><summary>Each layer: 10¹² taps or multiply-accumulates per second</summary>",
+        "",
+        "| layer, batch | " + " | ".join(_COLUMNS) + f" | of the bound, {' / '.join(_TYPES)} |",
         "| --- |" + " ---: |" * (len(_COLUMNS) + 1),
     ]
     for row in rows:
@@ -67,10 +93,10 @@ def _layers(rows: list[dict[str, Any]]) -> list[str]:
             for name in _COLUMNS.values()
         ]
         shares = row["share_of_bound"]
-        share = " / ".join(f"{100 * shares[t]:.0f} %" for t in ("float32", "uint8") if t in shares)
+        share = " / ".join(f"{100 * shares[t]:.0f} %" for t in _TYPES if t in shares)
         title = f"{row['network']} {' '.join(row['layer'].split())}, {row['batch']}"
         lines.append(f"| {title} | {' | '.join(rates)} | {share} |")
-    return [*lines, "", "10¹² taps or multiply-accumulates per second, medians.", ""]
+    return [*lines, "", "</details>", ""]
 
 
 def _borders(rows: list[dict[str, Any]]) -> list[str]:
@@ -88,7 +114,7 @@ def _borders(rows: list[dict[str, Any]]) -> list[str]:
 def _networks(rows: list[dict[str, Any]]) -> list[str]:
     names = list(dict.fromkeys(name for row in rows for name in row["seconds"]))
     lines = [
-        "| images/s | standard nodes on | " + " | ".join(names) + " |",
+        "| images/s | standard nodes on | " + " | ".join(map(_title, names)) + " |",
         "| --- | --- |" + " ---: |" * len(names),
     ]
     for row in rows:
@@ -101,6 +127,12 @@ def _networks(rows: list[dict[str, Any]]) -> list[str]:
         title = f"{row['network']}, batch {row['batch']}"
         lines.append(f"| {title} | {row['standard_nodes']} | {' | '.join(rates)} |")
     return [*lines, ""]
+
+
+def _title(name: str) -> str:
+    """Of a contender among networks: those of convolutions are torch's."""
+    ours = name.removeprefix("adder ")
+    return f"ours, {ours}" if ours != name else name.replace("conv", "torch, convolutions,", 1)
 
 
 def main(argv: list[str] | None = None, root: Path = ROOT) -> int:

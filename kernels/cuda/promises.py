@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from adder_onnx.kernels.cuda.compiler.nvrtc import compile_target
 from adder_onnx.kernels.cuda.launch.selection import select_distances
 from adder_onnx.kernels.cuda.launch.variants import (
+    ALL_INTEGER_TILES,
     ALL_TILES,
     FEW_PIXELS,
     GRADIENT_DEPTH,
     GRADIENT_TILES,
     INTEGER_CHUNK_TAPS,
-    INTEGER_GATHERED,
-    INTEGER_GEMM_TILES,
+    INTEGER_FEW_PIXELS,
     TURN,
     TYPES,
     GradientTile,
@@ -101,7 +101,7 @@ def promises(architecture: int) -> dict[str, Promise]:
         for tile in ALL_TILES
     }
     distances = select_distances(compile_target(architecture))
-    for tile in (*INTEGER_GEMM_TILES, INTEGER_GATHERED):
+    for tile in ALL_INTEGER_TILES:
         found[integer_gemm(tile, distances).expression] = _integer_gemm(
             tile, distances, architecture
         )
@@ -162,9 +162,9 @@ _INTEGER_INSTRUCTIONS = {
 
 _INTEGER_SLOT_BOUNDS = {
     # A pixel's taps serve 16 filters alone in the second; in the last words are looked up singly.
-    "Fused": (0.33, 0.355, 0.53),
+    "Fused": (0.33, 0.36, 0.53),
     "Dotted": (1.15, 1.2, 1.35),
-    "Doubled": (0.6, 0.625, 0.8),
+    "Doubled": (0.605, 0.63, 0.8),
 }
 """Issue slots per tap: by chunks, by chunks for few filters, gathered."""
 
@@ -188,7 +188,7 @@ def _integer_gemm(tile: IntegerTile, distances: str, architecture: int) -> Promi
 def _integer_resident(tile: IntegerTile, architecture: int) -> int:
     """Threads: 384 where shared memory suffices, which some architectures have less of."""
     if architecture < 80:
-        return {64: 256, 32: 256, 16: 192}[tile.filters]
+        return 192 if tile == INTEGER_FEW_PIXELS else {64: 256, 32: 256, 16: 192}[tile.filters]
     if architecture in (86, 89, 120, 121):
-        return {64: 384, 32: 384, 16: 256}[tile.filters]
+        return 320 if tile == INTEGER_FEW_PIXELS else {64: 384, 32: 384, 16: 256}[tile.filters]
     return 384

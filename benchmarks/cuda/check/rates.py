@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import statistics
-from typing import Any
-
-import numpy as np
 
 from adder_onnx.kernels.cuda.launch import layout
-from adder_onnx.kernels.cuda.launch.device import Launch
 from adder_onnx.kernels.cuda.launch.selection import select_distances
 from benchmarks.cuda.check.results import FailedError
-from benchmarks.cuda.launches import prepare, prepare_integers
+from benchmarks.cuda.launches import prepare, random_conv
 from benchmarks.cuda.machine import Inputs, Machine, SessionMachine
-from benchmarks.cuda.rounding import MEAN_DIFFERENCE
 from benchmarks.cuda.timing import Call, take_turns
 from benchmarks.shapes import Layer
 
@@ -64,7 +58,8 @@ def check_distances(machine: SessionMachine) -> str:
 
 def _rate(machine: Machine, layer: Layer, type_: str) -> float:
     """Taps per second."""
-    launch, y = _prepare(machine, layer, type_)
+    conv = random_conv(machine.device, layer, type_)
+    launch, y = prepare(machine.device, conv, layer, _BATCH, type_)
     row = layout.padded_channels(layer.channels, type_)
     inputs = Inputs(machine, (_BATCH, layer.size, layer.size, row), type_)
 
@@ -75,16 +70,3 @@ def _rate(machine: Machine, layer: Layer, type_: str) -> float:
     seconds = take_turns(calls, machine.kernel_timer, _ROUNDS)["kernel"]
     machine.release()
     return layer.taps * _BATCH / statistics.median(seconds)
-
-
-def _prepare(machine: Machine, layer: Layer, type_: str) -> tuple[Launch, Any]:
-    """The launch, with random filters, and the array for its output."""
-    rng = np.random.default_rng(0)
-    taps = layer.channels * layer.kernel**2
-    shape = (layer.filters, layer.channels, layer.kernel, layer.kernel)
-    scale = np.ones(layer.filters, np.float32)
-    if type_ == "uint8":
-        return prepare_integers(machine.device, layer, _BATCH)
-    bias = np.full(layer.filters, MEAN_DIFFERENCE * taps + math.sqrt(taps), np.float32)
-    w = rng.standard_normal(shape, np.float32)
-    return prepare(machine.device, layer, _BATCH, w, scale, bias, type_)

@@ -27,6 +27,13 @@ _TOLERANCE = 1e-5
 _TRAINING_TOLERANCE = 2e-5
 """The same of what `AdderConv2d` gives, of the largest element."""
 
+_SHARE_OF_TF32 = 0.25
+"""What the filters' gradient may be off by, of the error that an input in TF32 brings.
+
+cuDNN makes it, and may do so in any way that computes in float32: Winograd's transforms cost a
+digit and more. TF32, which PyTorch lets it use unless told otherwise, comes to all of that error.
+"""
+
 
 def check_gradients(machine: SessionMachine) -> str:
     """The input's gradient for all shapes.
@@ -69,24 +76,39 @@ def check_training(machine: SessionMachine) -> str:
         raise SkippedError(f"torch {torch.__version__} has no CUDA")
     from adder_onnx.export import adder_conv2d
 
-    def results(x: Any, w: Any, shape: Shape) -> list[Any]:
-        x, w = x.detach().requires_grad_(), w.detach().requires_grad_()
+    def results(x: Any, w: Any, shape: Shape) -> dict[str, Any]:
+        x, w = x.detach().requires_grad_(x.requires_grad), w.detach().requires_grad_()
         y = adder_conv2d(x, w, shape.stride, shape.kernel // 2, 1, shape.group)
         y.backward(torch.cos(torch.arange(y.numel(), device=y.device)).to(y.dtype).view_as(y))
-        return [t.detach().double().cpu() for t in (y, x.grad, w.grad)]
+        found = {"output": y, "input's gradient": x.grad, "filters' gradient": w.grad}
+        return {name: t.detach().double().cpu() for name, t in found.items() if t is not None}
 
+    worst: dict[str, float] = {}
     for seed, shape in enumerate(SHAPES):
-        x, w = (torch.from_numpy(array) for array in _inputs(np.random.default_rng(seed), shape))
-        expected = results(x.double(), w.double(), shape)
+        inputs = _inputs(np.random.default_rng(seed), shape)
+        x, w = (torch.from_numpy(array) for array in inputs)
+        expected = results(x.double().requires_grad_(), w.double(), shape)
+        allowed = {n: _TRAINING_TOLERANCE * float(t.abs().max()) for n, t in expected.items()}
+        name = "filters' gradient"
+        rounded = results(torch.from_numpy(_tf32(inputs[0])).double(), w.double(), shape)
+        allowed[name] = _SHARE_OF_TF32 * float((rounded[name] - expected[name]).abs().max())
         for lies in (torch.contiguous_format, torch.channels_last):
             with torch.cuda.stream(torch.cuda.Stream()):
-                found = results(x.cuda().contiguous(memory_format=lies), w.cuda(), shape)
-            names = ("output", "input's gradient", "filters' gradient")
-            for name, ours, truth in zip(names, found, expected, strict=True):
-                error = float((ours - truth).abs().max() / truth.abs().max())
-                if not error <= _TRAINING_TOLERANCE:
-                    raise FailedError(f"{shape}, {lies}: the {name} is off by {error:.3g}")
-    return f"torch {torch.__version__}: {len(SHAPES)} shapes, contiguous and channels last"
+                there = x.cuda().contiguous(memory_format=lies).requires_grad_()
+                found = results(there, w.cuda(), shape)
+            for name, ours in found.items():
+                error = float((ours - expected[name]).abs().max())
+                if not error <= allowed[name]:
+                    raise FailedError(
+                        f"{shape}, {lies}: the {name} is off by {error:.3g}, more than "
+                        f"{allowed[name]:.3g}"
+                    )
+                worst[name] = max(worst.get(name, 0.0), error / allowed[name])
+    shares = ", ".join(f"{name} {100 * share:.0f} %" for name, share in worst.items())
+    return (
+        f"torch {torch.__version__}: {len(SHAPES)} shapes, contiguous and channels last, at most "
+        f"of what is allowed: {shares}"
+    )
 
 
 def run_gradient(
@@ -126,6 +148,12 @@ def _enter(device: Device, array: NDArray[np.float32]) -> Any:
     enter = layout.enter(shape, _TYPE, _TYPE)  # type: ignore[arg-type]
     enter.run(device, **{"from": device.pointer(source), "to": device.pointer(inside)})
     return inside
+
+
+def _tf32(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rounded to the 11 bits of TF32."""
+    bits = (x.view(np.uint32) + np.uint32(1 << 12)) & np.uint32(0xFFFFE000)
+    return bits.view(np.float32)
 
 
 def _inputs(rng: np.random.Generator, shape: Shape) -> tuple[NDArray[np.float32], ...]:

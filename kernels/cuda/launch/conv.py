@@ -11,7 +11,7 @@ from adder_onnx.errors import InputError
 from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS, Device, Launch
 from adder_onnx.kernels.cuda.launch.layout import padded_channels
 from adder_onnx.kernels.cuda.launch.params import CONV_ARGS, PACK_ARGS
-from adder_onnx.kernels.cuda.launch.selection import select_grid, select_tile
+from adder_onnx.kernels.cuda.launch.selection import Product, select_grid, select_tile
 from adder_onnx.kernels.cuda.launch.variants import (
     PIECE_WORDS,
     TURN,
@@ -108,7 +108,22 @@ class AdderConv:
         self._packing.run(device, weights=device.pointer(raw), packed=device.pointer(packed))
         return packed
 
-    def launch(self, batch: int, in_size: _Pair, out_size: _Pair, pad_begin: _Pair) -> Launch:
+    def product(self, pixels: int) -> Product[Tile]:
+        """The matrix product for so many output pixels; there is a `tile`."""
+        assert self.tile is not None
+        columns = int(self._args["weight_row"]) // self.tile.filters * self.group
+        turns = int(self._args["weight_words"]) // TURN
+        return Product(self.type, self.tile, pixels, columns, turns)
+
+    def launch(
+        self,
+        batch: int,
+        in_size: _Pair,
+        out_size: _Pair,
+        pad_begin: _Pair,
+        *,
+        force_grid: tuple[Tile, int] | None = None,
+    ) -> Launch:
         """The launch for one shape; its fields ``x``, ``y`` and ``z`` are addresses, 0 for no z.
 
         It depends on nothing but the layer, the shape and the device's multiprocessors.
@@ -118,6 +133,7 @@ class AdderConv:
             in_size: height and width of x.
             out_size: height and width of y.
             pad_begin: pads above and to the left.
+            force_grid: for the benchmark: what to take of `grids`.
 
         Raises:
             InputError: the tensors are too large for 32-bit indices.
@@ -142,18 +158,15 @@ class AdderConv:
             kernel = direct(self.type)
             blocks = min(-(-pixels * self.filters // kernel.threads), _MAX_DIRECT_BLOCKS)
             return Launch(kernel, (blocks, 1, 1), args, self._constants)
-        columns = int(args["weight_row"]) // self.tile.filters
-        turns = int(args["weight_words"]) // TURN
-        tile, splits = select_grid(
-            self.tile, pixels, columns * self.group, turns, self._multiprocessors
-        )
+        product = self.product(pixels)
+        tile, splits = force_grid or select_grid(product, self._multiprocessors)
         args["splits"] = splits
-        rows = -(-pixels // tile.pixels)
         scratch = 0
         if splits > 1:
-            sums = rows * columns * self.group * splits * partial_bytes(self.type, tile)
+            sums = product.blocks(tile) * splits * partial_bytes(self.type, tile)
             scratch = SCRATCH_ZEROS + sums
-        grid = (rows, columns, self.group * splits)
+        columns = product.columns // self.group
+        grid = (-(-pixels // tile.pixels), columns, self.group * splits)
         return Launch(gemm(self.type, tile), grid, args, self._constants, scratch)
 
     def _set(self, **fields: float) -> None:

@@ -13,9 +13,10 @@ from adder_onnx.kernels.cuda.launch.integer_epilogue import IntegerEpilogue
 from adder_onnx.kernels.cuda.launch.layout import padded_channels
 from adder_onnx.kernels.cuda.launch.params import INTEGER_CONV_ARGS, PACK_ARGS
 from adder_onnx.kernels.cuda.launch.selection import (
+    Product,
     select_distances,
+    select_grid,
     select_integer_tile,
-    select_splits,
 )
 from adder_onnx.kernels.cuda.launch.variants import (
     INTEGER_CHUNK_TAPS,
@@ -102,7 +103,22 @@ class IntegerAdderConv:
         self._set(**{name: device.pointer(array) for name, array in constants.items()})
         self._constants = constants
 
-    def launch(self, batch: int, in_size: _Pair, out_size: _Pair, pad_begin: _Pair) -> Launch:
+    def product(self, pixels: int) -> Product[IntegerTile]:
+        """The matrix product for so many output pixels; there is a `tile`."""
+        assert self.tile is not None
+        columns = -(-self.filters // self.group // self.tile.filters) * self.group
+        turns = -(-int(self._args["weight_words"]) // (self.tile.chunks * _CHUNK_WORDS))
+        return Product("uint8", self.tile, pixels, columns, turns)
+
+    def launch(
+        self,
+        batch: int,
+        in_size: _Pair,
+        out_size: _Pair,
+        pad_begin: _Pair,
+        *,
+        force_grid: tuple[IntegerTile, int] | None = None,
+    ) -> Launch:
         """The launch for one shape; its fields ``x``, ``y`` and ``z`` are addresses, 0 for no z.
 
         It depends on nothing but the layer, the shape and the device.
@@ -112,6 +128,7 @@ class IntegerAdderConv:
             in_size: height and width of x.
             out_size: height and width of y.
             pad_begin: pads above and to the left.
+            force_grid: for the benchmark: what to take of `grids`.
 
         Raises:
             InputError: the tensors are too large for 32-bit indices.
@@ -133,16 +150,15 @@ class IntegerAdderConv:
             kernel = integer_direct()
             blocks = min(-(-pixels * self.filters // kernel.threads), _MAX_DIRECT_BLOCKS)
             return Launch(kernel, (blocks, 1, 1), args, self._constants)
-        tile, group_out = self.tile, self.filters // self.group
-        along, across = -(-pixels // tile.pixels), -(-group_out // tile.filters)
-        tiles = along * across * self.group
-        turns = -(-int(args["weight_words"]) // (tile.chunks * _CHUNK_WORDS))
-        splits = select_splits(tiles, turns, self._multiprocessors)
+        product = self.product(pixels)
+        tile, splits = force_grid or select_grid(product, self._multiprocessors)
         args["splits"] = splits
         scratch = 0
         if splits > 1:
-            scratch = SCRATCH_ZEROS + tiles * splits * tile.pixels * tile.filters * 4
-        grid = (along, across, self.group * splits)
+            sums = product.blocks(tile) * splits * tile.pixels * tile.filters * 4
+            scratch = SCRATCH_ZEROS + sums
+        columns = product.columns // self.group
+        grid = (-(-pixels // tile.pixels), columns, self.group * splits)
         return Launch(integer_gemm(tile, self._distances), grid, args, self._constants, scratch)
 
     def _set(self, **fields: float) -> None:

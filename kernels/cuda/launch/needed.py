@@ -11,6 +11,8 @@ from adder_onnx.kernels.cuda.launch.variants import (
     FEW_PIXELS,
     GATHERED,
     GEMM_TILES,
+    INTEGER_FEW_PIXELS,
+    INTEGER_GEMM_TILES,
     Kernel,
     Tile,
     direct,
@@ -73,4 +75,6 @@ def integer_conv_kernels(
     tile = select_integer_tile(group, group_in, group_out, kernel)
     if tile is None:
         return {integer_pack(words=False), integer_direct()}
-    return {integer_pack(words=True), integer_gemm(tile, select_distances(target))}
+    tiles = {tile, INTEGER_FEW_PIXELS} if tile == INTEGER_GEMM_TILES[0] else {tile}
+    distances = select_distances(target)
+    return {integer_pack(words=True), *(integer_gemm(t, distances) for t in tiles)}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from adder_onnx.kernels.cuda.launch.cost import COSTS, RESIDENT_THREADS, cycles
 from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS
 from adder_onnx.kernels.cuda.launch.variants import (
     DISTANCES,
@@ -10,6 +14,7 @@ from adder_onnx.kernels.cuda.launch.variants import (
     GEMM_TILES,
     GRADIENT_TILES,
     INTEGER_CHUNK_TAPS,
+    INTEGER_FEW_PIXELS,
     INTEGER_GATHERED,
     INTEGER_GEMM_TILES,
     KERNELS,
@@ -22,14 +27,17 @@ from adder_onnx.kernels.cuda.launch.variants import (
 )
 
 __all__ = [
+    "Product",
+    "grid_cycles",
+    "grids",
     "kernels_on",
     "runs_on",
     "select_distances",
     "select_gradient_tile",
     "select_grid",
     "select_integer_tile",
-    "select_splits",
     "select_tile",
+    "turn_size",
 ]
 
 _FEW_FILTERS = 8
@@ -52,59 +60,89 @@ _MAX_SPLIT_TILES = SCRATCH_ZEROS // 4
 
 _MAX_SPLITS = 64
 
-_COMBINING = 0.25
-"""What reading the sums of one block takes, in turns of the loop over taps: a judgement."""
+_MAX_WAVES = 2
+"""Blocks that share sums are at most so many times those that a GPU has at a time: more would gain
+nothing, and their sums take memory."""
 
-_SMALL = 0.55
-"""What a turn takes in a tile of half the pixels: more than half, since each weight is fetched for
-fewer of them. A judgement."""
+_SMALLER: dict[Any, Any] = {GEMM_TILES[0]: FEW_PIXELS, INTEGER_GEMM_TILES[0]: INTEGER_FEW_PIXELS}
+"""Tiles of fewer pixels. All are of the same filters, since weights are packed by them."""
 
+_FETCHING = 1.03
+"""What they cost more, because each weight is fetched for fewer pixels: a judgement."""
 
-def select_splits(blocks: int, turns: int, multiprocessors: int) -> int:
-    """How many blocks share the sums of a tile, each with some of the turns over its taps.
-
-    That for which the busiest multiprocessor has least to do, what combining the sums costs
-    included; 1 where blocks are enough without.
-
-    Args:
-        blocks: of the layer, without splits.
-        turns: of the loop over taps in each of them.
-        multiprocessors: of the GPU.
-    """
-    if not 0 < blocks < min(2 * multiprocessors, _MAX_SPLIT_TILES + 1):
-        return 1
-    most = min(turns, _MAX_SPLITS, _MAX_BLOCKS // blocks)
-    return min(range(1, most + 1), key=lambda s: _busiest(blocks, turns, multiprocessors, s))
+_AnyTile = TypeVar("_AnyTile", Tile, IntegerTile)
 
 
-def _busiest(blocks: int, turns: int, multiprocessors: int, splits: int) -> float:
-    """What the multiprocessor with most to do does, in turns."""
-    combining = _COMBINING * splits if splits > 1 else 0
-    return -(-blocks * splits // multiprocessors) * -(-turns // splits) + combining
+@dataclass(frozen=True)
+class Product(Generic[_AnyTile]):
+    """A layer as a matrix product, for images of one size.
 
-
-def select_grid(
-    tile: Tile, pixels: int, columns: int, turns: int, multiprocessors: int
-) -> tuple[Tile, int]:
-    """The tile for so many pixels, and the splits of its sums.
-
-    Args:
-        tile: what `select_tile` says.
+    Attributes:
+        type: ``float32``, ``float16`` or ``uint8``.
+        tile: what `select_tile` or `select_integer_tile` says.
         pixels: of the output.
         columns: tiles side by side along the filters, in all groups.
         turns: of the loop over taps.
-        multiprocessors: of the GPU.
     """
 
-    def choice(candidate: Tile) -> tuple[float, Tile, int]:
-        blocks = -(-pixels // candidate.pixels) * columns
-        splits = select_splits(blocks, turns, multiprocessors)
-        cost = _busiest(blocks, turns, multiprocessors, splits)
-        return cost * (1 if candidate == tile else _SMALL), candidate, splits
+    type: str
+    tile: _AnyTile
+    pixels: int
+    columns: int
+    turns: int
 
-    candidates = [tile, FEW_PIXELS] if tile == GEMM_TILES[0] else [tile]
-    _, chosen, splits = min(map(choice, candidates), key=lambda choice: choice[0])
-    return chosen, splits
+    def blocks(self, tile: Tile | IntegerTile) -> int:
+        """One for each tile."""
+        return -(-self.pixels // tile.pixels) * self.columns
+
+
+def select_grid(product: Product[_AnyTile], multiprocessors: int) -> tuple[_AnyTile, int]:
+    """The tile, and how many blocks share its sums, each in a range of turns.
+
+    Of all `grids` that of least `grid_cycles`, and of equal ones the first.
+
+    Args:
+        product: of the layer.
+        multiprocessors: of the GPU.
+    """
+    return min(
+        grids(product, multiprocessors),
+        key=lambda grid: grid_cycles(product, grid[0], grid[1], multiprocessors),
+    )
+
+
+def grids(product: Product[_AnyTile], multiprocessors: int) -> list[tuple[_AnyTile, int]]:
+    """What `select_grid` selects from: tiles, and how many blocks may share their sums."""
+    tiles: list[_AnyTile] = [product.tile]
+    tiles += [few for many, few in _SMALLER.items() if many == product.tile]
+    found: list[tuple[_AnyTile, int]] = []
+    for tile in tiles:
+        blocks = product.blocks(tile)
+        most = 1
+        if 0 < blocks <= _MAX_SPLIT_TILES:
+            resident = RESIDENT_THREADS // tile.threads * multiprocessors
+            shared = min(_MAX_WAVES * resident, _MAX_BLOCKS) // blocks
+            most = max(min(product.turns, shared, _MAX_SPLITS), 1)
+        found += [(tile, splits) for splits in range(1, most + 1)]
+    return found
+
+
+def grid_cycles(
+    product: Product[_AnyTile], tile: _AnyTile, splits: int, multiprocessors: int
+) -> float:
+    """How long it takes; see `cycles`."""
+    costs = COSTS[product.type].of_turns(turn_size(tile))
+    found = cycles(
+        costs, tile.threads, product.blocks(tile), product.turns, splits, multiprocessors
+    )
+    return found * (_FETCHING if tile in _SMALLER.values() else 1)
+
+
+def turn_size(tile: Tile | IntegerTile) -> float:
+    """Taps in a turn of the loop, of those that a turn has in the largest tile."""
+    if isinstance(tile, IntegerTile):
+        return tile.chunks / INTEGER_GEMM_TILES[0].chunks
+    return 1
 
 
 def select_tile(

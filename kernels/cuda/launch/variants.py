@@ -15,6 +15,7 @@ from adder_onnx.kernels.cuda.launch.params import (
 )
 
 __all__ = [
+    "ALL_INTEGER_TILES",
     "ALL_TILES",
     "DISTANCES",
     "FEW_PIXELS",
@@ -23,6 +24,7 @@ __all__ = [
     "GRADIENT_DEPTH",
     "GRADIENT_TILES",
     "INTEGER_CHUNK_TAPS",
+    "INTEGER_FEW_PIXELS",
     "INTEGER_GATHERED",
     "INTEGER_GEMM_TILES",
     "KERNELS",
@@ -128,8 +130,13 @@ INTEGER_CHUNK_TAPS = 16
 INTEGER_GEMM_TILES = (IntegerTile(128, 64, 4), IntegerTile(128, 32, 2), IntegerTile(256, 16, 2))
 """By the filters of a group, most first."""
 
+INTEGER_FEW_PIXELS = IntegerTile(64, 64, 4)
+"""In place of the first of them where that would leave multiprocessors without work."""
+
 INTEGER_GATHERED = IntegerTile(128, 64, 4, vector=False)
 """For groups whose input channels are not whole chunks."""
+
+ALL_INTEGER_TILES = (*INTEGER_GEMM_TILES, INTEGER_FEW_PIXELS, INTEGER_GATHERED)
 
 DISTANCES = ("Fused", "Dotted", "Doubled")
 """How absolute differences are added up; integer/distances.cuh says more."""
@@ -138,7 +145,7 @@ GEMM_TILES = (Tile(64, 64), Tile(128, 32), Tile(256, 16))
 """By the filters of a group, most first."""
 
 FEW_PIXELS = Tile(32, 64)
-"""In place of the first of them where there are few output pixels."""
+"""In place of the first of them where that would leave multiprocessors without work."""
 
 GATHERED = Tile(64, 64, vector=False)
 """For groups whose input channels are not whole pieces."""
@@ -252,11 +259,7 @@ KERNELS = (
     *(input_gradient(tile) for tile in GRADIENT_TILES),
     input_gradient_direct(),
     pack_gradient(),
-    *(
-        integer_gemm(tile, distances)
-        for distances in DISTANCES
-        for tile in (*INTEGER_GEMM_TILES, INTEGER_GATHERED)
-    ),
+    *(integer_gemm(tile, distances) for distances in DISTANCES for tile in ALL_INTEGER_TILES),
     integer_direct(),
     *(integer_pack(words=words) for words in (True, False)),
     max_pool(),

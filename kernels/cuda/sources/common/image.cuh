@@ -45,12 +45,21 @@ struct Position {
   }
 };
 
+__device__ inline bool is_inside(const ConvArgs& a, const Origin& origin, const Position& at) {
+  return static_cast<unsigned>(origin.h + at.h) < static_cast<unsigned>(a.in_h) &&
+         static_cast<unsigned>(origin.w + at.w) < static_cast<unsigned>(a.in_w);
+}
+
+// The address of a tap that is inside, as a number.
+template <typename Scalar>
+__device__ long long address_inside(const Origin& origin, const Position& at) {
+  return origin.address + at.offset * static_cast<long long>(sizeof(Scalar));
+}
+
 // The address of a tap, or of zeros where it lies in the padding.
 template <typename Scalar>
 __device__ const Scalar* address(const ConvArgs& a, const Origin& origin, const Position& at) {
-  const bool inside =
-      static_cast<unsigned>(origin.h + at.h) < static_cast<unsigned>(a.in_h) &&
-      static_cast<unsigned>(origin.w + at.w) < static_cast<unsigned>(a.in_w);
-  const long long tap = origin.address + at.offset * static_cast<long long>(sizeof(Scalar));
+  const bool inside = is_inside(a, origin, at);
+  const long long tap = address_inside<Scalar>(origin, at);
   return inside ? reinterpret_cast<const Scalar*>(tap) : static_cast<const Scalar*>(a.zeros);
 }

@@ -17,11 +17,15 @@ struct IntegerFetch<true> {
   __device__ IntegerFetch(const IntegerConvArgs& a, int chunk, int first_channel)
       : at(a, chunk, kChunkTaps, first_channel) {}
 
-  __device__ const uint4* find(const IntegerConvArgs& a, const Origin& origin) const {
-    return reinterpret_cast<const uint4*>(address<Byte>(a, origin, at));
+  __device__ bool is_inside(const IntegerConvArgs& a, const Origin& origin) const {
+    return ::is_inside(a, origin, at);
+  }
+  // Of a chunk that is inside.
+  __device__ const uint4* find(const Origin& origin) const {
+    return reinterpret_cast<const uint4*>(address_inside<Byte>(origin, at));
   }
   __device__ uint4 load(const IntegerConvArgs& a, const Origin& origin) const {
-    return __ldg(find(a, origin));
+    return __ldg(reinterpret_cast<const uint4*>(address<Byte>(a, origin, at)));
   }
 };
 

@@ -14,6 +14,11 @@
 //   There are two stages: while the threads compute with one, the next one's taps are on their way,
 //   and there is one barrier for each.
 //
+// Padding
+//   Asynchronous copies go past the first cache. Were they to read padding, all multiprocessors
+//   would read the same few bytes, which one slice of the second cache has to serve: threads store
+//   it themselves instead.
+//
 // Epilogue
 //   Sums go through shared memory, where the stages were, half of the pixels at a time, so that the
 //   threads of a warp finish neighbouring filters of a pixel, four bytes each, in a loop.
@@ -94,6 +99,8 @@ __global__ void __launch_bounds__(integer_gemm_threads(kPixels, kFilters),
   // Where copies are asynchronous, taps of whole chunks go straight into shared memory; else
   // through registers.
   constexpr bool kCopied = kAsyncCopies && kVector;
+  const uint4 padding =
+      kCopied ? __ldg(static_cast<const uint4*>(a.zeros)) : make_uint4(0, 0, 0, 0);
   unsigned sums[8][8] = {};
   unsigned x_sums[8] = {};
   // The first turn only loads.
@@ -107,11 +114,17 @@ __global__ void __launch_bounds__(integer_gemm_threads(kPixels, kFilters),
     if (more) {
       const IntegerFetch<kVector> from(a, begin + first + kChunks + chunk, group * a.group_in);
       if constexpr (kCopied) {
-        const uint4* taps[kFetched];
+        Origin origins[kFetched];
 #pragma unroll
-        for (int i = 0; i < kFetched; ++i) taps[i] = from.find(a, s.origins[fetched0 + kStep * i]);
+        for (int i = 0; i < kFetched; ++i) origins[i] = s.origins[fetched0 + kStep * i];
 #pragma unroll
-        for (int i = 0; i < kFetched; ++i) copy_async<16>(next_x + kStep * kChunks * i, taps[i]);
+        for (int i = 0; i < kFetched; ++i) {
+          uint4* to = next_x + kStep * kChunks * i;
+          if (from.is_inside(a, origins[i]))
+            copy_async<16>(to, from.find(origins[i]));
+          else
+            *to = padding;
+        }
       } else {
 #pragma unroll
         for (int i = 0; i < kFetched; ++i)
