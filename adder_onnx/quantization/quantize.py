@@ -21,9 +21,10 @@ from adder_onnx.ops import DOMAIN, function_bodies
 from adder_onnx.quantization.pooling import share_scales
 from adder_onnx.quantization.ranges import CALIBRATIONS, Histogram, Quantization, choose
 from adder_onnx.quantization.rewrite import NodeSummary, can_be_quantized, rewrite
+from adder_onnx.quantization.weights import quantize_weights
 from adder_onnx.runtime import InferenceSession
 
-__all__ = ["Quantized", "Sensitivity", "quantize"]
+__all__ = ["Quantized", "Seen", "Sensitivity", "finish", "fused_nodes", "observe", "quantize"]
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -104,11 +105,11 @@ def quantize(
     names = [n.name for n in plain if can_be_quantized(n) and n.name not in exclude]
     # What is fused into a node depends on which others are there to take it.
     fused = load_graph(model).graph
-    chosen = _fused_nodes(fused, names)
+    chosen = fused_nodes(fused, names)
     observed = list(chosen)
     if sensitivity:
-        observed += [n for name in names for n in _fused_nodes(load_graph(model).graph, [name])]
-    seen = _observe(model, observed, feeds, threads, progress)
+        observed += [n for name in names for n in fused_nodes(load_graph(model).graph, [name])]
+    seen = observe(model, observed, feeds, threads, progress)
     quantizations = {
         name: choose(histogram, bits, calibration, percentile)
         for name, histogram in seen.histograms.items()
@@ -117,9 +118,17 @@ def quantize(
 
     def build(names: Collection[str]) -> tuple[onnx.ModelProto, list[NodeSummary]]:
         graph = load_graph(model)
-        _fused_nodes(graph.graph, names)
-        summaries = rewrite(graph.graph, quantizations, seen.histograms, names)
-        return _finish(graph, model), summaries
+        weights = {
+            node.name: quantize_weights(
+                np.asarray(node.weight, np.float32),
+                node.attributes.group,
+                quantizations[node.x],
+                seen.histograms[node.x],
+            )
+            for node in fused_nodes(graph.graph, names)
+        }
+        summaries = rewrite(graph.graph, quantizations, weights)
+        return finish(graph, model), summaries
 
     result, summaries = build(names)
     outputs = {summary.name: summary.output for summary in summaries}
@@ -145,7 +154,7 @@ def _adder_nodes(model: onnx.ModelProto, exclude: Sequence[str]) -> list[AdderNo
     graph = load_graph(model).graph
     if any(node.op_type == "QLinearAdderConv" for node in graph):
         raise ModelError("the model is quantized already: quantize the float model it came from")
-    nodes = _fused_nodes(graph)
+    nodes = fused_nodes(graph)
     if not nodes:
         raise ModelError("the model has no AdderConv node that could be quantized")
     names = {node.name for node in nodes}
@@ -158,7 +167,7 @@ def _adder_nodes(model: onnx.ModelProto, exclude: Sequence[str]) -> list[AdderNo
     return nodes
 
 
-def _fused_nodes(graph: ir.Graph, names: Collection[str] | None = None) -> list[AdderNode]:
+def fused_nodes(graph: ir.Graph, names: Collection[str] | None = None) -> list[AdderNode]:
     """Fuses epilogues into the adder nodes of these names, or into all; others stay as written."""
     mark_adder_nodes(graph, integers=False)
     for node in graph:
@@ -180,7 +189,7 @@ def _check(bits: int, calibration: str, percentile: float) -> None:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """What the calibration data show.
 
     Attributes:
@@ -194,13 +203,14 @@ class _Seen:
     kept: list[tuple[Feed, dict[str, NDArray[Any]]]]
 
 
-def _observe(
+def observe(
     model: onnx.ModelProto,
     nodes: Sequence[AdderNode],
     feeds: Iterable[Feed],
     threads: int | None,
     progress: Callable[[int], None],
-) -> _Seen:
+) -> Seen:
+    """Runs the model on all inputs, and counts what enters and leaves the nodes."""
     channels: dict[str, int] = {}
     for node in nodes:
         assert isinstance(node.weight, np.ndarray)
@@ -226,7 +236,7 @@ def _observe(
         raise DataError("there is no calibration data")
     if len(set(map(float, extremes))) < 2:
         raise DataError("the calibration data are all equal: ranges cannot be found from them")
-    return _Seen(histograms, samples, kept)
+    return Seen(histograms, samples, kept)
 
 
 def _runner(
@@ -250,7 +260,7 @@ def _noise(
     result: onnx.ModelProto,
     nodes: Sequence[AdderNode],
     outputs: Mapping[str, str],
-    seen: _Seen,
+    seen: Seen,
     quantizations: Mapping[str, Quantization],
     threads: int | None,
 ) -> dict[str, float]:
@@ -273,7 +283,7 @@ def _noise(
 def _alone(
     model: onnx.ModelProto,
     singles: Iterable[tuple[str, onnx.ModelProto]],
-    seen: _Seen,
+    seen: Seen,
     threads: int | None,
 ) -> tuple[Sensitivity, ...]:
     """What models, each with the node of that name quantized alone, give beside the model."""
@@ -328,7 +338,8 @@ def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelPro
     return ir.to_proto(graph)
 
 
-def _finish(graph: ir.Model, source: onnx.ModelProto) -> onnx.ModelProto:
+def finish(graph: ir.Model, source: onnx.ModelProto) -> onnx.ModelProto:
+    """The rewritten graph as a checked model, with the bodies of our operators."""
     passes.RemoveUnusedNodesPass()(graph)
     proto = ir.to_proto(graph)
     opset = graph.opset_imports.get("", 0)

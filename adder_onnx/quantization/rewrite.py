@@ -8,7 +8,7 @@ scale belongs to a value: all who take it use the same.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from adder_onnx.graph.adder_node import AdderNode, adder_node, is_adder_node, value_name
 from adder_onnx.ops import DOMAIN
 from adder_onnx.quantization.pooling import is_max_pool
-from adder_onnx.quantization.ranges import Histogram, Quantization
-from adder_onnx.quantization.weights import QuantizedWeights, quantize_weights
+from adder_onnx.quantization.ranges import Quantization
+from adder_onnx.quantization.weights import QuantizedWeights
 
 __all__ = ["NodeSummary", "can_be_quantized", "rewrite"]
 
@@ -57,22 +57,20 @@ def can_be_quantized(node: AdderNode) -> bool:
 def rewrite(
     graph: ir.Graph,
     quantizations: Mapping[str, Quantization],
-    histograms: Mapping[str, Histogram],
-    nodes: Collection[str],
+    weights: Mapping[str, QuantizedWeights],
 ) -> list[NodeSummary]:
     """Replaces adder nodes in a graph whose epilogues are fused.
 
     Args:
         graph: is changed.
         quantizations: of the values that enter and leave the nodes, by name.
-        histograms: of the same values.
-        nodes: names of the adder nodes that are replaced.
+        weights: of the adder nodes that are replaced, by the node's name.
     """
     writer = _Writer(graph, quantizations)
     summaries = []
     for node in list(graph):
-        if is_adder_node(node) and node.name in nodes:
-            summaries.append(_replace(writer, node, quantizations, histograms))
+        if is_adder_node(node) and node.name in weights:
+            summaries.append(_replace(writer, node, quantizations, weights[node.name]))
     return summaries
 
 
@@ -80,13 +78,10 @@ def _replace(
     writer: _Writer,
     node: ir.Node,
     quantizations: Mapping[str, Quantization],
-    histograms: Mapping[str, Histogram],
+    packed: QuantizedWeights,
 ) -> NodeSummary:
     plain = adder_node(node)
-    assert isinstance(plain.weight, np.ndarray)
     x, y = quantizations[plain.x], quantizations[plain.y]
-    weight = np.asarray(plain.weight, np.float32)
-    packed = quantize_weights(weight, plain.attributes.group, x, histograms[plain.x])
     bias = plain.bias.astype(np.float64) - plain.scale.astype(np.float64) * packed.constant
     output = writer.replace(node, plain, packed, bias.astype(np.float32), y)
     return NodeSummary(plain.name, x.low, x.high, packed.clamped, output)
