@@ -24,7 +24,16 @@ from adder_onnx.quantization.rewrite import NodeSummary, can_be_quantized, rewri
 from adder_onnx.quantization.weights import quantize_weights
 from adder_onnx.runtime import InferenceSession
 
-__all__ = ["Quantized", "Seen", "Sensitivity", "finish", "fused_nodes", "observe", "quantize"]
+__all__ = [
+    "Quantized",
+    "Seen",
+    "Sensitivity",
+    "decibels",
+    "finish",
+    "fused_nodes",
+    "observe",
+    "quantize",
+]
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -277,7 +286,7 @@ def _noise(
             error = quantizations[y].dequantize(integers[output]) - truth
             exact[name] += float((truth**2).sum())
             noise[name] += float((error**2).sum())
-    return {name: _decibels(exact[name], noise[name]) for name in exact}
+    return {name: decibels(exact[name], noise[name]) for name in exact}
 
 
 def _alone(
@@ -310,7 +319,7 @@ def _alone(
             flat = [array.reshape(rows, -1).argmax(axis=1) for array in (truth, ours)]
             changed += float((flat[0] != flat[1]).sum())
             count += rows
-        found.append(Sensitivity(name, _decibels(signal, noise), changed / count))
+        found.append(Sensitivity(name, decibels(signal, noise), changed / count))
     return tuple(found)
 
 
@@ -321,7 +330,8 @@ def _first_float(session: InferenceSession) -> str:
     raise ModelError("the model has no float output that a node's sensitivity could be seen in")
 
 
-def _decibels(signal: float, noise: float) -> float:
+def decibels(signal: float, noise: float) -> float:
+    """The ratio of two sums of squares."""
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal > 0 else -math.inf

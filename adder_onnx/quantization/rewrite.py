@@ -69,8 +69,8 @@ def rewrite(
     writer = _Writer(graph, quantizations)
     summaries = []
     for node in list(graph):
-        if is_adder_node(node) and node.name in weights:
-            summaries.append(_replace(writer, node, quantizations, weights[node.name]))
+        if is_adder_node(node) and (node.name or "") in weights:
+            summaries.append(_replace(writer, node, quantizations, weights[node.name or ""]))
     return summaries
 
 
