@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,15 @@ from adder_onnx.export.resnet import ResNet, ResNetConfig
 from adder_onnx.ops import ConvAttributes
 from adder_onnx.ops.reference import adder_conv
 from adder_onnx.quantization.ranges import Quantization
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors are small: where other tests run beside these, threads would wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def quantizer(scale: float, zero_point: int, bits: int) -> FakeQuantizer:
@@ -258,6 +268,65 @@ def test_a_layer_used_twice_has_one_scale(caplog: pytest.LogCaptureFixture) -> N
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "the input of layer 'layer' is used elsewhere, too" in record.message
+
+
+class Late(nn.Module):
+    """Gives what its own layer has taken before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nn.ReLU()
+        self.layer = AdderConv2d(4, 4, 3)
+        self.loss: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(x)
+        self.loss = self.layer(x).mean()
+        return x
+
+
+def test_rounded_before_it_is_taken() -> None:
+    model = nn.Sequential(Late(), AdderConv2d(4, 4, 3)).eval()
+    (value,) = find_values(model, torch.randn(2, 4, 8, 8))
+    assert value == Value(("0.layer", "1"), (Place("0.relu", None),))
+
+
+class Changed(nn.Module):
+    """Changes in place what a module gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(4)
+        self.layer = AdderConv2d(4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn(x)
+        y += x
+        return self.layer(y)  # type: ignore[no-any-return]
+
+
+def test_not_rounded_before_it_is_changed() -> None:
+    (value,) = find_values(Changed().eval(), torch.randn(2, 4, 8, 8))
+    assert value == Value(("layer",), (Place("layer", 0),))
+
+
+class Fork(nn.Module):
+    """A value that two modules take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Sequential(AdderConv2d(4, 4, 3), nn.BatchNorm2d(4))
+        self.two = nn.Sequential(AdderConv2d(4, 4, 3), nn.BatchNorm2d(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(x)
+        return self.one(x) + self.two(x)  # type: ignore[no-any-return]
+
+
+def test_rounded_for_all_who_take_it(caplog: pytest.LogCaptureFixture) -> None:
+    (value,) = find_values(Fork().eval(), torch.randn(2, 4, 8, 8))
+    assert value == Value(("one.0", "two.0"), (Place("one.0", 0), Place("two.0", 0)))
+    assert caplog.text == ""
 
 
 def trained(model: nn.Module) -> nn.Module:

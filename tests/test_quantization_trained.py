@@ -213,6 +213,18 @@ def test_standard_nodes_take_rounded_values() -> None:
     np.testing.assert_allclose(levels, np.rint(levels), atol=1e-5)
 
 
+def test_what_an_integer_node_gives_is_not_rounded_again() -> None:
+    nodes = [
+        *rounding("X", "Xr"),
+        adder_conv("Xr", "W1", "B", pads=[1, 1, 1, 1]),
+        *rounding("B", "Br"),
+        *layer("Br", "2", "Y"),
+        node("Neg", ["Br"], "M"),
+    ]
+    proto = quantize_trained(model(nodes, "Y", "M"), feeds()).model
+    assert [n.op_type for n in proto.graph.node].count("QuantizeLinear") == 1
+
+
 def test_fusing_does_not_go_across_rounding() -> None:
     """What scales a rounded value is no part of the node that gives it."""
     proto = quantize_trained(

@@ -51,6 +51,11 @@ class FakeQuantizer(nn.Module):
         self.register_buffer("zero_point", zero_point)
         self._fixed: Quantization | None = None
 
+    @property
+    def scale(self) -> Tensor:
+        """(), the distance of two levels."""
+        return self.log_scale.exp()
+
     def extra_repr(self) -> str:
         return f"bits={self.bits}"
 
@@ -58,11 +63,11 @@ class FakeQuantizer(nn.Module):
         q = self._fixed
         if q is not None:
             return quantize_dequantize(x, float(q.scale), q.zero_point, q.bits)
-        return fake_quantize(x, self._scale(), self.zero_point, self.bits)
+        return fake_quantize(x, self.scale, self.zero_point, self.bits)
 
     def round_weights(self, weights: Tensor) -> Tensor:
         """Rounds weights inside of the range; all gradients pass."""
-        scale = self._scale().detach()
+        scale = self.scale.detach()
         low = self.zero_point.to(weights.dtype).neg()
         ratio = weights.detach() / scale
         beyond = (ratio < low) | (ratio > low + (2**self.bits - 1))
@@ -72,17 +77,11 @@ class FakeQuantizer(nn.Module):
 
     def quantization(self) -> Quantization:
         """The levels as they are now."""
-        return Quantization(
-            np.float32(self._scale().item()), int(self.zero_point.item()), self.bits
-        )
+        return Quantization(np.float32(self.scale.item()), int(self.zero_point.item()), self.bits)
 
     def fix(self) -> None:
         """Ends learning: from now on scale and zero point are constants."""
         self._fixed = self.quantization()
-
-    def _scale(self) -> Tensor:
-        q = self._fixed
-        return self.log_scale.exp() if q is None else self.log_scale.new_tensor(float(q.scale))
 
 
 class RoundWeights(nn.Module):
