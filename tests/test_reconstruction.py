@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import adder_onnx
-from adder_onnx.errors import DataError, InputError
+from adder_onnx.errors import AdderError, DataError, InputError
 from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.loading import load_graph
 from adder_onnx.kernels.cpu import choose_roundings
@@ -430,6 +432,15 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             normalized_network(), [*calibration(), {"X": np.full((1, 3, 8, 8), np.inf, np.float32)}]
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(AdderError, match="No space left on device; set TMPDIR to a folder with"):
+        quantize(normalized_network(), calibration())
 
 
 def test_progress_is_by_values() -> None:
