@@ -79,7 +79,11 @@ def test_agrees_with_pytorch_at_batch_1_and_8(
 def test_memory_in_stock_onnxruntime(
     exported: Path, images: NDArray[np.float32], tmp_path: Path
 ) -> None:
-    """The function body must not need memory for positions x filters x taps."""
+    """The function body must not need memory for positions x filters x taps.
+
+    These would be 1.4 GB in float32 for three images, beside all else; about 1 GiB is for the file.
+    """
+    images = images[:3]
     np.save(tmp_path / "images.npy", images)
     script = (
         "import resource, sys; sys.modules['adder_onnx'] = None\n"
@@ -91,7 +95,7 @@ def test_memory_in_stock_onnxruntime(
     )
     command = [sys.executable, "-I", "-c", script, str(exported)]
     result = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert int(result.stdout) * 1024 < 3 * 2**30
+    assert int(result.stdout) * 1024 < 1.5 * 2**30
     (ours,) = adder_onnx.InferenceSession(exported).run(None, {"input": images})
     theirs = np.load(tmp_path / "logits.npy")
     assert np.abs(ours - theirs).max() < 0.05 * np.abs(theirs).max()
