@@ -15,5 +15,15 @@ except ImportError as error:
 
 from adder_onnx.export.adder_conv2d import AdderConv2d, adder_conv2d
 from adder_onnx.export.api import Exported, export_onnx
+from adder_onnx.export.fake_quantization.integers import ExportedQuantized, export_quantized
+from adder_onnx.export.fake_quantization.preparation import fake_quantize
 
-__all__ = ["AdderConv2d", "Exported", "adder_conv2d", "export_onnx"]
+__all__ = [
+    "AdderConv2d",
+    "Exported",
+    "ExportedQuantized",
+    "adder_conv2d",
+    "export_onnx",
+    "export_quantized",
+    "fake_quantize",
+]

@@ -149,12 +149,23 @@ def _convert(module: nn.Module, path: str, check: bool) -> AdderConv2d:
 def _make_plain(module: nn.Module, name: str) -> None:
     """Makes a computed parameter one that is held."""
     if parametrize.is_parametrized(module, name):
+        _own_class(module)
         parametrize.remove_parametrizations(module, name, leave_parametrized=True)
     for hook in list(module._forward_pre_hooks.values()):
         if isinstance(hook, prune.BasePruningMethod) and hook._tensor_name == name:
             prune.remove(module, name)  # type: ignore[no-untyped-call]
         elif isinstance(hook, WeightNorm) and hook.name == name:
             remove_weight_norm(module, name)
+
+
+def _own_class(module: nn.Module) -> None:
+    """Gives a module a class that no other has.
+
+    A parametrized module and its copies share one, and what is removed from it is removed from all.
+    """
+    kind = type(module)
+    names = {n: v for n, v in vars(kind).items() if n not in ("__dict__", "__weakref__")}
+    module.__class__ = type(kind.__name__, kind.__bases__, names)
 
 
 def _bias(tensors: dict[str, Tensor], filters: int, where: str) -> Tensor | None:

@@ -16,6 +16,7 @@ from adder_onnx.errors import ExportError
 from adder_onnx.export.adder_layers import convert_adder_layers
 from adder_onnx.export.exporter import DEFAULT_OPSET, export_model
 from adder_onnx.export.factories import bare, unwrap
+from adder_onnx.export.fake_quantization.quantizer import FakeQuantizer
 from adder_onnx.export.verification import (
     DoesNotRunError,
     Runner,
@@ -29,7 +30,7 @@ from adder_onnx.export.writing import staged
 from adder_onnx.files import check_writable
 from adder_onnx.metadata import ModelMetadata
 
-__all__ = ["Exported", "export_onnx"]
+__all__ = ["Exported", "export_onnx", "runners"]
 
 _logger = logging.getLogger(__name__)
 
@@ -111,6 +112,10 @@ def export_onnx(
     """
     path = Path(path)
     check_writable(path)
+    if any(isinstance(module, FakeQuantizer) for module in model.modules()):
+        raise ExportError(
+            "the model is fake-quantized: adder_onnx.export.export_quantized writes its integers"
+        )
     given = unwrap(model if in_place else _copy(model))
     truth, why = (None, None) if no_verify else _run_given(given, input_shape, batch_size)
     converted = convert_adder_layers(given, adder_classes, check=not no_verify)
@@ -234,10 +239,10 @@ def _compare(
     rounding = (own or truth).rounding()
     if fixed == 1 and batch_size is None:
         truth = truth.of_one_image()
-    return compare(truth, _runners(source), rounding)
+    return compare(truth, runners(source), rounding)
 
 
-def _runners(source: bytes | Path) -> dict[str, Runner]:
+def runners(source: bytes | Path) -> dict[str, Runner]:
     """The file in our runtime and in onnxruntime by the function bodies."""
     # The one place where exporting needs the runtime; it imports nothing of ours in return.
     from adder_onnx.runtime import InferenceSession

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from adder_onnx.errors import ExportError
 from adder_onnx.export.capture import capture, error_line, fixed_batch, quiet
 from adder_onnx.export.distances import check_distances
+from adder_onnx.export.fake_quantization.translation import translate_rounding
 from adder_onnx.export.naming import name_after_modules
 from adder_onnx.export.outputs import named_outputs
 from adder_onnx.ops import DOMAIN, VERSION, ConvAttributes, function_bodies
@@ -112,7 +113,10 @@ def export_model(
 
 
 def _to_onnx(program: ExportedProgram, opset: int) -> ir.Model:
-    table: dict[Any, Any] = {torch.ops.adder_onnx.adder_conv2d.default: _translate}
+    table: dict[Any, Any] = {
+        torch.ops.adder_onnx.adder_conv2d.default: _translate,
+        torch.ops.adder_onnx.quantize_dequantize.default: translate_rounding,
+    }
     shapes = None if fixed_batch(program) else ({0: torch.export.Dim("batch")},)
     try:
         with quiet():

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.ops import ConvAttributes
 from adder_onnx.ops.reference import adder_conv as reference
 
-__all__ = ["Layer", "layers", "make_layer"]
+__all__ = ["Layer", "float_layer", "layers", "make_layer"]
 
 
 @dataclass
@@ -106,3 +107,28 @@ def layers(draw: st.DrawFn) -> Layer:
         layer.z = rng.standard_normal(layer.y_shape).astype(np.float32)
     layer.clip = draw(st.sampled_from([(-np.inf, np.inf), (0.0, np.inf), (0.0, 6.0), (-1.0, 1.0)]))
     return layer
+
+
+def float_layer(
+    weight: NDArray[np.float32],
+    scale: ArrayLike,
+    bias: ArrayLike,
+    *,
+    residual: bool = False,
+    **attributes: Any,
+) -> AdderNode:
+    """A float32 adder node from x, and z, to y, with a ReLU."""
+    return AdderNode(
+        name="layer",
+        x="x",
+        residual="z" if residual else None,
+        y="y",
+        type="float32",
+        weight=weight,
+        scale=np.asarray(scale, np.float32),
+        bias=np.asarray(bias, np.float32),
+        clip_min=0.0,
+        clip_max=float("inf"),
+        attributes=ConvAttributes(**attributes),
+        fused=(),
+    )

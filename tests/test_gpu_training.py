@@ -13,7 +13,7 @@ from torch.autograd import backward
 from torch.nn import functional
 
 from adder_onnx.errors import AdderError
-from adder_onnx.export import AdderConv2d, adder_conv2d
+from adder_onnx.export import AdderConv2d, adder_conv2d, fake_quantize
 from adder_onnx.export.layer.selection import native_kernels
 from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
 from adder_onnx.runtime.devices import check_cupy
@@ -247,3 +247,26 @@ def test_memory_is_that_of_the_tensors() -> None:
     tensors = 4 * x.numel()
     # Output and its gradient, and the like of both and of the input inside; cuDNN's workspace.
     assert torch.cuda.max_memory_allocated() - before < 10 * tensors + (64 << 20)
+
+
+def test_a_fake_quantized_network() -> None:
+    """Prepared on the CPU, moved, trained there; and what it gives for the same weights."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        AdderConv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), AdderConv2d(8, 8, 3), nn.BatchNorm2d(8)
+    )
+    x = torch.randn(4, 3, 12, 12)
+    network(x)
+    model = fake_quantize(network, 4, [x])
+    expected = model.eval()(x)
+    found = model.cuda()(x.cuda()).cpu()
+    # A value halfway between two levels may go to the other one.
+    assert float(((found - expected).abs() > 1e-4).float().mean()) < 0.01
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    features = model.train()(x.cuda()).amax(dim=(2, 3))
+    functional.cross_entropy(features, torch.arange(4, device="cuda")).backward()
+    optimizer.step()
+    for name, p in model.named_parameters():
+        assert p.is_cuda
+        assert not torch.equal(p, start[name]), name

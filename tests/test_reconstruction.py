@@ -19,7 +19,6 @@ from adder_onnx.errors import DataError, InputError
 from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.loading import load_graph
 from adder_onnx.kernels.cpu import choose_roundings
-from adder_onnx.ops import ConvAttributes
 from adder_onnx.ops.reference import adder_conv as reference
 from adder_onnx.quantization import quantize
 from adder_onnx.quantization.ranges import Quantization
@@ -33,27 +32,15 @@ from adder_onnx.quantization.reconstruction.choices import (
 from adder_onnx.quantization.reconstruction.layers import run_layer, sums
 from adder_onnx.quantization.reconstruction.samples import columns, draw, pixels_of
 from adder_onnx.quantization.reconstruction.segments import Segment, sources
+from tests.layers import float_layer
 from tests.models import W1, W2, adder_conv, make_model, node
 from tests.test_quantization import calibration, decibels, normalized_network, stock_outputs
 
 
 def layer(weight: NDArray[np.float32], residual: bool = False, **attributes: Any) -> AdderNode:
-    filters = len(weight)
-    rng = np.random.default_rng(filters)
-    return AdderNode(
-        name="layer",
-        x="x",
-        residual="z" if residual else None,
-        y="y",
-        type="float32",
-        weight=weight,
-        scale=rng.uniform(0.5, 1.5, filters).astype(np.float32),
-        bias=rng.standard_normal(filters).astype(np.float32),
-        clip_min=0.0,
-        clip_max=float("inf"),
-        attributes=ConvAttributes(**attributes),
-        fused=(),
-    )
+    rng = np.random.default_rng(len(weight))
+    scale, bias = rng.uniform(0.5, 1.5, len(weight)), rng.standard_normal(len(weight))
+    return float_layer(weight, scale, bias, residual=residual, **attributes)
 
 
 # Choosing between two integers

@@ -6,10 +6,12 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
 
@@ -21,15 +23,18 @@ from adder_onnx.cli._command import (
     run_command,
     write_json,
 )
-from adder_onnx.errors import AdderError, ModelError
+from adder_onnx.cli._held_out import HeldOut
+from adder_onnx.errors import AdderError, DataError, InputError, ModelError
 from adder_onnx.evaluation import FORMATS, SPLITS, Dataset, open_dataset
 from adder_onnx.evaluation.inference import load_inputs
 from adder_onnx.evaluation.network import Network
+from adder_onnx.evaluation.outputs import choose_output
 from adder_onnx.files import check_writable, write_atomically
 from adder_onnx.graph.loading import read_model
 from adder_onnx.quantization import Quantized, quantize
 from adder_onnx.quantization.ranges import CALIBRATIONS
 from adder_onnx.quantization.standard import quantize_standard_nodes
+from adder_onnx.quantization.widths import quantize_within
 from adder_onnx.runtime import InferenceSession
 
 __all__ = ["main"]
@@ -39,6 +44,7 @@ _BATCH_SIZE = 16
 _EXAMPLES = """\
   adder-quantize resnet20.onnx resnet20_int8.onnx --data cifar-10-python.tar.gz
   adder-quantize resnet20.onnx resnet20_int4.onnx --data cifar-10-batches-py --bits 4
+  adder-quantize resnet20.onnx resnet20_auto.onnx --data train --bits auto --validate val
   adder-quantize resnet50.onnx resnet50_int8.onnx --data imagenet --split train --samples 256
 """
 
@@ -55,7 +61,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data", metavar="PATH", type=Path, required=True, help="images, as for adder-run"
     )
-    parser.add_argument("--bits", metavar="N", type=int, default=8, help="2 to 8 (8)")
+    parser.add_argument(
+        "--bits",
+        metavar="N",
+        type=_bits,
+        default=8,
+        help="2 to 8 (8), or auto: for each node the fewest that keep the loss within --max-loss",
+    )
+    parser.add_argument(
+        "--max-loss",
+        metavar="P",
+        type=float,
+        default=0.5,
+        help="for --bits auto: accuracy that may be lost, in percent of the images (0.5)",
+    )
+    parser.add_argument(
+        "--validate",
+        metavar="PATH",
+        type=Path,
+        help="images with labels that the loss is measured on (those of --data that ranges are not "
+        "found on); without labels, answers that change are counted",
+    )
     parser.add_argument(
         "--samples", metavar="N", type=positive, default=128, help="images that are used (128)"
     )
@@ -107,9 +133,41 @@ def _run(options: argparse.Namespace) -> None:
     proto = read_model(options.model)
     session = InferenceSession(options.model, threads=options.threads)
     model = Network(session)
-    dataset = _choose(options, model, session)
-    with progress_of_unknown("calibration", -(-dataset.images // _BATCH_SIZE)) as progress:
-        result = quantize(
+    everything = _open(options, options.data, model, session).skip(options.skip)
+    numbers = _chosen(options, everything)
+    dataset = everything.select(numbers)
+    if options.bits == "auto":
+        result, loss = _quantize_within(options, proto, session, model, everything, numbers)
+    else:
+        loss = None
+        result = _quantize(options, proto, dataset, model)
+    final = result.model
+    if options.standard_nodes:
+        final = quantize_standard_nodes(final, _feeds(dataset, model))
+    try:
+        data = final.SerializeToString()
+    except (EncodeError, ValueError) as error:
+        raise ModelError(
+            f"{options.output} would have 2 GiB or more, which protobuf cannot write"
+        ) from error
+    write_atomically(options.output, data)
+    summary = _summary(options, result, len(data), dataset.images, loss)
+    if options.json:
+        write_json(options.json, _without_infinity(summary))
+    if options.json != "-":
+        print(*_lines(summary), sep="\n")
+
+
+def _bits(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
+def _quantize(
+    options: argparse.Namespace, proto: onnx.ModelProto, dataset: Dataset, model: Network
+) -> Quantized:
+    guess = -(-dataset.images // _BATCH_SIZE)
+    with progress_of_unknown("calibration", guess) as progress:
+        return quantize(
             proto,
             _feeds(dataset, model),
             bits=options.bits,
@@ -121,33 +179,71 @@ def _run(options: argparse.Namespace) -> None:
             threads=options.threads,
             progress=progress,
         )
-    final = result.model
-    if options.standard_nodes:
-        final = quantize_standard_nodes(final, _feeds(dataset, model))
-    try:
-        data = final.SerializeToString()
-    except (EncodeError, ValueError) as error:
-        raise ModelError(
-            f"{options.output} would have 2 GiB or more, which protobuf cannot write"
-        ) from error
-    write_atomically(options.output, data)
-    summary = _summary(options, result, len(data), dataset.images)
-    if options.json:
-        write_json(options.json, _without_infinity(summary))
-    if options.json != "-":
-        print(*_lines(summary), sep="\n")
 
 
-def _choose(options: argparse.Namespace, model: Network, session: InferenceSession) -> Dataset:
-    """The images that ranges are found on."""
+def _quantize_within(
+    options: argparse.Namespace,
+    proto: onnx.ModelProto,
+    session: InferenceSession,
+    model: Network,
+    everything: Dataset,
+    numbers: NDArray[np.int64],
+) -> tuple[Quantized, _Loss]:
+    """Widths by what is lost on images that ranges are not found on."""
+    if options.calibration != "output":
+        raise InputError(f"--bits auto needs --calibration output, not {options.calibration}")
+    classified = choose_output(session, model.metadata.labels)
+    if options.validate is None:
+        others = np.setdiff1d(np.arange(everything.images), numbers)
+        if not len(others):
+            raise DataError(
+                f"{options.data}: ranges are found on all {everything.images} images, so that none "
+                "is left to see what is lost: give --validate PATH, or fewer --samples"
+            )
+        held_out = everything.select(others)
+    else:
+        held_out = _open(options, options.validate, model, session)
+    held_out = held_out.with_model_classes(classified.classes, model.metadata.labels)
+    judge = HeldOut(session, held_out, classified, _BATCH_SIZE, options.threads)
+    dataset = everything.select(numbers)
+    with progress_of_unknown("widths", 9) as progress:
+        found = quantize_within(
+            proto,
+            lambda: _feeds(dataset, model),
+            judge.loss,
+            options.max_loss,
+            exclude=options.exclude,
+            seed=options.seed,
+            threads=options.threads,
+            progress=progress,
+        )
+    return found.quantized, _Loss(found.loss, held_out.images, judge.labelled)
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """What is lost, in percent of so many images."""
+
+    percent: float
+    images: int
+    labelled: bool
+
+
+def _open(
+    options: argparse.Namespace, path: Path, model: Network, session: InferenceSession
+) -> Dataset:
     how, inputs = model.metadata.preprocessing, session.get_inputs()
-    dataset = open_dataset(options.data, options.format, options.split, inputs, how)
+    dataset = open_dataset(path, options.format, options.split, inputs, how)
     if not dataset.arrays:
         model.check_takes_images()
-    dataset = dataset.skip(options.skip)
+    return dataset
+
+
+def _chosen(options: argparse.Namespace, dataset: Dataset) -> NDArray[np.int64]:
+    """Numbers of the images that ranges are found on."""
     if options.first:
-        return dataset.first(options.samples)
-    return dataset.select(_drawn(dataset, options.samples, options.seed))
+        return np.arange(min(options.samples, dataset.images))
+    return _drawn(dataset, options.samples, options.seed)
 
 
 def _drawn(dataset: Dataset, count: int, seed: int) -> NDArray[np.int64]:
@@ -179,7 +275,7 @@ def _feeds(dataset: Dataset, model: Network) -> Iterator[dict[str, Any]]:
 
 
 def _summary(
-    options: argparse.Namespace, result: Quantized, size: int, images: int
+    options: argparse.Namespace, result: Quantized, size: int, images: int, loss: _Loss | None
 ) -> dict[str, Any]:
     return {
         "model": str(options.model),
@@ -187,11 +283,13 @@ def _summary(
         "bits": options.bits,
         "calibration": options.calibration,
         "samples": images,
+        **({} if loss is None else {"max_loss": options.max_loss, "loss": vars(loss)}),
         "bytes_before": options.model.stat().st_size,
         "bytes_after": size,
         "nodes": [
             {
                 "name": n.name,
+                "bits": n.bits,
                 "low": n.low,
                 "high": n.high,
                 "clamped": n.clamped,
@@ -217,9 +315,9 @@ def _without_infinity(value: Any) -> Any:
 
 def _lines(summary: dict[str, Any]) -> list[str]:
     width = max((len(node["name"]) for node in summary["nodes"]), default=4)
-    lines = [f"{'node':{width}}  {'range':>22}  clamped weights  SNR of its output"]
+    lines = [f"{'node':{width}}  bits  {'range':>22}  clamped weights  SNR of its output"]
     lines += [
-        f"{node['name']:{width}}  {node['low']:10.4g} … {node['high']:9.4g}  "
+        f"{node['name']:{width}}  {node['bits']:4}  {node['low']:10.4g} … {node['high']:9.4g}  "
         f"{100 * node['clamped']:13.1f} %  {_decibels(node['snr_db']):>17}"
         for node in summary["nodes"]
     ]
@@ -231,8 +329,18 @@ def _lines(summary: dict[str, Any]) -> list[str]:
             for node in sorted(summary["sensitivity"], key=lambda n: n["snr_db"])
         ]
     before, after = summary["bytes_before"], summary["bytes_after"]
+    widths = sorted({node["bits"] for node in summary["nodes"]})
+    bits = " to ".join(str(width) for width in dict.fromkeys((*widths[:1], *widths[-1:])))
+    if "loss" in summary:
+        loss = summary["loss"]
+        what = "accuracy lost" if loss["labelled"] else "answers changed"
+        mean = np.mean([node["bits"] for node in summary["nodes"]])
+        lines.append(
+            f"{mean:.2f} bits on average; {what} on {loss['images']} images that ranges were not "
+            f"found on: {loss['percent']:.2f} %, at most {summary['max_loss']:g} %"
+        )
     lines.append(
-        f"{summary['output']}: {len(summary['nodes'])} nodes of {summary['bits']} bits, "
+        f"{summary['output']}: {len(summary['nodes'])} nodes of {bits or 'no'} bits, "
         f"{len(summary['left'])} left in float; {after:,} bytes, {after / before:.2f} of {before:,}"
     )
     return lines

@@ -26,7 +26,7 @@ from adder_onnx.quantization.sensitivity import Sensitivity, decibels, measure_a
 from adder_onnx.quantization.weights import IntegerLayer, quantize_weights, weight_of
 from adder_onnx.runtime import InferenceSession
 
-__all__ = ["Quantized", "Sensitivity", "quantize"]
+__all__ = ["Quantized", "Sensitivity", "finish", "fused_nodes", "quantize"]
 
 Feed = Mapping[str, NDArray[Any]]
 Bits = int | Mapping[str, int]
@@ -144,7 +144,7 @@ def _by_output(
 ) -> _Result:
     # What is fused into a node depends on which others are there to take it.
     graph = load_graph(model)
-    nodes = _fused_nodes(graph.graph, names)
+    nodes = fused_nodes(graph.graph, names)
     values = {v for n in nodes for v in (n.x, n.y, n.residual) if v is not None}
     found = reconstruct(
         load_graph(model),
@@ -157,7 +157,7 @@ def _by_output(
         progress=progress,
     )
     summaries = rewrite(graph.graph, found.quantizations, lambda n: found.layers[n.name], names)
-    return _Result(_finish(graph, model), summaries, found.snr, found.samples)
+    return _Result(finish(graph, model), summaries, found.snr, found.samples)
 
 
 class _ByValue:
@@ -182,11 +182,11 @@ class _ByValue:
 
     def quantize(self, feeds: Iterable[Feed], progress: Progress) -> _Result:
         fused = load_graph(self._model).graph
-        nodes = _fused_nodes(fused, self._names)
+        nodes = fused_nodes(fused, self._names)
         observed = list(nodes)
         if self._alone:
             for name in self._names:
-                observed += _fused_nodes(load_graph(self._model).graph, [name])
+                observed += fused_nodes(load_graph(self._model).graph, [name])
         self.seen = observe(
             self._model, observed, feeds, self._threads, lambda done: progress(done, 0)
         )
@@ -203,9 +203,9 @@ class _ByValue:
     def build(self, names: Collection[str]) -> tuple[onnx.ModelProto, list[NodeSummary]]:
         """The model with these nodes quantized."""
         graph = load_graph(self._model)
-        _fused_nodes(graph.graph, names)
+        fused_nodes(graph.graph, names)
         summaries = rewrite(graph.graph, self._quantizations, self._layer, names)
-        return _finish(graph, self._model), summaries
+        return finish(graph, self._model), summaries
 
     def _layer(self, node: AdderNode) -> IntegerLayer:
         q = self._quantizations[node.x]
@@ -251,7 +251,7 @@ def _adder_nodes(model: onnx.ModelProto, exclude: Sequence[str]) -> list[AdderNo
     graph = load_graph(model).graph
     if any(node.op_type == "QLinearAdderConv" for node in graph):
         raise ModelError("the model is quantized already: quantize the float model it came from")
-    nodes = _fused_nodes(graph)
+    nodes = fused_nodes(graph)
     if not nodes:
         raise ModelError("the model has no AdderConv node that could be quantized")
     names = {node.name for node in nodes}
@@ -264,7 +264,7 @@ def _adder_nodes(model: onnx.ModelProto, exclude: Sequence[str]) -> list[AdderNo
     return nodes
 
 
-def _fused_nodes(graph: ir.Graph, names: Collection[str] | None = None) -> list[AdderNode]:
+def fused_nodes(graph: ir.Graph, names: Collection[str] | None = None) -> list[AdderNode]:
     """Fuses epilogues into the adder nodes of these names, or into all; others stay as written."""
     mark_adder_nodes(graph, integers=False)
     for node in graph:
@@ -312,7 +312,8 @@ def _noise(
     return {name: decibels(exact[name], noise[name]) for name in exact}
 
 
-def _finish(graph: ir.Model, source: onnx.ModelProto) -> onnx.ModelProto:
+def finish(graph: ir.Model, source: onnx.ModelProto) -> onnx.ModelProto:
+    """The rewritten graph as a checked model, with the bodies of our operators."""
     passes.RemoveUnusedNodesPass()(graph)
     proto = ir.to_proto(graph)
     opset = graph.opset_imports.get("", 0)
