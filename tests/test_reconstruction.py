@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import adder_onnx
-from adder_onnx.errors import DataError, InputError
+from adder_onnx.errors import AdderError, DataError, InputError
 from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.loading import load_graph
 from adder_onnx.kernels.cpu import choose_roundings
@@ -194,23 +196,31 @@ def test_layers_on_arrays(attributes: dict[str, Any], residual: bool) -> None:
 # Choices
 
 
-def test_the_range_is_the_one_that_the_layer_loses_least_with() -> None:
-    """Values beyond what weights reach cost nothing, however many: not so for the value itself."""
+@pytest.mark.parametrize("scale", [[1.0] * 8, [30.0] * 4 + [0.1] * 4, [0.1] * 4 + [30.0] * 4])
+def test_the_range_is_the_one_that_the_layer_loses_least_with(scale: list[float]) -> None:
+    """Of two groups, one of small values, which need a fine scale, and one of large ones."""
     rng = np.random.default_rng(7)
-    w = rng.uniform(0, 1, (8, 30, 1, 1)).astype(np.float32)
-    x = rng.uniform(0, 1, (30, 400)).astype(np.float32)
-    q = choose_range(0.0, 1.0, 3, [Seen(layer(w), x, x)], 2)
-    exact = np.stack([np.abs(x - row[:, None]).sum(axis=0) for row in w.reshape(8, -1)])
+    sizes = np.repeat([0.3, 3.0], 15)[:, None]
+    x = np.maximum(rng.standard_normal((30, 400)) * sizes, 0).astype(np.float32)
+    w = (rng.standard_normal((8, 15, 1, 1)) * np.repeat([0.3, 3.0], 4)[:, None, None, None]).astype(
+        np.float32
+    )
+
+    def sums_of(x: NDArray[Any], w: NDArray[Any]) -> NDArray[np.float64]:
+        groups = np.repeat([x[:15], x[15:]], 4, axis=0)
+        return np.abs(groups - w.reshape(8, 15, 1)).sum(axis=1)
 
     def loss(q: Quantization) -> float:
-        x_hat = q.dequantize(q.quantize(x))
-        w_hat = q.dequantize(q.quantize(np.clip(w, q.low, q.high)).reshape(8, -1))
-        ours = np.stack([np.abs(x_hat - row[:, None]).sum(axis=0) for row in w_hat])
-        weights = layer(w).scale.astype(np.float64) ** 2
-        return float((exact - ours).var(axis=1) @ weights)
+        ours = sums_of(
+            q.dequantize(q.quantize(x)), q.dequantize(q.quantize(np.clip(w, q.low, q.high)))
+        )
+        return float((sums_of(x, w) - ours).var(axis=1) @ np.square(scale))
 
-    others = [Quantization.covering(0.0, high, 3) for high in np.linspace(0.03, 1, 60)]
-    assert loss(q) <= 1.1 * min(map(loss, others))
+    high = float(x.max())
+    node_ = float_layer(w, scale, np.zeros(8), group=2)
+    q = choose_range(0.0, high, 3, [Seen(node_, x, x)], 2)
+    others = [Quantization.covering(0.0, high * share, 3) for share in np.geomspace(1, 0.03, 90)]
+    assert loss(q) <= 1.05 * min(map(loss, others))
 
 
 def test_weights_are_rounded_up_or_down() -> None:
@@ -430,6 +440,15 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             normalized_network(), [*calibration(), {"X": np.full((1, 3, 8, 8), np.inf, np.float32)}]
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(AdderError, match="No space left on device; set TMPDIR to a folder with"):
+        quantize(normalized_network(), calibration())
 
 
 def test_progress_is_by_values() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adder_onnx.errors import AdderError
+
 __all__ = ["Store"]
 
 
@@ -32,8 +34,18 @@ class Store:
         self._folder.cleanup()
 
     def put(self, name: str, number: int, array: NDArray[Any]) -> None:
-        """Keeps an array, instead of one of this name and number."""
-        np.save(self._path(name, number), array, allow_pickle=False)
+        """Keeps an array, instead of one of this name and number.
+
+        Raises:
+            AdderError: the file cannot be written.
+        """
+        try:
+            np.save(self._path(name, number), array, allow_pickle=False)
+        except OSError as error:
+            raise AdderError(
+                f"calibration keeps values in files in {tempfile.gettempdir()}, which cannot be "
+                f"written: {error.strerror or error}; set TMPDIR to a folder with more room"
+            ) from error
 
     def get(self, name: str, number: int) -> NDArray[Any]:
         array: NDArray[Any] = np.load(self._path(name, number), allow_pickle=False)
