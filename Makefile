@@ -49,13 +49,15 @@ $(VENV)/.installed-cpu: $(BIN)/python $(SOURCES)
 	$(BIN)/python -m pip install --quiet --editable '.[cpu]'
 	touch $@
 
+# adder-onnx is installed by now, from here: what is named is what else its extras need. Named as a
+# folder, it would be built again.
 $(VENV)/.installed-dev: $(VENV)/.installed-cpu
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,dev]'
+	$(BIN)/python -m pip install --quiet 'adder-onnx[cpu,dev]'
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet 'adder-onnx[bench]'
 	touch $@
 
 clean:

@@ -2,7 +2,8 @@
 
     compile_kernels.py ARCHITECTURE…
 
-An architecture that this NVRTC does not know is left out, which is said. Needs nothing else:
+An architecture that this NVRTC does not know is left out, which is said; so are, of a later one,
+kernels that were compiled for an earlier one. Needs nothing else:
 adder_onnx's own `__init__` would ask for onnx and the native module.
 """
 
@@ -31,6 +32,7 @@ def main() -> None:
     )
     from adder_onnx.kernels.cuda.launch.selection import kernels_on
 
+    compiled: set[str] = set()
     for architecture in map(int, sys.argv[1:]):
         versions = f"CuPy {cupy.__version__}, NVRTC {compiler_version()}"
         if architecture not in nvrtc.getSupportedArchs():
@@ -38,8 +40,9 @@ def main() -> None:
             continue
         start = time.perf_counter()
         target = compile_target(architecture)
-        kernels = kernels_on(target)
-        image, _ = compile_cubin([kernel.expression for kernel in kernels], architecture)
+        kernels = [k.expression for k in kernels_on(target) if k.expression not in compiled]
+        image, _ = compile_cubin(kernels, architecture)
+        compiled.update(kernels)
         seconds = time.perf_counter() - start
         print(
             f"{versions}: {len(kernels)} kernels for {target}, {len(image)} bytes, {seconds:.0f} s"

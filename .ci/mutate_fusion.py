@@ -57,4 +57,4 @@ def mutants() -> Iterator[Mutant]:
 
 
 if __name__ == "__main__":
-    sys.exit(try_mutants(mutants(), ["test_graph_fusion.py"]) > 0)
+    sys.exit(try_mutants(mutants(), ["tests/test_graph_fusion.py"]) > 0)

@@ -3,18 +3,21 @@
     python .ci/mutate_inlined.py [MODULE…]
 
 changes the modules of adder_onnx/graph/inlined: the condition of one `require` becomes
-true, or that of one ``if`` before a ``raise`` becomes false, at a time; runs the tests,
-and exits with status 1 where a change goes unnoticed.
+true, or that of one ``if`` before a ``raise`` becomes false, at a time; runs the tests in
+which the guard stops something, and exits with status 1 where a change goes unnoticed.
 """
 
 from __future__ import annotations
 
 import ast
+import itertools
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mutation import ROOT, Mutant, try_mutants
+from mutation import ROOT, Mutant, stopped_tests, try_mutants
 
 FOLDER = ROOT / "adder_onnx" / "graph" / "inlined"
 TESTS = {
@@ -42,25 +45,38 @@ def conditions(tree: ast.AST) -> Iterator[tuple[ast.expr, str]]:
             yield node.test, "False"
 
 
-def mutants(path: Path) -> Iterator[Mutant]:
+def mutants(path: Path, tests: Sequence[str]) -> Iterator[Mutant]:
+    """Each with the tests in which its guard stops something: only they can notice."""
     text = path.read_text()
     lines = text.splitlines(keepends=True)
     starts = [sum(map(len, lines[:i])) for i in range(len(lines))]
+    places = []
     for condition, passing in conditions(ast.parse(text)):
         assert condition.end_lineno is not None
         assert condition.end_col_offset is not None
         start = starts[condition.lineno - 1] + condition.col_offset
         end = starts[condition.end_lineno - 1] + condition.end_col_offset
+        places.append((start, end, condition.lineno, passing))
+    places.sort()
+    probed, done = "", 0
+    for guard, (start, end, _, passing) in enumerate(places):
+        probed += f"{text[done:start]}_ask({guard})(({text[start:end]}), {passing})"
+        done = end
+    stopped = stopped_tests(Mutant(path, probed + text[done:], "nothing"), tests)
+    for guard, (start, end, line, passing) in enumerate(places):
         broken = text[:start] + passing + text[end:]
-        yield Mutant(path, broken, f"{condition.lineno}: {text[start:end]} -> {passing}")
+        what = f"{line}: {text[start:end]} -> {passing}"
+        yield Mutant(path, broken, what, stopped.get(guard, ()))
 
 
 def main() -> int:
-    survivors = 0
-    for module in sys.argv[1:] or TESTS:
-        tests = [f"test_inlined_{name}.py" for name in TESTS[module]]
-        survivors += try_mutants(mutants(FOLDER / f"{module}.py"), tests)
-    return int(survivors > 0)
+    def of(module: str) -> list[Mutant]:
+        tests = [f"tests/test_inlined_{name}.py" for name in TESTS[module]]
+        return list(mutants(FOLDER / f"{module}.py", tests))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        every = list(pool.map(of, sys.argv[1:] or TESTS))
+    return int(try_mutants(itertools.chain(*every), []) > 0)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -25,11 +26,17 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def resnet20(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real ResNet-20, exported with nothing but the checkpoint given."""
-    output = tmp_path_factory.mktemp("resnet20") / "resnet20.onnx"
+    """The real ResNet-20, exported with nothing but the checkpoint given; once in a test run."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which those of one test run have in common
+    output = folder / "resnet20.onnx"
     checkpoint = shared / "models" / "resnet20_addernet_cifar10.pt"
     command = [sys.executable, "-m", "adder_onnx.cli.export", str(checkpoint), str(output)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    with open(folder / "resnet20.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not output.exists():
+            subprocess.run(command, check=True, capture_output=True, text=True)
     return output
 
 

@@ -532,6 +532,27 @@ def test_a_table_of_networks_alone() -> None:
     assert "| n, batch 8 | CUDA | – | 8 |" in text
 
 
+def test_rows_of_another_commit_name_it() -> None:
+    layer = {"network": "n", "layer": "a", "batch": 1, "taps": 1, "count": 1, "share_of_bound": {}}
+    layer["seconds"] = {name: {"median": 1.0} for name in table._COLUMNS.values()}
+    network = {"network": "n", "batch": 1, "standard_nodes": "CUDA", "seconds": {}}
+    border = {"network": "n", "batch": 1, "direction": "enter", "shape": [1, 4], "type": "float32"}
+    border |= {"seconds": {"median": 1.0}, "bytes_per_second": 1e9}
+    old = {"commit": "fedcba9876543210"}
+    result = {**described(), "bound": {}, "networks": [network | old], "borders": [border | old]}
+    text = table.table([result | {"layers": [layer, layer | {"layer": "b"} | old]}])
+    assert "commit 0123456789ab, " in text
+    assert "Rows that name a commit are of that one." in text
+    assert "| n, batch 1 (fedcba9) | CUDA |" in text
+    assert "| n, batch 1 (in part fedcba9) | 2000.0 |" in text
+    assert "| n a, 1 | " in text
+    assert "| n b, 1 (fedcba9) | " in text
+    assert "| n, batch 1, enter, 4, float32 (fedcba9) | " in text
+    assert "fedcba9" not in table.table(
+        [result | {"layers": [layer], "networks": [], "borders": []}]
+    )
+
+
 def test_a_table_that_is_not_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "gpu.md").write_text(f"{begin_of(table.COMMAND)}old\n{END}")

@@ -22,6 +22,7 @@ from adder_onnx.kernels.cuda.launch.variants import (
     integer_gemm,
 )
 from benchmarks.cuda import costs, sweep
+from benchmarks.cuda.__main__ import RESULTS
 from benchmarks.shapes import Layer
 from tests.cuda_on_cpu.device import CpuDevice
 from tests.test_benchmark_check import CheckedMachine
@@ -141,6 +142,16 @@ def test_costs_are_found_again() -> None:
     assert found.work == pytest.approx(true.work, rel=0.1)
     assert max(costs.losses(rows, found, 132)) < 1.05
     assert max(costs.losses(rows, Costs(1, 1, 1, 1, 1e9), 132)) > 1.2
+
+
+@pytest.mark.parametrize("type_", COSTS)
+def test_the_costs_in_use_select_what_was_fast(type_: str) -> None:
+    """On an H100."""
+    sweep = json.loads((RESULTS / "cuda-sweep-nvidia-h100-80gb-hbm3.json").read_text())
+    rows = [row for row in sweep["rows"] if row["type"] == type_]
+    lost = costs.losses(rows, COSTS[type_], sweep["multiprocessors"])
+    assert np.mean(lost) < 1.02
+    assert max(lost) < 1.2
 
 
 def test_the_command_of_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,11 +19,11 @@ def test_the_multiprocessor_with_most_to_do_counts() -> None:
     assert cycles(COST, 128, 3 * GPU + 1, 8, 1, GPU) == (8 + 2) * (100 + 3 * 10) + alone
 
 
-def test_blocks_go_at_the_pace_of_all_their_warps() -> None:
-    """And none at a higher one than a warp for each scheduler."""
+def test_blocks_go_at_the_pace_of_the_fullest_scheduler() -> None:
     alone = cycles(COST, 64, GPU, 8, 1, GPU)
     assert alone == cycles(COST, 64, 2 * GPU, 8, 1, GPU) == (8 + 2) * (100 + 10)
-    assert cycles(COST, 64, 3 * GPU, 8, 1, GPU) == (8 + 2) * (100 + 1.5 * 10)
+    shared = cycles(COST, 64, 3 * GPU, 8, 1, GPU)
+    assert shared == cycles(COST, 64, 4 * GPU, 8, 1, GPU) == (8 + 2) * (100 + 2 * 10)
     assert cycles(COST, 64, 7 * GPU, 8, 1, GPU) == (8 + 2) * (100 + 3 * 10) + alone
 
 
@@ -38,6 +38,8 @@ def test_sharing() -> None:
     assert cycles(COST, 128, 66, 7, 2, GPU) == shared  # four turns and three
     # Each block leaves its sums, and the last one reads those of eight.
     assert cycles(COST, 128, 66, 8, 8, GPU) == (1 + 2) * (2 * 100 + 4 * 10) + 2 * 7 + 8 * 5
+    # Half as many threads leave half as many sums, and read theirs as long.
+    assert cycles(COST, 64, 66, 8, 2, GPU) == (4 + 2) * (100 + 10) + 7 / 2 + 2 * 5
 
 
 def test_shorter_turns_change_nothing_around_them() -> None:

@@ -75,23 +75,29 @@ def test_agrees_with_pytorch_at_batch_1_and_8(
     assert sum(isinstance(s, OnnxruntimeStep) for s in session.plan.steps) == 2
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts kilobytes on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_memory_in_stock_onnxruntime(
     exported: Path, images: NDArray[np.float32], tmp_path: Path
 ) -> None:
-    """The function body must not need memory for positions x filters x taps."""
+    """The function body must not need memory for positions x filters x taps.
+
+    These would be 1.4 GB in float32 for three images, beside all else; about 1 GiB is for the file.
+    The peak is VmHWM, since ru_maxrss is this process's where that was the larger one.
+    """
+    images = images[:3]
     np.save(tmp_path / "images.npy", images)
     script = (
-        "import resource, sys; sys.modules['adder_onnx'] = None\n"
+        "import sys; sys.modules['adder_onnx'] = None\n"
         "import numpy, onnxruntime\n"
         "s = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])\n"
         "y = s.run(None, {'input': numpy.load('images.npy')})[0]\n"
         "numpy.save('logits.npy', y)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "(peak,) = [line for line in open('/proc/self/status') if line.startswith('VmHWM:')]\n"
+        "print(peak.split()[1])\n"
     )
     command = [sys.executable, "-I", "-c", script, str(exported)]
     result = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert int(result.stdout) * 1024 < 3 * 2**30
+    assert int(result.stdout) * 1024 < 1.5 * 2**30
     (ours,) = adder_onnx.InferenceSession(exported).run(None, {"input": images})
     theirs = np.load(tmp_path / "logits.npy")
     assert np.abs(ours - theirs).max() < 0.05 * np.abs(theirs).max()

@@ -35,7 +35,8 @@ JSON, schema 1: ``device``, ``compute_capability``, ``multiprocessors``, ``drive
 (empty outside of a repository), ``date``, ``arguments``, ``bound`` (taps per second by type),
 ``uint8_distances`` (the same by the way in which differences of uint8 are added up), ``sm_clock``
 (Hz, measured beside the bound), and lists of rows, ``layers``, ``borders`` and ``networks``. All
-``seconds`` are ``{"median", "p10", "p90"}`` of one call. In a layer's row, ``cdist_batch`` below
+``seconds`` are ``{"median", "p10", "p90"}`` of one call. A row that was put in from a result of
+another commit has a ``commit`` of its own. In a layer's row, ``cdist_batch`` below
 ``batch`` says that torch.cdist, for want of memory, was timed with fewer images and its time scaled
 up.
 """

@@ -2,6 +2,8 @@
 
     python -m benchmarks.cuda.table [--check]
 
+A row that was measured at another commit than the rest of its result names it.
+
 With --check nothing is written, and the exit status is 1 where the table is not up to date.
 """
 
@@ -30,6 +32,8 @@ _COLUMNS = {
     "cuDNN float16": "conv float16",
 }
 
+_PARTS = ("networks", "layers", "borders")
+
 _TYPES = ("float32", "float16", "uint8")
 
 
@@ -48,6 +52,8 @@ def _section(result: dict[str, Any]) -> str:
     if result["layers"]:
         bound = ", ".join(f"{r / 1e12:.1f} in {t}" for t, r in result["bound"].items())
         lines[0] += f" The bound is {bound} Ttaps/s."
+    if any("commit" in row for part in _PARTS for row in result.get(part, [])):
+        lines[0] += " Rows that name a commit are of that one."
     if result["networks"]:
         lines += _networks(result["networks"])
     if result["layers"]:
@@ -74,7 +80,8 @@ def _sums(rows: list[dict[str, Any]]) -> list[str]:
                 continue
             milli = 1e3 * sum(r["count"] * r["seconds"][name]["median"] for r in of_network)
             cells.append(f"{milli:.2f}" if milli < 10 else f"{milli:.1f}")
-        lines.append(f"| {network}, batch {batch} | {' | '.join(cells)} |")
+        title = f"{network}, batch {batch}{_at(of_network)}"
+        lines.append(f"| {title} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
@@ -94,7 +101,7 @@ def _layers(rows: list[dict[str, Any]]) -> list[str]:
         ]
         shares = row["share_of_bound"]
         share = " / ".join(f"{100 * shares[t]:.0f} %" for t in _TYPES if t in shares)
-        title = f"{row['network']} {' '.join(row['layer'].split())}, {row['batch']}"
+        title = f"{row['network']} {' '.join(row['layer'].split())}, {row['batch']}{_at([row])}"
         lines.append(f"| {title} | {' | '.join(rates)} | {share} |")
     return [*lines, "", "</details>", ""]
 
@@ -104,7 +111,7 @@ def _borders(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         title = (
             f"{row['network']}, batch {row['batch']}, {row['direction']}, "
-            f"{' × '.join(map(str, row['shape'][1:]))}, {row['type']}"
+            f"{' × '.join(map(str, row['shape'][1:]))}, {row['type']}{_at([row])}"
         )
         micro = f"{row['seconds']['median'] * 1e6:.1f}"
         lines.append(f"| {title} | {micro} | {row['bytes_per_second'] / 1e9:.0f} |")
@@ -124,9 +131,18 @@ def _networks(rows: list[dict[str, Any]]) -> list[str]:
             else "–"
             for name in names
         ]
-        title = f"{row['network']}, batch {row['batch']}"
+        title = f"{row['network']}, batch {row['batch']}{_at([row])}"
         lines.append(f"| {title} | {row['standard_nodes']} | {' | '.join(rates)} |")
     return [*lines, ""]
+
+
+def _at(rows: list[dict[str, Any]]) -> str:
+    """The commits of rows that name one."""
+    commits = dict.fromkeys(row["commit"][:7] for row in rows if "commit" in row)
+    if not commits:
+        return ""
+    part = "" if all("commit" in row for row in rows) else "in part "
+    return f" ({part}{', '.join(commits)})"
 
 
 def _title(name: str) -> str:

@@ -170,7 +170,7 @@ class CudaChain:
                 conv = _prepare(self.device, node, weights[node.weight])
             else:
                 conv = self._convs[node.y]
-            top, left, _, _ = node.attributes.resolve_pads(x[2:], conv.kernel)
+            top, left, _, _ = node.attributes.resolve_pads(x[2:], conv.geometry.kernel)
             if node.residual is not None:
                 tensors["z"] = offsets[node.residual]
             launch = conv.launch(x[0], x[2:], y[2:], (top, left))

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adder_onnx.errors import InputError
 from adder_onnx.kernels.cuda.launch.device import SCRATCH_ZEROS, Device, Launch
-from adder_onnx.kernels.cuda.launch.layout import padded_channels
+from adder_onnx.kernels.cuda.launch.geometry import Geometry, Pair, check_counts, with_sizes
 from adder_onnx.kernels.cuda.launch.params import CONV_ARGS, PACK_ARGS
 from adder_onnx.kernels.cuda.launch.selection import Product, select_grid, select_tile
 from adder_onnx.kernels.cuda.launch.variants import (
@@ -25,12 +24,9 @@ from adder_onnx.kernels.cuda.launch.variants import (
 
 __all__ = ["AdderConv"]
 
-_MAX_SIZE = 1 << 31
 _MAX_DIRECT_BLOCKS = 1 << 20
 _ZEROS = 32
 _PIECES_AHEAD = 2 * 4
-
-_Pair = tuple[int, int]
 
 
 class AdderConv:
@@ -57,34 +53,22 @@ class AdderConv:
         scale: NDArray[np.float32],
         bias: NDArray[np.float32],
         clip: tuple[float, float],
-        strides: _Pair,
-        dilations: _Pair,
+        strides: Pair,
+        dilations: Pair,
         group: int,
         type_: str,
         *,
         force_direct: bool = False,
     ) -> None:
         shape = weight if isinstance(weight, tuple) else weight.shape
-        filters, group_in, *kernel = (int(size) for size in shape)
-        self.type = type_
-        self.group = group
+        self.geometry = g = Geometry(shape, strides, dilations, group, type_)
         self._multiprocessors = device.multiprocessors
-        self.channels, self.filters = group_in * group, filters
-        self.kernel = (kernel[0], kernel[1])
-        self.strides, self.dilations = strides, dilations
-        group_out = filters // group
         self.tile: Tile | None = None
         if not force_direct:
-            self.tile = select_tile(type_, group, group_in, group_out, self.kernel)
-        self._args = np.zeros((), CONV_ARGS)
-        self._set(group_in=group_in, group_out=group_out)
-        self._set(kernel_h=kernel[0], kernel_w=kernel[1])
-        self._set(stride_h=strides[0], stride_w=strides[1])
-        self._set(dilation_h=dilations[0], dilation_w=dilations[1])
-        self._set(x_row=padded_channels(self.channels, type_))
-        self._set(y_row=padded_channels(filters, type_))
+            self.tile = select_tile(type_, group, g.group_in, g.group_out, g.kernel)
+        self._args = g.args(CONV_ARGS)
         self._set(clip_min=clip[0], clip_max=clip[1])
-        self._packed_bytes, self._packing = self._plan_packing(group_in, group_out)
+        self._packed_bytes, self._packing = self._plan_packing()
         constants = {
             "scale": device.upload(_whole_quads(scale)),
             "bias": device.upload(_whole_quads(bias)),
@@ -111,16 +95,17 @@ class AdderConv:
     def product(self, pixels: int) -> Product[Tile]:
         """The matrix product for so many output pixels; there is a `tile`."""
         assert self.tile is not None
-        columns = int(self._args["weight_row"]) // self.tile.filters * self.group
+        g = self.geometry
+        columns = int(self._args["weight_row"]) // self.tile.filters * g.group
         turns = int(self._args["weight_words"]) // TURN
-        return Product(self.type, self.tile, pixels, columns, turns)
+        return Product(g.type, self.tile, pixels, columns, turns)
 
     def launch(
         self,
         batch: int,
-        in_size: _Pair,
-        out_size: _Pair,
-        pad_begin: _Pair,
+        in_size: Pair,
+        out_size: Pair,
+        pad_begin: Pair,
         *,
         force_grid: tuple[Tile, int] | None = None,
     ) -> Launch:
@@ -138,36 +123,30 @@ class AdderConv:
         Raises:
             InputError: the tensors are too large for 32-bit indices.
         """
+        g = self.geometry
         pixels = batch * out_size[0] * out_size[1]
-        spans = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
-        x_row = int(self._args["x_row"])
-        reach = (max(in_size[0], spans[0]) * in_size[1] + spans[1]) * x_row
+        reach = g.reach(in_size)
         # Pieces of 16 bytes are what the matrix product counts in, through all of the batch.
-        far = (batch * in_size[0] * in_size[1] * x_row + reach) * np.dtype(self.type).itemsize // 16
-        if max(pixels, reach, far if self.tile and self.tile.vector else 0) >= _MAX_SIZE:
-            raise InputError(
-                f"{batch} images of {list(in_size)} with {self.channels} channels are too large "
-                "for the CUDA kernels, which index with 32 bits: use a smaller batch"
-            )
-        args = self._args.copy()
+        elements = batch * in_size[0] * in_size[1] * g.x_row + reach
+        far = elements * np.dtype(g.type).itemsize // 16 if self.tile and self.tile.vector else 0
+        images = f"{batch} images of {list(in_size)} with {g.channels} channels"
+        check_counts(images, pixels, reach, far)
+        args = with_sizes(self._args, in_size, out_size, pad_begin)
         args["pixels"] = pixels
-        args["in_h"], args["in_w"] = in_size
-        args["out_h"], args["out_w"] = out_size
-        args["pad_top"], args["pad_left"] = pad_begin
         if self.tile is None:
-            kernel = direct(self.type)
-            blocks = min(-(-pixels * self.filters // kernel.threads), _MAX_DIRECT_BLOCKS)
+            kernel = direct(g.type)
+            blocks = min(-(-pixels * g.filters // kernel.threads), _MAX_DIRECT_BLOCKS)
             return Launch(kernel, (blocks, 1, 1), args, self._constants)
         product = self.product(pixels)
         tile, splits = force_grid or select_grid(product, self._multiprocessors)
         args["splits"] = splits
         scratch = 0
         if splits > 1:
-            sums = product.blocks(tile) * splits * partial_bytes(self.type, tile)
+            sums = product.blocks(tile) * splits * partial_bytes(g.type, tile)
             scratch = SCRATCH_ZEROS + sums
-        columns = product.columns // self.group
-        grid = (-(-pixels // tile.pixels), columns, self.group * splits)
-        return Launch(gemm(self.type, tile), grid, args, self._constants, scratch)
+        columns = product.columns // g.group
+        grid = (-(-pixels // tile.pixels), columns, g.group * splits)
+        return Launch(gemm(g.type, tile), grid, args, self._constants, scratch)
 
     def _set(self, **fields: float) -> None:
         for name, value in fields.items():
@@ -181,44 +160,45 @@ class AdderConv:
         """
         if self.tile is None or not self.tile.vector:
             return np.zeros((1, 4), np.int32)
-        unit = PIECE_WORDS * taps_per_word(self.type)
-        row = int(self._args["x_row"]) // unit
-        channels = self.channels // self.group // unit
-        h, w, c = np.indices((*self.kernel, channels)).reshape(3, -1)
+        g = self.geometry
+        unit = PIECE_WORDS * taps_per_word(g.type)
+        row = g.x_row // unit
+        h, w, c = np.indices((*g.kernel, g.group_in // unit)).reshape(3, -1)
         pieces = np.zeros(
             (int(self._args["weight_words"]) // PIECE_WORDS + _PIECES_AHEAD, 4), np.int64
         )
-        pieces[: len(h), 0] = h * self.dilations[0]
-        pieces[: len(h), 1] = w * self.dilations[1] * row + c
+        pieces[: len(h), 0] = h * g.dilations[0]
+        pieces[: len(h), 1] = w * g.dilations[1] * row + c
         pieces[: len(h), 2] = (1 << h) | (1 << 16 + w)
         pieces[len(h) :, 2] = 1 << 15  # of a row that no kernel has
         return pieces.astype(np.int32)
 
-    def _plan_packing(self, group_in: int, group_out: int) -> tuple[int, Launch]:
+    def _plan_packing(self) -> tuple[int, Launch]:
         """The bytes of packed weights, and the launch; sets the fields that describe them."""
-        positions = self.kernel[0] * self.kernel[1]
+        g = self.geometry
+        positions = g.kernel[0] * g.kernel[1]
         args = np.zeros((), PACK_ARGS)
         if self.tile is None:
             # All filters side by side, by single taps: as one group, whatever the groups are.
-            kernel = pack(self.type, words=False)
-            group, filters, per_position = 1, self.filters, group_in
-            words, row = positions * group_in, self.filters
+            kernel = pack(g.type, words=False)
+            group, group_out, per_position = 1, g.filters, g.group_in
+            words, row = positions * g.group_in, g.filters
         else:
-            kernel = pack(self.type, words=True)
-            group, filters = self.group, group_out
-            per_position = -(-group_in // taps_per_word(self.type))
+            kernel = pack(g.type, words=True)
+            group, group_out = g.group, g.group_out
+            per_position = -(-g.group_in // taps_per_word(g.type))
             words = -(-positions * per_position // TURN) * TURN
             row = -(-group_out // self.tile.filters) * self.tile.filters
             if not self.tile.vector:
-                inverse, kernel_w_inverse = _inverse(per_position), _inverse(self.kernel[1])
+                inverse, kernel_w_inverse = _inverse(per_position), _inverse(g.kernel[1])
                 self._set(per_position=per_position, per_position_inverse=inverse)
                 self._set(kernel_w_inverse=kernel_w_inverse)
-        args["group"], args["group_in"], args["group_out"] = group, group_in, filters
+        args["group"], args["group_in"], args["group_out"] = group, g.group_in, group_out
         args["kernel_size"], args["words_per_position"] = positions, per_position
         args["weight_words"], args["weight_row"] = words, row
         args["tile_filters"] = row if self.tile is None else self.tile.filters
         self._set(weight_words=words, weight_row=row)
-        word_bytes = 4 if self.tile is not None else np.dtype(self.type).itemsize
+        word_bytes = 4 if self.tile is not None else np.dtype(g.type).itemsize
         blocks = min(-(-group * words * row // kernel.threads), _MAX_DIRECT_BLOCKS)
         return group * words * row * word_bytes, Launch(kernel, (blocks, 1, 1), args)
 

@@ -3,11 +3,12 @@
 1. The multiprocessor that has most to do has ⌈blocks · splits / multiprocessors⌉ blocks, as many at
    a time as have `RESIDENT_THREADS`; in the end it may be fewer.
 2. Blocks that run at the same time do so at the same pace. A turn of the loop over taps takes
-   ``latency`` + ``work`` · warps of a scheduler, these being one at least: where a multiprocessor
-   has fewer warps than schedulers, some of these have nothing to do.
+   ``latency`` + ``work`` for each warp of the scheduler that has most: three blocks of two warps
+   are as slow as four.
 3. What a block does before its first turn and after its last takes as long as ``ends`` turns.
-4. Where blocks share the sums of a tile, each leaves its own, ``leaving``, and the last one to come
-   reads those of all, ``reading`` · splits.
+4. Where blocks share the sums of a tile, each leaves its own, ``leaving`` for four warps of sums,
+   and the last one to come reads those of all, ``reading`` · splits: its threads wait for them side
+   by side, so that it does not matter how many they are.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Costs:
         latency: of a turn, however many warps there are.
         work: of a turn, for each warp that a scheduler has.
         ends: what comes before and after the turns, in turns.
-        leaving: a block's sums for another one.
+        leaving: sums for another block, of four warps.
         reading: the sums of one block.
     """
 
@@ -50,14 +51,13 @@ class Costs:
 
 
 COSTS = {
-    "float32": Costs(3500, 1600, 1.1, 3100, 830),
-    "float16": Costs(6100, 1600, 0.3, 2200, 500),
-    "uint8": Costs(2800, 1450, 1.2, 1800, 840),
+    "float32": Costs(3480, 1480, 0.95, 3100, 1110),
+    "float16": Costs(5740, 1530, 0.24, 580, 500),
+    "uint8": Costs(670, 2040, 1.1, 2470, 700),
 }
-"""Of an H100, fitted to half of the layers of 64 filters and more in
-benchmarks/results/nvidia-h100-80gb-hbm3.json, those of uint8 to layers without padding alone, since
-these had no other lack; the other half is predicted within 6 %. `python -m benchmarks.cuda.costs`
-fits them anew."""
+"""Of an H100: what `python -m benchmarks.cuda.costs` fits to half of the layers in
+benchmarks/results/cuda-sweep-nvidia-h100-80gb-hbm3.json. It predicts the grids of the others within
+6 to 7 %; what it selects for these takes 1 to 2 % longer than the fastest, at worst 18 %."""
 
 
 def cycles(
@@ -85,11 +85,11 @@ def cycles(
     if rest:
         total += of_block * _turn(costs, rest * threads)
     if splits > 1:
-        total += (full + (rest > 0)) * costs.leaving
+        total += (full + (rest > 0)) * costs.leaving * threads / _SCHEDULER_THREADS
         total += -(-blocks // multiprocessors) * splits * costs.reading
     return total
 
 
 def _turn(costs: Costs, threads: int) -> float:
     """Of blocks that have so many threads together."""
-    return costs.latency + costs.work * max(threads / _SCHEDULER_THREADS, 1)
+    return costs.latency + costs.work * -(-threads // _SCHEDULER_THREADS)

@@ -67,9 +67,6 @@ nothing, and their sums take memory."""
 _SMALLER: dict[Any, Any] = {GEMM_TILES[0]: FEW_PIXELS, INTEGER_GEMM_TILES[0]: INTEGER_FEW_PIXELS}
 """Tiles of fewer pixels. All are of the same filters, since weights are packed by them."""
 
-_FETCHING = 1.03
-"""What they cost more, because each weight is fetched for fewer pixels: a judgement."""
-
 _AnyTile = TypeVar("_AnyTile", Tile, IntegerTile)
 
 
@@ -132,10 +129,7 @@ def grid_cycles(
 ) -> float:
     """How long it takes; see `cycles`."""
     costs = COSTS[product.type].of_turns(turn_size(tile))
-    found = cycles(
-        costs, tile.threads, product.blocks(tile), product.turns, splits, multiprocessors
-    )
-    return found * (_FETCHING if tile in _SMALLER.values() else 1)
+    return cycles(costs, tile.threads, product.blocks(tile), product.turns, splits, multiprocessors)
 
 
 def turn_size(tile: Tile | IntegerTile) -> float:
