@@ -2,7 +2,7 @@
 
     python examples/digits/fine_tune.py
 
-For 3 and 2 bits: quantizes ``resnet8_digits.pth`` by ranges alone, then fine-tunes it on the images
+For 3 and 2 bits: quantizes ``resnet8_digits.pth`` by calibration, then fine-tunes it on the images
 that it was trained on, and prints how many of the 360 held-out images each integer network has
 right. These take part in nothing else. Fine-tuning is ``train.py`` once more, with its settings,
 from the trained network on.
@@ -77,15 +77,15 @@ def main() -> None:
         proto = onnx.load(folder / "float32.onnx")
         print(f"float32: {right(folder / 'float32.onnx', test_x, test_y)} of {len(test_y)} right")
         for bits in options.bits:
-            by_ranges = quantize(proto, [{"input": x[:SAMPLES].numpy()}], bits=bits).model
-            before = right(by_ranges.SerializeToString(), test_x, test_y)
+            calibrated = quantize(proto, [{"input": x[:SAMPLES].numpy()}], bits=bits).model
+            before = right(calibrated.SerializeToString(), test_x, test_y)
             start = time.monotonic()
             rounded = fake_quantize(model, bits, [x[:SAMPLES]])
             fine_tune(rounded, x, y, options.epochs, options.lr, options.seed)
             path = folder / f"{bits}_bits.onnx"
             export_quantized(rounded, path, [x[:SAMPLES]])
             print(
-                f"{bits} bits: {before} by ranges alone, {right(path, test_x, test_y)} fine-tuned "
+                f"{bits} bits: {before} calibrated, {right(path, test_x, test_y)} fine-tuned "
                 f"({time.monotonic() - start:.0f} s)",
                 flush=True,
             )
