@@ -57,6 +57,10 @@ class Segment:
         self, model: ir.Model, inputs: Sequence[str], output: str, threads: int | None
     ) -> None:
         graph = ir.convenience.extract(model.graph, inputs, [output])
+        named = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+        for value in (*graph.inputs, *graph.outputs):  # onnx-ir 0.1.14 loses those of outputs
+            assert value.name
+            value.type, value.shape = named[value.name].type, named[value.name].shape
         if not any(node.domain == DOMAIN for node in graph.all_nodes()):
             graph.opset_imports.pop(DOMAIN, None)  # it need not be warned of a lack of our nodes
         functions = [function.clone() for function in model.functions.values()]
