@@ -179,6 +179,15 @@ def test_columns_are_what_a_layer_sees(attributes: dict[str, Any]) -> None:
         np.testing.assert_allclose(found, pixels_of(pixels, lambda i: exact[i]), rtol=1e-5)
 
 
+@pytest.mark.parametrize("arithmetic", ["fast", "exact"])
+def test_sums_of_integers_are_exact(arithmetic: str) -> None:
+    rng = np.random.default_rng(3)
+    x = rng.integers(-255, 256, (4608, 50)).astype(np.float32)
+    w = rng.integers(-255, 256, (20, 4608, 1, 1)).astype(np.float32)
+    expected = np.abs(x.T[:, None] - w.reshape(20, -1)).sum(axis=2, dtype=np.float64).T
+    np.testing.assert_array_equal(sums(x, w, 1, 2, arithmetic=arithmetic), expected)
+
+
 @pytest.mark.parametrize("attributes", SHAPES)
 @pytest.mark.parametrize("residual", [False, True])
 def test_layers_on_arrays(attributes: dict[str, Any], residual: bool) -> None:

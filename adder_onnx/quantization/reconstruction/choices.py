@@ -16,9 +16,9 @@ from adder_onnx.quantization.weights import weight_of
 
 __all__ = ["Seen", "choose_range", "choose_weights", "matching_bias", "round_weights", "steps_from"]
 
-_COARSE = np.geomspace(1, 1 / 32, 16)
-_FINE = (-2 / 3, -1 / 3, 1 / 3, 2 / 3)
-"""Parts of a step of `_COARSE`, around the best one."""
+_COARSE = np.geomspace(1, 1 / 32, 8)
+_HALVINGS = 3
+"""How often the step between shares is halved, around the best one."""
 
 _SWEEPS = 2
 _PARTS = 4
@@ -65,9 +65,9 @@ def choose_range(
         total = 0.0
         for seen, truth, signal in zip(layers, exact, signals, strict=True):
             weight = steps_from(q, round_weights(seen.node, q))
-            found = sums(
-                steps_from(q, q.quantize(seen.ours)), weight, seen.node.attributes.group, threads
-            )
+            steps = steps_from(q, q.quantize(seen.ours))
+            group = seen.node.attributes.group
+            found = sums(steps, weight, group, threads, arithmetic="fast")
             total += _spread(seen.node, truth - q.scale * found) / signal
         return total
 
@@ -78,11 +78,13 @@ def choose_range(
 def _with_least(loss: Callable[[float], float]) -> float:
     """The share of the whole range that loses least."""
     losses = {float(share): loss(float(share)) for share in _COARSE}
-    best = min(losses, key=losses.__getitem__)
-    for part in _FINE:
-        share = min(best * float(_COARSE[1]) ** part, 1.0)
-        if share not in losses:
-            losses[share] = loss(share)
+    step = float(_COARSE[0] / _COARSE[1])
+    for _ in range(_HALVINGS):
+        step **= 0.5
+        best = min(losses, key=losses.__getitem__)
+        for share in (best / step, best * step):
+            if share <= 1 and share not in losses:
+                losses[share] = loss(share)
     return min(losses, key=losses.__getitem__)
 
 
@@ -117,7 +119,9 @@ def choose_weights(
     away = places - integers
     steps = np.where(np.abs(away) > _NO_STEP, np.sign(away), 0).astype(np.int8)
     shape, filters = integers.shape, len(integers)
-    found = sums(x.astype(np.float32), integers.astype(np.float32), group, threads)
+    found = sums(
+        x.astype(np.float32), integers.astype(np.float32), group, threads, arithmetic="fast"
+    )
     off = targets - found
     missing = (off - off.mean(axis=1, keepdims=True)).astype(np.float32)
     integers, steps, missing = (

@@ -79,7 +79,9 @@ def run_layer(
     return y
 
 
-def sums(columns: Floats, weight: Floats, group: int, threads: int) -> Floats:
+def sums(
+    columns: Floats, weight: Floats, group: int, threads: int, *, arithmetic: str = "exact"
+) -> Floats:
     """Sums of absolute differences, of each filter and each column.
 
     Args:
@@ -87,9 +89,10 @@ def sums(columns: Floats, weight: Floats, group: int, threads: int) -> Floats:
         weight: (M, C/group, kH, kW).
         group: number of groups.
         threads: to use.
+        arithmetic: of the kernels; of integers both have the exact sums, and ``fast`` is faster.
 
     Returns:
-        (M, samples); of integers, below 2**24, exact.
+        (M, samples).
     """
     filters, (taps, samples) = len(weight), columns.shape
     conv = AdderConv(
@@ -102,7 +105,7 @@ def sums(columns: Floats, weight: Floats, group: int, threads: int) -> Floats:
         (1, 1),
         group,
         select_isa(),
-        "exact",
+        arithmetic,
     )
     program = Program(1, 1)
     y_at = samples * padded_channels(taps)

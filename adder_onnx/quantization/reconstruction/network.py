@@ -38,7 +38,7 @@ Progress = Callable[[int, int], None]
 FREE_BITS = 8
 """Of a value that no adder layer takes: only widths of what is compared make a layer cheaper."""
 
-_RANGE_SAMPLES = 2048
+_RANGE_SAMPLES = 1536
 _WEIGHT_SAMPLES = 4096
 """Output pixels that a layer is judged by."""
 
@@ -264,7 +264,7 @@ class _Walk:
         wanted = np.where(np.isfinite(wanted), wanted, exact_sums / q.scale)
         x = (steps + q.zero_point).astype(np.uint8)
         weight = choose_weights(layer, q, x, wanted, self._threads)
-        found = sums(steps, steps_from(q, weight), group, self._threads)
+        found = sums(steps, steps_from(q, weight), group, self._threads, arithmetic="fast")
         bias = matching_bias(added - step_scale * found, targets, layer.clip_min)
         return IntegerLayer.of(layer, q, weight, bias)
 
