@@ -198,7 +198,8 @@ def test_max_pool_between_adder_nodes(bits: int, shared: bool) -> None:
         {"W1": W1, "W2": W2, "s": np.full((20, 1, 1), -0.1, np.float32)},
     )
     feeds = calibration()
-    result = quantize(model, feeds, bits=bits).model
+    quantized = quantize(model, feeds, bits=bits)
+    result = quantized.model
     (pool,) = (n for n in result.graph.node if n.op_type == "MaxPool")
     first, second = (n for n in result.graph.node if n.op_type == "QLinearAdderConv")
     assert (pool.input[0], second.input[0]) == (first.output[0], pool.output[0])
@@ -206,6 +207,10 @@ def test_max_pool_between_adder_nodes(bits: int, shared: bool) -> None:
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in result.graph.initializer}
     for ours, theirs in zip(first.input[9:], second.input[2:4], strict=True):
         assert constants[ours] == constants[theirs]
+    scale, zero = (constants[name].astype(np.float64) for name in first.input[9:])
+    exact_b = [stock_outputs(model, feed, "B")[0] for feed in feeds]
+    ours_b = [(stock_outputs(result, f, first.output[0])[0] - zero) * scale for f in feeds]
+    assert quantized.snr["n_A"] == pytest.approx(decibels(exact_b, ours_b), abs=0.01)
     data = result.SerializeToString()
     session = adder_onnx.InferenceSession(data)
     (chain,) = [step for step in session.plan.steps if isinstance(step, ChainStep)]

@@ -14,7 +14,15 @@ from adder_onnx.quantization.ranges import Quantization
 from adder_onnx.quantization.reconstruction.layers import sums
 from adder_onnx.quantization.weights import weight_of
 
-__all__ = ["Seen", "choose_range", "choose_weights", "matching_bias", "round_weights", "steps_from"]
+__all__ = [
+    "Seen",
+    "choose_range",
+    "choose_weights",
+    "matching_bias",
+    "round_weights",
+    "steps_from",
+    "wanted_sums",
+]
 
 _COARSE = np.geomspace(1, 1 / 32, 8)
 _HALVINGS = 3
@@ -140,6 +148,25 @@ def choose_weights(
             threads,
         )
     return integers.reshape(shape)
+
+
+def wanted_sums(
+    targets: NDArray[np.float64],
+    added: NDArray[np.float64],
+    step_scale: NDArray[np.float64],
+    otherwise: NDArray[np.floating],
+) -> NDArray[np.float64]:
+    """The sums of integers with which ``added - step_scale * sum``, but for a bias, is the target.
+
+    Args:
+        targets: (M, samples), before the bound.
+        added: the residual as the quantized network has it, of the same shape, or one 0.
+        step_scale: (M, 1).
+        otherwise: what a filter gets whose scale is 0, and whose sums are of no matter.
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        wanted = (added - targets) / step_scale
+    return np.where(np.isfinite(wanted), wanted, otherwise)
 
 
 def matching_bias(

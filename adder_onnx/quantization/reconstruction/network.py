@@ -21,6 +21,7 @@ from adder_onnx.quantization.reconstruction.choices import (
     choose_weights,
     matching_bias,
     steps_from,
+    wanted_sums,
 )
 from adder_onnx.quantization.reconstruction.layers import run_layer, sums
 from adder_onnx.quantization.reconstruction.samples import columns, draw, pixels_of
@@ -258,10 +259,7 @@ class _Walk:
             added = pixels_of(pixels, lambda feed: self._ours(residual, feed))
         steps = columns(layer, pixels, lambda feed: self._steps(layer.x, feed))
         step_scale = scale * float(q.scale)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            wanted = (added - targets) / step_scale
-        # A filter of no scale gives the same whatever its sums are.
-        wanted = np.where(np.isfinite(wanted), wanted, exact_sums / q.scale)
+        wanted = wanted_sums(targets, added, step_scale, exact_sums / q.scale)
         x = (steps + q.zero_point).astype(np.uint8)
         weight = choose_weights(layer, q, x, wanted, self._threads)
         found = sums(steps, steps_from(q, weight), group, self._threads, arithmetic="fast")
