@@ -24,6 +24,7 @@ from adder_onnx.kernels.cpu import choose_roundings
 from adder_onnx.ops.reference import adder_conv as reference
 from adder_onnx.quantization import quantize
 from adder_onnx.quantization.ranges import Quantization
+from adder_onnx.quantization.reconstruction import network
 from adder_onnx.quantization.reconstruction.choices import (
     Seen,
     choose_range,
@@ -35,6 +36,7 @@ from adder_onnx.quantization.reconstruction.choices import (
 from adder_onnx.quantization.reconstruction.layers import run_layer, sums
 from adder_onnx.quantization.reconstruction.samples import columns, draw, pixels_of
 from adder_onnx.quantization.reconstruction.segments import Segment, sources
+from adder_onnx.quantization.reconstruction.store import Store
 from tests.layers import float_layer
 from tests.models import W1, W2, adder_conv, make_model, node
 from tests.test_quantization import calibration, decibels, normalized_network, stock_outputs
@@ -267,6 +269,19 @@ def test_weights_are_rounded_up_or_down(group: int) -> None:
     assert ours < 0.9 * plain
 
 
+def test_groups_are_rounded_by_themselves() -> None:
+    rng = np.random.default_rng(8)
+    w = (2 * rng.standard_normal((8, 4, 3, 3))).astype(np.float32)
+    q = Quantization.covering(0.0, 3.0, 3)
+    x = np.clip(2 * rng.standard_normal((72, 3)) @ rng.standard_normal((3, 600)) + 3, 0, 7)
+    x, targets = np.rint(x).astype(np.uint8), 30 * rng.standard_normal((8, 600))
+    together = choose_weights(layer(w, group=2), q, x, targets, 2)
+    for own, taps in ((slice(0, 4), slice(0, 36)), (slice(4, 8), slice(36, 72))):
+        alone = choose_weights(layer(w[own]), q, x[taps].copy(), targets[own], 2)
+        np.testing.assert_array_equal(together[own], alone)
+    assert (together != round_weights(layer(w), q)).any()
+
+
 # Parts of models
 
 
@@ -460,6 +475,20 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             normalized_network(), [*calibration(), {"X": np.full((1, 3, 8, 8), np.inf, np.float32)}]
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_values_that_are_no_longer_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end only what was given is left of them."""
+    left: list[int] = []
+
+    class Watched(Store):
+        def __exit__(self, *error: Any) -> None:
+            left.append(len(list(Path(self._folder.name).iterdir())))
+            super().__exit__(*error)
+
+    monkeypatch.setattr(network, "Store", Watched)
+    quantize(deep_network(), feeds_of(1, 3))
+    assert left == [3]
 
 
 def test_no_room_for_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,9 @@ def test_nodes_that_take_the_same_value_have_one_width() -> None:
     assert all(order["a"] == order["c"] for order in orders)
     assert [sum(order.values()) for order in orders][:2] == [8, 10]  # "x", for both of its nodes
     assert orders[-1] == dict.fromkeys("abcd", 8)
+    # A bit for both of two nodes is two bits: one for a third lowers more for each.
+    orders = orders_of_widths({"a": 0.25, "b": 0.3, "c": 0.25}, {"a": "x", "b": "y", "c": "x"})
+    assert orders[1] == {"a": 2, "b": 3, "c": 2}
 
 
 def test_the_fewest_bits_within_a_bound() -> None:
