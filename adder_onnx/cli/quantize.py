@@ -192,6 +192,8 @@ def _quantize_within(
     """Widths by what is lost on images that ranges are not found on."""
     if options.calibration != "output":
         raise InputError(f"--bits auto needs --calibration output, not {options.calibration}")
+    if options.sensitivity:
+        raise InputError("--sensitivity is of one width: give --bits a number, or leave it out")
     classified = choose_output(session, model.metadata.labels)
     if options.validate is None:
         others = np.setdiff1d(np.arange(everything.images), numbers)
