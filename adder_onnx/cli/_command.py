@@ -27,6 +27,7 @@ from adder_onnx import __version__
 from adder_onnx.errors import AdderError
 from adder_onnx.files import check_writable, write_atomically
 from adder_onnx.kernels.cpu import ARITHMETICS
+from adder_onnx.memory import limited, parse_size
 
 __all__ = [
     "add_dim_option",
@@ -66,6 +67,13 @@ def make_parser(name: str, description: str, examples: str) -> argparse.Argument
     parser.add_argument(
         "--json", metavar="FILE", help="write the result as JSON; - is standard output"
     )
+    parser.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        type=_size,
+        help="what a model, a checkpoint or data may take, such as 512M or 2G (half of the "
+        "machine's memory)",
+    )
     return parser
 
 
@@ -96,6 +104,13 @@ def _dimension(text: str) -> tuple[str, int]:
     if not name or not number.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER")
     return name, int(number)
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 class _Once(logging.Filter):
@@ -135,7 +150,8 @@ def run_command(
     try:
         if options.json is not None and options.json != "-":
             check_writable(Path(options.json))
-        command(options)
+        with limited(options.max_memory):
+            command(options)
         sys.stdout.flush()
         status = 0
     except AdderError as error:
