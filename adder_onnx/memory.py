@@ -57,7 +57,7 @@ def limit() -> int:
 @contextmanager
 def limited(size: int | None) -> Iterator[None]:
     """Within it `limit` is ``size`` bytes, in all threads; None leaves it as it is."""
-    global _limit  # noqa: PLW0603: it holds for the process, as the memory does
+    global _limit  # noqa: PLW0603 (it holds for the process, as the memory does)
     before = _limit
     _limit = before if size is None else size
     try:
