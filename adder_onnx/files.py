@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,10 @@ __all__ = [
     "usual_mode",
     "write_atomically",
 ]
+
+
+_LONGEST_NAME = 200
+"""Bytes of a file's name in that of its temporary one, of which file systems take 255 in all."""
 
 
 def check_writable(path: Path) -> None:
@@ -72,20 +77,17 @@ def open_atomically(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    temporary = None
+    # Its name is known before the file is there: a signal may come at any time.
+    name = os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME])
+    temporary = path.with_name(f".{name}.{secrets.token_hex(8)}")
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(usual_mode())
         temporary.replace(path)
     except BaseException:  # an interrupt leaves nothing behind either
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -597,7 +597,7 @@ _BAD: dict[str, tuple[_Case, str]] = {
     "another format": (_with_options("--format", "imagefolder"), "holds no images and no folders"),
     "JSON into no folder": (_with_options("--json", "TMP/none/out.json"), "there is no folder"),
     "JSON onto a folder": (_with_options("--json", "TMP/data"), "it is a folder"),
-    "JSON without a name": (_with_options("--json", ""), "it is a folder"),
+    "JSON without a name": (_with_options("--json", ""), "is not a path"),
     "limit 0": (_with_options("--limit", "0"), "--limit: 0 is not at least 1"),
     "limit -1": (_with_options("--limit=-1"), "--limit: -1 is not at least 1"),
     "limit x": (_with_options("--limit", "x"), "--limit: "),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import logging
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.progress import (
@@ -24,17 +25,25 @@ from rich.progress import (
 )
 
 from adder_onnx import __version__
+from adder_onnx.cli._output import ReaderGoneError, standard_output
+from adder_onnx.cli._signals import INTERRUPTED, Interruption, describe
 from adder_onnx.errors import AdderError
 from adder_onnx.files import check_writable, write_atomically
 from adder_onnx.kernels.cpu import ARITHMETICS
 from adder_onnx.memory import limited, parse_size
 
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
 __all__ = [
     "add_dim_option",
     "comma_separated",
+    "file_path",
     "make_parser",
     "non_negative",
+    "not_negative_number",
     "one_line",
+    "percent",
     "positive",
     "progress_bar",
     "run_command",
@@ -43,13 +52,21 @@ __all__ = [
 
 _DEFECT = 1
 _BAD_INPUT = 2
-_INTERRUPTED = 130
+
+_LARGEST = 2**31 - 1
+_LONGEST_MESSAGE = 2000
+_NUMBERS = re.compile(r"-[\d.][\d.,e+-]*", re.IGNORECASE)
 
 
 class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Prints help and version; argparse itself ignores that this may fail."""
+        (sys.stderr if file is None else file).write(message)
+
     def error(self, message: str) -> NoReturn:
         """One line, as for all bad input; argparse itself prints the usage, too."""
-        self.exit(_BAD_INPUT, f"{self.prog}: error: {one_line(message)} (--help shows how)\n")
+        _say(f"{self.prog}: error: {one_line(message)} (--help shows how)")
+        sys.exit(_BAD_INPUT)
 
 
 def make_parser(name: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -65,7 +82,10 @@ def make_parser(name: str, description: str, examples: str) -> argparse.Argument
         "-v", "--verbose", action="store_true", help="more messages; tracebacks with errors"
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="write the result as JSON; - is standard output"
+        "--json",
+        metavar="FILE",
+        type=_destination,
+        help="write the result as JSON; - is standard output",
     )
     parser.add_argument(
         "--max-memory",
@@ -113,6 +133,10 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _destination(text: str) -> str:
+    return str(file_path(text))
+
+
 class _Once(logging.Filter):
     """Lets each message through once: a command may load a model several times."""
 
@@ -134,48 +158,101 @@ def run_command(
 ) -> int:
     """Parses arguments and runs a command; returns the exit status.
 
-    0 for done, 2 for a problem with what was given (one line on standard error), 1 for a defect.
+    0 for done, 2 for a problem with what was given (one line on standard error), 1 for a defect,
+    128 and its number for a signal.
+
+    Raises:
+        SystemExit: argparse has printed the help, or refuses the arguments; its code is the status.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names of files and classes may hold what the terminal's encoding does not.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    options = parser.parse_args(argv)
+    interruption = Interruption()
+    options = None
+    try:
+        with interruption.watched(), standard_output():
+            words = _with_numbers_joined(sys.argv[1:] if argv is None else argv)
+            options = parser.parse_args(words)
+            _log(parser.prog, verbose=options.verbose)
+            _run(command, options)
+    except ReaderGoneError:
+        return 0
+    except SystemExit:  # argparse's, which has said what there is to say
+        raise
+    except BaseException as error:
+        if options is not None and options.verbose:
+            logging.getLogger(__name__).info("details", exc_info=True)
+        return _status_of(error, parser.prog, interruption.number)
+    return 0
+
+
+def _log(program: str, *, verbose: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_Once())
     logging.basicConfig(
-        level=logging.INFO if options.verbose else logging.WARNING,
-        format=f"{parser.prog}: %(levelname)s: %(message)s",
+        level=logging.INFO if verbose else logging.WARNING,
+        format=f"{program}: %(levelname)s: %(message)s",
         handlers=[handler],
     )
-    try:
-        if options.json is not None and options.json != "-":
-            check_writable(Path(options.json))
-        with limited(options.max_memory):
-            command(options)
-        sys.stdout.flush()
-        status = 0
-    except AdderError as error:
-        if options.verbose:
-            logging.getLogger(__name__).info("details", exc_info=True)
-        print(f"{parser.prog}: error: {one_line(str(error))}", file=sys.stderr)
-        status = _BAD_INPUT
-    except BrokenPipeError:
-        # The reader of standard output has gone; nothing may be flushed to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
-    except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
-        status = _INTERRUPTED
-    except Exception as error:
-        if options.verbose:
-            logging.getLogger(__name__).exception("details")
-        print(
-            f"{parser.prog}: this is a defect of adder-onnx: {type(error).__name__}: "
-            f"{one_line(str(error))} (-v shows where)",
-            file=sys.stderr,
+    logging.raiseExceptions = False  # a full standard error is no reason to fail
+
+
+def _run(command: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> None:
+    if options.json is not None and options.json != "-":
+        check_writable(Path(options.json))
+    with limited(options.max_memory):
+        command(options)
+
+
+def _status_of(error: BaseException, program: str, signal_number: int | None) -> int:
+    """Says what ended a command; returns its exit status.
+
+    Args:
+        error: what was raised, by a signal perhaps, and made another error on its way.
+        program: the command's name.
+        signal_number: of the signal that came.
+    """
+    if signal_number is None and isinstance(error, KeyboardInterrupt):
+        signal_number = signal.SIGINT  # the caller's, where the command is told of none
+    if signal_number is not None:
+        _say(f"{program}: {describe(signal_number)}")
+        return INTERRUPTED + signal_number
+    if isinstance(error, AdderError):
+        _say(f"{program}: error: {one_line(str(error))}")
+        return _BAD_INPUT
+    if isinstance(error, MemoryError):
+        _say(
+            f"{program}: error: the memory does not suffice; a smaller --batch-size or fewer "
+            "--threads may, where the command has them"
         )
-        status = _DEFECT
-    return status
+        return _BAD_INPUT
+    if isinstance(error, OSError):
+        where = "a file" if error.filename is None else os.fsdecode(error.filename)
+        _say(f"{program}: error: {one_line(where)}: {error.strerror or one_line(str(error))}")
+        return _BAD_INPUT
+    if not isinstance(error, Exception):
+        raise error
+    _say(
+        f"{program}: this is a defect of adder-onnx: {type(error).__name__}: "
+        f"{one_line(str(error))} (-v shows where)"
+    )
+    return _DEFECT
+
+
+def _say(line: str) -> None:
+    """A line on standard error, if that can be written."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _with_numbers_joined(argv: Sequence[str]) -> list[str]:
+    """``--mean=-1,2`` for ``--mean -1,2``, where argparse takes the numbers for an option."""
+    words: list[str] = []
+    for word in argv:
+        if "--" in words:  # what follows are no options
+            words.append(word)
+        elif words and re.fullmatch(r"--\w[\w-]*", words[-1]) and _NUMBERS.fullmatch(word):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 @contextmanager
@@ -220,24 +297,52 @@ def write_json(destination: str, result: dict[str, Any]) -> None:
 
 
 def one_line(message: str) -> str:
-    """A message without line breaks, which names in files may have."""
-    return " ".join(message.split())
+    """A message on one line that a terminal shows as it is; names in files may hold anything."""
+    line = " ".join(message.split())
+    if len(line) > _LONGEST_MESSAGE:
+        line = f"{line[: _LONGEST_MESSAGE // 2]} … {line[-_LONGEST_MESSAGE // 2 :]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def positive(text: str) -> int:
     """An integer of at least 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+    return _integer(text, 1)
 
 
 def non_negative(text: str) -> int:
     """An integer of at least 0, for argparse."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
+    return _integer(text, 0)
+
+
+def _integer(text: str, least: int) -> int:
+    value = int(text) if len(text) < 100 else _LARGEST + 1
+    if not least <= value <= _LARGEST:
+        side = f"at least {least}" if value < least else f"at most {_LARGEST}"
+        raise argparse.ArgumentTypeError(f"{text} is not {side}")
     return value
+
+
+def not_negative_number(text: str) -> float:
+    """A finite number of at least 0, for argparse."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
+    return value
+
+
+def percent(text: str) -> float:
+    """A number from 0 to 100, for argparse."""
+    value = float(text)
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 100")
+    return value
+
+
+def file_path(text: str) -> Path:
+    """A path, for argparse."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path")
+    return Path(text)
 
 
 def comma_separated(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:

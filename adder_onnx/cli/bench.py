@@ -16,6 +16,7 @@ from adder_onnx.cli._command import (
     add_arithmetic_option,
     add_dim_option,
     comma_separated,
+    file_path,
     make_parser,
     positive,
     progress_bar,
@@ -36,6 +37,7 @@ __all__ = ["main"]
 
 _SECONDS = 2.0
 _PROFILED_RUNS = 10
+_DAY = 86_400
 
 _EXAMPLES = """\
   adder-bench resnet20.onnx
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Times whole runs of models on random inputs, and says where their time goes.",
         _EXAMPLES,
     )
-    parser.add_argument("models", metavar="MODEL.onnx", type=Path, nargs="+")
+    parser.add_argument("models", metavar="MODEL.onnx", type=file_path, nargs="+")
     parser.add_argument(
         "--batch-size",
         metavar="N,…",
@@ -82,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _seconds(text: str) -> float:
     value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    if not 0 < value <= _DAY:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {_DAY}")
     return value
 
 

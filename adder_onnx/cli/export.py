@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from adder_onnx.cli._command import (
     comma_separated,
+    file_path,
     make_parser,
+    not_negative_number,
     positive,
     run_command,
 )
@@ -50,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "PyTorch.",
         _EXAMPLES,
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
-    parser.add_argument("output", metavar="OUTPUT.onnx", type=Path)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=file_path)
+    parser.add_argument("output", metavar="OUTPUT.onnx", type=file_path)
     parser.add_argument(
         "--arch",
         default="auto",
@@ -94,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="cut N x N pixels from the centre of images, without N what the input takes",
     )
     parser.add_argument(
-        "--labels", metavar="FILE", type=Path, help="names of the classes, one per line"
+        "--labels", metavar="FILE", type=file_path, help="names of the classes, one per line"
     )
     batch = parser.add_mutually_exclusive_group()
     batch.add_argument(
@@ -113,10 +115,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="write the weights to OUTPUT.onnx.data (always where they are 2 GiB or more)",
     )
-    parser.add_argument("--opset", type=int, default=18, help="of the standard operators (18)")
+    parser.add_argument("--opset", type=positive, default=18, help="of the standard operators (18)")
     parser.add_argument(
         "--rtol",
-        type=float,
+        type=not_negative_number,
         help="largest difference from PyTorch, relative to the largest logit (1e-4, or twice "
         "PyTorch's own float32 error where that is more)",
     )

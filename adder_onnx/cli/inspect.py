@@ -7,13 +7,13 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
 from adder_onnx.cli._command import (
     add_arithmetic_option,
     add_dim_option,
+    file_path,
     make_parser,
     positive,
     progress_bar,
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "how long it takes.",
         _EXAMPLES,
     )
-    parser.add_argument("model", metavar="MODEL.onnx", type=Path)
+    parser.add_argument("model", metavar="MODEL.onnx", type=file_path)
     parser.add_argument(
         "--batch-size", metavar="N", type=positive, default=1, help="images that are assumed (1)"
     )
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--trace",
         metavar="FILE",
-        type=Path,
+        type=file_path,
         help="write a run of --profile for Perfetto (ui.perfetto.dev) or chrome://tracing",
     )
     return run_command(parser, _run, argv)

@@ -16,8 +16,10 @@ from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
 
 from adder_onnx.cli._command import (
+    file_path,
     make_parser,
     non_negative,
+    percent,
     positive,
     progress_of_unknown,
     run_command,
@@ -56,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Turns the adder nodes of a float model into integer ones, by ranges found on images.",
         _EXAMPLES,
     )
-    parser.add_argument("model", metavar="MODEL.onnx", type=Path)
-    parser.add_argument("output", metavar="OUTPUT.onnx", type=Path)
+    parser.add_argument("model", metavar="MODEL.onnx", type=file_path)
+    parser.add_argument("output", metavar="OUTPUT.onnx", type=file_path)
     parser.add_argument(
-        "--data", metavar="PATH", type=Path, required=True, help="images, as for adder-run"
+        "--data", metavar="PATH", type=file_path, required=True, help="images, as for adder-run"
     )
     parser.add_argument(
         "--bits",
@@ -71,14 +73,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--max-loss",
         metavar="P",
-        type=float,
+        type=percent,
         default=0.5,
         help="for --bits auto: accuracy that may be lost, in percent of the images (0.5)",
     )
     parser.add_argument(
         "--validate",
         metavar="PATH",
-        type=Path,
+        type=file_path,
         help="images with labels that the loss is measured on (those of --data that ranges are not "
         "found on); without labels, answers that change are counted",
     )
@@ -99,7 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="how ranges are chosen (output)",
     )
     parser.add_argument(
-        "--percentile", metavar="P", type=float, default=99.9, help="for percentile (99.9)"
+        "--percentile",
+        metavar="P",
+        type=percent,
+        default=99.9,
+        help="for percentile (99.9)",
     )
     parser.add_argument(
         "--exclude",

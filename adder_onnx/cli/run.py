@@ -7,10 +7,10 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 from adder_onnx.cli._command import (
     add_arithmetic_option,
+    file_path,
     make_parser,
     non_negative,
     positive,
@@ -52,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "for images without labels.",
         _EXAMPLES,
     )
-    parser.add_argument("model", metavar="MODEL.onnx", type=Path)
+    parser.add_argument("model", metavar="MODEL.onnx", type=file_path)
     parser.add_argument(
         "--data",
         metavar="PATH",
-        type=Path,
+        type=file_path,
         required=True,
         help="CIFAR-10 or CIFAR-100 (binary or Python batches, or their .tar.gz), MNIST's files, "
         "the folder above these, a folder with one folder of images per class, or above train, val "
@@ -71,14 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--labels-csv",
         metavar="FILE",
-        type=Path,
+        type=file_path,
         help="the labels of a folder of images: an image and its class in each line (found beside "
         "ImageNet's images)",
     )
     parser.add_argument(
         "--class-map",
         metavar="FILE",
-        type=Path,
+        type=file_path,
         help="what the data's classes are in the model: a name and a number or label in each line, "
         "or the names in the model's order, or JSON (matched by name, or by number)",
     )
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output",
         metavar="FILE",
-        type=Path,
+        type=file_path,
         help="write what the model says of each image: .csv has names, classes and probabilities; "
         ".npz has all outputs of a model of any kind, a classifier's scores as logits and others "
         "by their names, and labels where there are any",

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import functools
 import os
+from pathlib import Path
 
-from adder_onnx.errors import InputError
-from adder_onnx.kernels.cpu._native import (
-    AdderConv,
-    Program,
-    QAdderConv,
-    available_isas,
-    choose_roundings,
-    inner_loop_rate,
-    input_gradient,
-    padded_channels,
-)
+from adder_onnx.errors import InputError, MissingDependencyError
+
+try:
+    from adder_onnx.kernels.cpu._native import (
+        AdderConv,
+        Program,
+        QAdderConv,
+        available_isas,
+        choose_roundings,
+        inner_loop_rate,
+        input_gradient,
+        padded_channels,
+    )
+except ModuleNotFoundError as error:
+    if (Path(__file__).parent / "module.cpp").exists():
+        raise MissingDependencyError(
+            f"adder_onnx is imported from its source folder, {Path(__file__).parents[3]}, where "
+            "its native module is not built: run Python in another folder, or build it there by "
+            "pip install -e '.[cpu]'"
+        ) from error
+    raise MissingDependencyError(
+        "the native module of adder_onnx is missing: install adder-onnx again"
+    ) from error
 
 __all__ = [
     "ARITHMETICS",
