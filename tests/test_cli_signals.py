@@ -77,6 +77,23 @@ def test_an_error_made_of_a_signal_is_one(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_signal_is_not_lost_where_nothing_can_be_raised(tmp_path):
+    """As in a callback of the garbage collector, which Python leaves with a message only."""
+    body = f"""
+        class Slow:
+            def __del__(self):
+                {_SAYS_SO}
+                time.sleep(30)
+        slow = Slow()
+        del slow
+        time.sleep(30)"""
+    with _start(_WRITES.replace("{body}", body), tmp_path / "out") as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        _, messages = process.communicate(timeout=20)
+    assert (process.returncode, messages) == (143, "adder-test: ended by SIGTERM\n")
+
+
 def test_many_signals_do_not_disturb_what_cleans_up(tmp_path):
     body = f"""
         try:

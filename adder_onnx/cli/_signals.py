@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ INTERRUPTED = 128
 _NUMBERS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
+
+
+_AGAIN = 0.02
 
 
 class Interrupted(KeyboardInterrupt):
@@ -57,11 +61,25 @@ class Interruption:
     def watched(self) -> Iterator[None]:
         """Watches for signals until it is left."""
         before = {number: signal.getsignal(number) for number in _caught()}
+        hook = sys.unraisablehook
+
+        def not_lost(lost: sys.UnraisableHookArgs) -> None:
+            """Where nothing can be raised, in a callback perhaps, the signal comes once more."""
+            if isinstance(lost.exc_value, Interrupted):
+                self._last = float("-inf")
+                # Raised here, it would be lost again.
+                again = (os.getpid(), lost.exc_value.number)
+                threading.Timer(_AGAIN, os.kill, again).start()
+            else:
+                hook(lost)
+
         try:
             for number in before:
                 signal.signal(number, self._interrupt)
+            sys.unraisablehook = not_lost
             yield
         finally:
+            sys.unraisablehook = hook
             for number, handler in before.items():
                 signal.signal(number, handler)
 
