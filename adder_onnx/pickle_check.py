@@ -88,11 +88,12 @@ class _Reader:
         self._stack: list[int] = []
         self._marks: list[int] = []
         self._memo = array.array("H")  # 0 where nothing was put
+        self._used = 0
         self.count = 0
         self._odd = 0
 
     def read(self) -> int:
-        data, stack, marks, memo = self._data, self._stack, self._marks, self._memo
+        data, stack, marks = self._data, self._stack, self._marks
         size = len(data)
         while True:
             self.count += 1
@@ -113,7 +114,7 @@ class _Reader:
                 self._skip(self._int(_COUNTED[op]))
                 stack.append(1)
             elif op == 0x94:  # MEMOIZE
-                memo.append(stack[-1])
+                self._put(self._used)
             elif op == 0x28:  # MARK
                 marks.append(len(stack))
             elif op in _TUPLES:
@@ -198,6 +199,7 @@ class _Reader:
         if not 0 <= place <= self.count + _SPARE_MEMO:
             raise pickle.UnpicklingError(f"it uses the place {place} of its memo")
         self._memo.extend([0] * (place + 1 - len(self._memo)))
+        self._used += not self._memo[place]
         self._memo[place] = self._stack[-1]
 
     def _get(self, place: int) -> int:
