@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,8 @@ def _existing(path: Path) -> Path | None:
 def _read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
     """The array of bytes in an idx file: two zeros, the type 8, the rank, sizes, then the data."""
     with path.open("rb") as raw:
-        file = io.BufferedReader(Inflating(raw, path)) if path.name.endswith(".gz") else raw
+        zipped = path.name.endswith(".gz")
+        file: IO[bytes] = io.BufferedReader(Inflating(raw, path)) if zipped else raw
         header = _read_up_to(file, 4 + 4 * rank)
         if len(header) < 4 + 4 * rank or header[:4] != bytes([0, 0, 8, rank]):
             raise DataError(
@@ -105,7 +107,7 @@ def _read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
             )
         shape = tuple(int(size) for size in np.frombuffer(header, ">u4", offset=4))
         expected = math.prod(shape)
-        if file is raw:
+        if not zipped:
             memory.require(min(expected, path.stat().st_size), str(path), DataError)
         data = _read_up_to(file, expected + 1)
     if len(data) != expected:
@@ -118,7 +120,7 @@ def _read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def _read_up_to(file: io.BufferedReader, count: int) -> bytearray:
+def _read_up_to(file: IO[bytes], count: int) -> bytearray:
     """At most that many bytes; memory grows only with what is there, whatever a header says."""
     data = bytearray()
     while len(data) < count and (chunk := file.read(min(_CHUNK, count - len(data)))):
