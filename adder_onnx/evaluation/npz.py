@@ -139,15 +139,16 @@ def _read(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArra
     name = _array_name(info.filename)
     with archive.open(info) as file:
         shape, order, dtype, start = _read_header(path, info, file.read(_LONGEST_HEADER))
-        expected = math.prod(shape) * dtype.itemsize
-        if info.file_size - start != expected or min(shape, default=0) < 0:
-            raise DataError(
-                f"{path}: the array {name} has {info.file_size - start} bytes where its header "
-                f"{list(shape)} says {expected}"
-            )
-        if not expected and max(shape, default=0) > _MOST_EMPTY:
-            raise DataError(f"{path}: the array {name} is {dtype} {list(shape)}, without values")
-        file.seek(start)
+    expected = math.prod(shape) * dtype.itemsize
+    if info.file_size - start != expected or min(shape, default=0) < 0:
+        raise DataError(
+            f"{path}: the array {name} has {info.file_size - start} bytes where its header "
+            f"{list(shape)} says {expected}"
+        )
+    if not expected and max(shape, default=0) > _MOST_EMPTY:
+        raise DataError(f"{path}: the array {name} is {dtype} {list(shape)}, without values")
+    with archive.open(info) as file:
+        file.read(start)
         if info.compress_type != zipfile.ZIP_STORED or not expected:
             array: NDArray[Any] = np.ndarray(shape, dtype, file.read(), order=order)
             return array
