@@ -66,6 +66,8 @@ def check_writable(path: Path) -> None:
     Raises:
         AdderError: the folder does not exist or cannot be written to, or ``path`` is a folder.
     """
+    if "\0" in str(path):
+        raise AdderError(f"cannot write {str(path)!r}: a name has no zeros in it")
     if os.path.isdir(path):
         raise AdderError(f"cannot write {path}: it is a folder")
     if _is_special(path):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from adder_onnx.errors import AdderError
 
-__all__ = ["open_zip"]
+__all__ = ["check_inflated", "open_zip"]
 
 _MOST_DIRECTORY = 8 << 20
 _END = struct.Struct("<4s4H2LH")
@@ -19,6 +19,8 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = 20
 _LONGEST_COMMENT = 1 << 16
 _ENCRYPTED = 1
+_RATIO = 50
+"""Weights and images become a few times as large; only zeros become more."""
 
 
 @contextmanager
@@ -56,6 +58,20 @@ def open_zip(path: Path, error: type[AdderError], what: str) -> Iterator[zipfile
         raise error(f"cannot read {path}: {reason.strerror or reason}") from reason
     except Exception as reason:  # a damaged archive makes the reader fail in any way
         raise error(f"{path} is not {what}, or is damaged: {reason}") from reason
+
+
+def check_inflated(entries: Sequence[zipfile.ZipInfo], free: int) -> None:
+    """Refuses entries that become more than ``free`` bytes and 50 times their size.
+
+    Raises:
+        zipfile.BadZipFile: they do.
+    """
+    packed = [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    size = sum(entry.file_size for entry in packed)
+    if size > free + _RATIO * sum(entry.compress_size for entry in packed):
+        raise zipfile.BadZipFile(
+            f"what is compressed in it becomes {size} bytes, more than {_RATIO} times its size"
+        )
 
 
 def _check_directory(file: IO[bytes], size: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,8 @@ _LABEL_HEADERS = frozenset(
     }
 )
 _INTEGER = re.compile(r"[0-9]{1,18}")
+_INDEX_HEADER = re.compile(r"|index|unnamed[0-9 ]+")
+_WITH_INDEX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ def read_table(path: Path, images: Sequence[Path]) -> list[Labelled]:
     Columns are separated as `split_columns` says. With two columns the image comes first, unless a
     header names them otherwise; with more, a header must name one of images and one of classes. A
     first line is a header if it is no image's and names such columns, or says no number where all
-    others do.
+    others do. A first column that pandas or R have written to number the rows is left out, see
+    `_without_index`.
 
     Args:
         path: the table.
@@ -86,7 +89,8 @@ def read_table(path: Path, images: Sequence[Path]) -> list[Labelled]:
     Raises:
         DataError: it cannot be read, or its columns cannot be told; or its numbers count its lines.
     """
-    rows = split_columns(path, read_lines(path))
+    names = {name for file in images for name in (file.name, file.stem)}
+    rows = _without_index(split_columns(path, read_lines(path)), names)
     width = len(rows[0].fields)
     for row in rows:
         if len(row.fields) != width:
@@ -97,7 +101,6 @@ def read_table(path: Path, images: Sequence[Path]) -> list[Labelled]:
     if width < 2:
         raise DataError(f"{path} has one column; expected an image and its class in each line")
     image, label = _columns(rows[0])
-    names = {name for file in images for name in (file.name, file.stem)}
     first = [Labelled(0, field, "").parts[-1:] for field in rows[0].fields]
     if not any(names.issuperset(last) and last for last in first) and _is_header(rows, label):
         rows = rows[1:]
@@ -114,6 +117,31 @@ def read_table(path: Path, images: Sequence[Path]) -> list[Labelled]:
     if len(found) > 1 and [one.label for one in found] == [str(i + 1) for i in range(len(found))]:
         raise DataError(f"{path} has the numbers 1 to {len(found)}, which count its lines")
     return found
+
+
+def _without_index(rows: list[Row], images: Set[str]) -> list[Row]:
+    """A table without the columns in front that only number its rows.
+
+    These have whole numbers, none of them twice, and in the header no name, ``index`` or
+    ``Unnamed: 0``, or nothing at all, so that it is shorter than the rows. Two columns must be
+    left. Numbers that are those of the images stay, unless the header names another column so.
+    """
+    header, body = rows[0], rows[1:]
+    while body and len(body[0].fields) >= _WITH_INDEX:
+        unnamed = len(header.fields) + 1 == len(body[0].fields)
+        if not unnamed and not _INDEX_HEADER.fullmatch(normalized(header.fields[0])):
+            break
+        if any(len(row.fields) != len(body[0].fields) for row in body):
+            break
+        numbers = [row.fields[0] for row in body]
+        if not all(map(_INTEGER.fullmatch, numbers)) or len(set(numbers)) < len(numbers):
+            break
+        named = any(normalized(field) in _IMAGE_HEADERS for field in header.fields[1:])
+        if not (named or unnamed) and images >= set(numbers):
+            break
+        header = header if unnamed else Row(header.number, header.fields[1:])
+        body = [Row(row.number, row.fields[1:]) for row in body]
+    return [header, *body]
 
 
 def _columns(header: Row) -> tuple[int | None, int | None]:

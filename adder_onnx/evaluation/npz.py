@@ -24,7 +24,7 @@ from adder_onnx.evaluation.npz_labels import read_labels
 from adder_onnx.evaluation.npz_names import choose_arrays
 from adder_onnx.metadata import Preprocessing
 from adder_onnx.runtime import NodeArg
-from adder_onnx.zips import open_zip
+from adder_onnx.zips import check_inflated, open_zip
 
 __all__ = ["read_npz"]
 
@@ -34,6 +34,9 @@ _SAMPLED = 64
 _SUFFIX = ".npy"
 _CHUNK = 1 << 20
 _LONGEST_HEADER = 1 << 16
+_FREE = 1 << 30
+"""Bytes that zeros may become, as in an array that only has a size."""
+
 _MOST_EMPTY = 1 << 20
 """Rows without values take no place in a file, and time all the same."""
 
@@ -72,7 +75,9 @@ def read_npz(
         }
         choice = choose_arrays(path, members, [value.name for value in inputs], split)
         chosen = (*choice.inputs, choice.labels, choice.classes)
-        _check_memory(path, [members[name] for name in chosen if name is not None])
+        read_ones = [members[name] for name in chosen if name is not None]
+        check_inflated(read_ones, _FREE)
+        _check_memory(path, read_ones)
         read = partial(_read, path, archive)
         arrays = [read(members[name]) for name in choice.inputs]
         label_array = read(members[choice.labels]) if choice.labels else None
