@@ -46,9 +46,9 @@ def check_readable(path: Path, error: type[AdderError], *, folder: bool = False)
     if stat.S_ISREG(status.st_mode):
         return status.st_size
     if not stat.S_ISDIR(status.st_mode):
-        raise error(f"{path} is not a file, but a pipe, a socket or a device")
+        raise error(f"cannot read {path}: it is not a file but a pipe, a socket or a device")
     if not folder:
-        raise error(f"{path} is a folder, not a file (Is a directory)")
+        raise error(f"cannot read {path}: it is not a file but a folder (Is a directory)")
     return 0
 
 

@@ -22,8 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adder_onnx import memory
-from adder_onnx.errors import CheckpointError
 from adder_onnx.pickle_check import check_pickle
 
 __all__ = ["PickledStorage", "PickledTensor", "Record", "StorageKind", "thawed", "unpickle"]
@@ -264,7 +262,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(data))
         self._persistent = persistent
         self._nested = nested
-        self._encoded = 0
+        self._left = len(data)
         self._names: set[tuple[str, str]] = set()
 
     def find_class(self, module: str, name: str) -> Any:
@@ -292,11 +290,11 @@ class _RestrictedUnpickler(pickle.Unpickler):
         return self._persistent(saved)
 
     def _encode(self, text: Any, encoding: Any = "latin-1") -> bytes:
-        """How Python 3 pickles bytes for Python 2; one text may be encoded again and again."""
-        encoded = str(text).encode("latin-1")
-        self._encoded += len(encoded)
-        memory.require(self._encoded, "what is encoded in a checkpoint", CheckpointError)
-        return encoded
+        """How Python 3 pickles bytes for Python 2; no text is there to be encoded twice."""
+        self._left -= len(text)
+        if not isinstance(text, str) or self._left < 0:
+            raise pickle.UnpicklingError("more text to encode than there is")
+        return text.encode("latin-1")
 
 
 def unpickle(

@@ -36,7 +36,7 @@ def unpickle_batch(
     """
     try:
         check_pickle(data, what="a batch")
-        batch = _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
+        batch = _ArrayUnpickler(data).load()
         values = {k.decode() if isinstance(k, bytes) else k: v for k, v in batch.items()}
         pixels, labels = _array(values["data"]), _array(values[labels_key])
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
@@ -111,13 +111,7 @@ def _text(value: Any) -> str:
     return text
 
 
-def _encode(text: Any, encoding: Any = "latin-1") -> bytes:
-    """How Python 3 pickles bytes for Python 2."""
-    return _text(text).encode("latin-1")
-
-
 _CALLED: dict[tuple[str, str], Any] = {
-    ("_codecs", "encode"): _encode,
     ("numpy", "dtype"): _Type,
     ("numpy", "ndarray"): _Array,
     **{
@@ -134,8 +128,21 @@ _CALLED: dict[tuple[str, str], Any] = {
 class _ArrayUnpickler(pickle.Unpickler):
     """Builds what stands for arrays, and plain containers; nothing else is ever called."""
 
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="bytes")
+        self._left = len(data)
+
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return self._encode
         try:
             return _CALLED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a batch") from None
+
+    def _encode(self, text: Any, encoding: Any = "latin-1") -> bytes:
+        """How Python 3 pickles bytes for Python 2; no text is there to be encoded twice."""
+        self._left -= len(text)
+        if self._left < 0:
+            raise pickle.UnpicklingError("more text to encode than there is")
+        return _text(text).encode("latin-1")
