@@ -41,6 +41,7 @@ __all__ = [
     "write_json",
 ]
 
+_LONGEST_LINE = 2000
 _DEFECT = 1
 _BAD_INPUT = 2
 _INTERRUPTED = 130
@@ -220,8 +221,9 @@ def write_json(destination: str, result: dict[str, Any]) -> None:
 
 
 def one_line(message: str) -> str:
-    """A message without line breaks, which names in files may have."""
-    return " ".join(message.split())
+    """A message without line breaks, which names in files may have, of a length to be read."""
+    line = " ".join(message.split())
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
 
 
 def positive(text: str) -> int:

@@ -21,7 +21,7 @@ from adder_onnx.errors import DataError
 from adder_onnx.evaluation.array_layout import channels_first
 from adder_onnx.evaluation.dataset import Dataset, Planes, Sample
 from adder_onnx.evaluation.npz_labels import read_labels
-from adder_onnx.evaluation.npz_names import choose_arrays
+from adder_onnx.evaluation.npz_names import choose_arrays, listed
 from adder_onnx.metadata import Preprocessing
 from adder_onnx.runtime import NodeArg
 from adder_onnx.zips import check_inflated, open_zip
@@ -105,9 +105,7 @@ def read_npz(
             + ", ".join(f"{name} has {count}" for name, count in counts.items())
         )
     if unused:
-        _logger.warning(
-            "%s also holds %s, which the model has no input for", path, ", ".join(unused)
-        )
+        _logger.warning("%s also holds %s, which the model has no input for", path, listed(unused))
     if len(arrays) == 1 and preprocessing is not None:
         _warn_unless_preprocessed(path, choice.inputs[0], arrays[0], preprocessing)
 

@@ -1,4 +1,4 @@
-"""Arrays, archives and compressed files that become more than they are, or are not what they say."""
+"""Arrays, archives and compressed files that become more than they are, or not what they say."""
 
 from __future__ import annotations
 
