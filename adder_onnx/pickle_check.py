@@ -130,6 +130,7 @@ class _Reader:
             elif op in _INTO_MARKED:
                 self._put_into(marks.pop())
             elif op == 0x2E:  # STOP
+                stack.pop()
                 return self._at
             else:
                 self._rarer(op)
@@ -203,7 +204,7 @@ class _Reader:
         self._memo[place] = self._stack[-1]
 
     def _get(self, place: int) -> int:
-        depth = self._memo[place] if place >= 0 else 0
+        depth = self._memo[place] if 0 <= place < len(self._memo) else 0
         if not depth:
             raise IndexError(f"nothing at the place {place} of its memo")
         return depth
