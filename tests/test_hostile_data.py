@@ -264,7 +264,7 @@ def test_batch_larger_than_the_memory(batch_size: int) -> None:
 
     dataset = Dataset("two", None, 2, lambda i: (pixels[i],), str, arrays=True)
     model = lambda batch: {"y": batch}  # noqa: E731
-    with pytest.raises(DataError, match="a batch of 10+ images takes"):
+    with pytest.raises(DataError, match=r"a batch of 10+ images takes"):
         list(infer(model, dataset, None, batch_size=batch_size, workers=1, pad=True))
     ((numbers, _),) = infer(model, dataset, None, batch_size=batch_size, workers=1)
     assert numbers.tolist() == [0, 1]

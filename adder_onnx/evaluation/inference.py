@@ -31,6 +31,7 @@ Model = Callable[..., Outputs]
 """A function from a batch (N, …) for each input, in the model's order, to outputs (N, …)."""
 
 
+_MOST_WORKERS = 256
 _COPIES = 2  # decoded, and side by side
 
 
@@ -152,7 +153,7 @@ def _decoded(
 ) -> Generator[tuple[int, Inputs | None], None, None]:
     """Each image's number and inputs in order, None for a bad one; decoded ahead by threads."""
     load = partial(load_inputs, dataset, preprocessing=preprocessing)
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(min(workers, _MOST_WORKERS)) as pool:
         pending: deque[Future[Inputs]] = deque()
         following = 0
         try:

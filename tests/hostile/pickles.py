@@ -82,7 +82,7 @@ def bombs() -> dict[str, bytes]:
         + struct.pack("<I", 1 << 20)
         + b"a" * (1 << 20)
         + b"tp1\nR"
-        + b"0g0\ng1\nR" * 200_000
+        + b"0g0\ng1\nR" * 20_000
         + b".",
         "many classes": b"".join(b"cm\nc%d\n0" % i for i in range(50_000)) + b"N.",
         "attributes of slots": _P2 + slots + b"0cm\nc\n)\x81" + b"h\x00h\x00\x86b" * 100_000 + b".",
