@@ -1,9 +1,10 @@
-"""Writing files whole or not at all."""
+"""Whether files can be read, and writing them whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ from typing import IO
 from adder_onnx.errors import AdderError
 
 __all__ = [
+    "check_readable",
     "check_writable",
     "open_atomically",
     "open_scratch",
+    "same_file",
     "usual_mode",
     "write_atomically",
 ]
@@ -25,12 +28,51 @@ _LONGEST_NAME = 200
 """Bytes of a file's name in that of its temporary one, of which file systems take 255 in all."""
 
 
+def check_readable(path: Path, error: type[AdderError], *, folder: bool = False) -> int:
+    """Checks that a path is that of a file: no folder, pipe or device, which may never end.
+
+    Args:
+        path: what the user or a file has named.
+        error: the class of the error.
+        folder: whether it may be a folder, too.
+
+    Returns:
+        The file's size in bytes, 0 for a folder.
+
+    Raises:
+        AdderError: it is something else, is not there, or cannot be looked at.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as reason:
+        raise error(f"cannot read {path}: {reason.strerror or reason}") from reason
+    except ValueError as reason:  # of a name with a zero in it
+        raise error(f"cannot read {str(path)!r}: {reason}") from reason
+    if stat.S_ISREG(status.st_mode):
+        return status.st_size
+    if not stat.S_ISDIR(status.st_mode):
+        raise error(f"cannot read {path}: it is not a file but a pipe, a socket or a device")
+    if not folder:
+        raise error(f"cannot read {path}: it is not a file but a folder (Is a directory)")
+    return 0
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same place, or would once there is something."""
+    try:
+        return os.path.realpath(one) == os.path.realpath(other) or os.path.samefile(one, other)
+    except (OSError, ValueError):  # one is not there, or cannot be
+        return False
+
+
 def check_writable(path: Path) -> None:
     """Finds out early whether a file can be written.
 
     Raises:
         AdderError: the folder does not exist or cannot be written to, or ``path`` is a folder.
     """
+    if "\0" in str(path):
+        raise AdderError(f"cannot write {str(path)!r}: a name has no zeros in it")
     if os.path.isdir(path):
         raise AdderError(f"cannot write {path}: it is a folder")
     if _is_special(path):

@@ -13,7 +13,6 @@ Each may be missing.
 from __future__ import annotations
 
 import json
-import math
 import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,6 +22,8 @@ from adder_onnx.errors import ModelError
 
 __all__ = ["CIFAR10", "CIFAR10_LABELS", "IMAGENET", "ModelMetadata", "Preprocessing"]
 
+_LARGEST_SIZE = 1_000_000
+_LARGEST_VALUE = 1e12
 _PREFIX = "ai.addernet."
 
 
@@ -53,19 +54,24 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.channels < 1:
             raise ModelError(f"{self.channels} channels; images have at least 1")
-        if min(self.height, self.width) < 1 or (self.resize is not None and self.resize < 1):
-            raise ModelError("sizes of images must be at least 1 pixel")
+        sizes = [self.height, self.width, *(() if self.resize is None else (self.resize,))]
+        if min(sizes) < 1 or max(sizes) > _LARGEST_SIZE:
+            raise ModelError(f"sizes of images must be from 1 pixel to {_LARGEST_SIZE}")
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ModelError(
                 f"{len(self.mean)} means and {len(self.std)} standard deviations for "
                 f"{self.channels} channels; expected one each per channel"
             )
-        if not all(math.isfinite(value) for value in (*self.mean, *self.std)):
+        if not all(abs(value) <= _LARGEST_VALUE for value in (*self.mean, *self.std)):
             raise ModelError(
-                f"means {list(self.mean)} and standard deviations {list(self.std)} must be finite"
+                f"means {list(self.mean)} and standard deviations {list(self.std)} must be finite "
+                f"and at most {_LARGEST_VALUE:g}"
             )
-        if min(self.std) <= 0:
-            raise ModelError(f"standard deviations {list(self.std)} must be positive")
+        if min(self.std) < 1 / _LARGEST_VALUE:
+            raise ModelError(
+                f"standard deviations {list(self.std)} must be positive, at least "
+                f"{1 / _LARGEST_VALUE:g}"
+            )
 
 
 # The values of the evaluation script of the paper's reference implementation.
@@ -126,7 +132,7 @@ class ModelMetadata:
                 labels=None if labels is None else _labels(labels),
                 checkpoint_sha256=props.get(_PREFIX + "checkpoint_sha256"),
             )
-        except (TypeError, ValueError, KeyError) as error:
+        except (TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:
             raise ModelError(f"the model's metadata cannot be understood: {error}") from error
 
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from adder_onnx.errors import CheckpointError
+from adder_onnx import memory
+from adder_onnx.errors import AdderError, CheckpointError
 from adder_onnx.export.other_files import what_it_is
 from adder_onnx.export.pickled_network import PickledModule, is_module, modules_of, tensors_of
-from adder_onnx.export.pickles import Record, RestrictedPickle
+from adder_onnx.export.pickles import Record
 from adder_onnx.export.state_dicts import clean, listed
+from adder_onnx.export.torch_files import read_torch_file
+from adder_onnx.files import check_readable
 
 __all__ = ["Checkpoint", "read_checkpoint", "sha256"]
 
@@ -36,8 +37,10 @@ _AVERAGES = ("ema", "averag", "swa", "shadow")
 
 _DEPTH = 4
 _SAFETENSORS_START = 9
-_TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
-"""The number that files of torch.save begin with where they are no zip archives."""
+_LONGEST_HEADER = 16 << 20
+_FLOAT_BYTES = 4
+_MOST_TENSORS = 100_000
+_LONGEST_NAME = 1000
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def read_checkpoint(path: Path, key: str | None = None) -> Checkpoint:
        averages of the parameters, a second network. Of several the one under the most usual key is
        taken (`_KEYS`), running averages only where there is nothing else, and a message says which;
        where no key is usual they are ambiguous. ``key`` chooses.
-    2. A whole model, saved by ``torch.save(model)``, is read through `RestrictedPickle`: its
+    2. A whole model, saved by ``torch.save(model)``, is read as records (`unpickle`): its
        classes are not imported and no code of the file or of its author runs.
     3. Names are cleaned of what tools add to them (`clean`).
 
@@ -72,7 +75,8 @@ def read_checkpoint(path: Path, key: str | None = None) -> Checkpoint:
             with.
 
     Raises:
-        CheckpointError: the file is missing, is not a checkpoint, holds no network, or several.
+        CheckpointError: the file is missing, is not a checkpoint, holds no network, or several; or
+            it, or the network, is larger than the memory that may be taken.
     """
     loaded = _load(path)
     networks = dict(_networks(loaded, ""))
@@ -84,42 +88,55 @@ def read_checkpoint(path: Path, key: str | None = None) -> Checkpoint:
         state, modules = dict(found), {}
     if not state:
         raise CheckpointError(f"{path} holds a network without parameters")
+    _check_names(path, state)
+    # In float32, and whole: tensors of a file may lie in one another.
+    sizes = [tensor.numel() * max(tensor.itemsize, _FLOAT_BYTES) for tensor in state.values()]
+    memory.require(sum(sizes), f"{path}: the network", CheckpointError)
     state = clean(state)
     if prefix:
         state = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
     return Checkpoint(state, modules, where or (key or ""))
 
 
+def _check_names(path: Path, state: Mapping[str, Tensor]) -> None:
+    longest = max(map(len, state))
+    if len(state) > _MOST_TENSORS or longest > _LONGEST_NAME:
+        raise CheckpointError(
+            f"{path} holds {len(state)} tensors with names of up to {longest} characters; a "
+            f"network has at most {_MOST_TENSORS} and {_LONGEST_NAME}"
+        )
+
+
 def _load(path: Path) -> Any:
     try:
-        if path.is_file() and _is_safetensors(path):
-            return load_file(path, device="cpu")
+        if not path.is_dir():
+            size = check_readable(path, CheckpointError)
+            memory.require(size, str(path), CheckpointError)
+            if _is_safetensors(path):
+                return _load_safetensors(path)
         other = what_it_is(path)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} is not a safetensors file, or is truncated") from error
+        if other is not None:
+            raise CheckpointError(f"{path} is not a PyTorch checkpoint but {other}")
+        return read_torch_file(path)
+    except AdderError:
+        raise
+    except MemoryError as error:
+        raise CheckpointError(f"{path}: there is not enough memory to read it") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    if other is not None:
-        raise CheckpointError(f"{path} is not a PyTorch checkpoint but {other}")
-    try:
-        with warnings.catch_warnings():
-            # Of source code that cannot be compared, of protocols: what matters is refused below.
-            warnings.simplefilter("ignore")
-            if _is_plain_pickle(path):
-                with path.open("rb") as file:
-                    return RestrictedPickle.load(file)
-            return torch.load(
-                path, map_location="cpu", pickle_module=RestrictedPickle, weights_only=False
-            )
     except Exception as error:  # a damaged file makes the unpickler fail in any way
         raise CheckpointError(f"{path} is not a PyTorch checkpoint, or is truncated") from error
 
 
-def _is_plain_pickle(path: Path) -> bool:
-    """Whether it is a pickle that pickle.dump has written, not torch.save."""
-    with path.open("rb") as file:
-        start = file.read(len(_TORCH_MAGIC) + 16)  # a frame's header may come first
-    return start.startswith(b"\x80") and _TORCH_MAGIC not in start
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(_SAFETENSORS_START - 1), "little")
+        if length > _LONGEST_HEADER:
+            raise ValueError(f"a header of {length} bytes")
+        return load_file(path, device="cpu")
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is not a safetensors file, or is truncated") from error
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -150,7 +167,11 @@ def _networks(
         yield key, value
         return
     for name, item in value.items():
-        if isinstance(name, str) and not any(word in name.lower() for word in _NOT_NETWORKS):
+        if (
+            isinstance(name, str)
+            and len(name) <= _LONGEST_NAME
+            and not any(word in name.lower() for word in _NOT_NETWORKS)
+        ):
             yield from _networks(item, f"{key}.{name}" if key else name, depth - 1, seen)
 
 
@@ -229,9 +250,16 @@ def _last(key: str) -> str:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
+    """The SHA-256 of a file, hexadecimal.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     return digest.hexdigest()

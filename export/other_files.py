@@ -5,6 +5,10 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from adder_onnx.errors import CheckpointError
+from adder_onnx.export.torch_files import is_old_tar
+from adder_onnx.zips import open_zip
+
 __all__ = ["what_it_is"]
 
 _SAVE = "save the model's state with torch.save(model.state_dict(), path)"
@@ -48,7 +52,7 @@ def what_it_is(path: Path) -> str | None:
     for beginning, what in _BEGINNINGS:
         if start.startswith(beginning):
             return what
-    if start[_TAR_AT:].startswith(_TAR) and not _is_legacy(path):
+    if start[_TAR_AT:].startswith(_TAR) and not is_old_tar(path):
         return "a tar archive: unpack it, and give the checkpoint in it"
     if zipfile.is_zipfile(path):
         return _zip(path)
@@ -70,9 +74,9 @@ def _folder(path: Path) -> str:
 
 def _zip(path: Path) -> str | None:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path, CheckpointError, "a PyTorch checkpoint") as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError):
+    except CheckpointError:
         return None
     ends = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in ends:
@@ -88,17 +92,6 @@ def _zip(path: Path) -> str | None:
     checkpoints = [n for n in names if n.endswith((".pth", ".pt", ".ckpt", ".tar", ".safetensors"))]
     inside = f" ({checkpoints[0]})" if checkpoints else ""
     return f"a zip archive of {len(names)} files: unpack it, and give the checkpoint in it{inside}"
-
-
-def _is_legacy(path: Path) -> bool:
-    """Whether a tar archive is a checkpoint of PyTorch before 0.2."""
-    import tarfile
-
-    try:
-        with tarfile.open(path, "r:") as archive:
-            return {"storages", "tensors", "pickle"} <= set(archive.getnames())
-    except (tarfile.TarError, OSError, EOFError):
-        return False
 
 
 def _text(start: bytes) -> str | None:

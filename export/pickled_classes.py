@@ -62,6 +62,8 @@ _IDLE = (
     "torch.nn.modules.loss.",
 )
 _PRUNING = "torch.nn.utils.prune."
+_LARGEST = 64
+"""Strides, paddings and dilations beyond any network's, which would take more than its memory."""
 
 _ADDER_ATTRIBUTES = frozenset(
     {"stride", "padding", "dilation", "groups", "kernel_size", "bias", "input_channel"}
@@ -171,9 +173,9 @@ def _pair(value: Any, what: str) -> tuple[int, int]:
     if (
         not isinstance(pair, (tuple, list))
         or len(pair) != 2
-        or not all(isinstance(v, int) for v in pair)
+        or not all(isinstance(v, int) and 0 <= v <= _LARGEST for v in pair)
     ):
         raise CheckpointError(
-            f"{what} is {value!r} in the checkpoint; expected one or two integers"
+            f"{what} is {value!r} in the checkpoint; expected one or two integers up to {_LARGEST}"
         )
     return (pair[0], pair[1])

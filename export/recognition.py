@@ -29,6 +29,7 @@ _EXAMPLES = (
     ResNetConfig("imagenet", "basic", (2, 2, 2, 2), (64, 128, 256, 512), 1000, 3, True),
     ResNetConfig("imagenet", "bottleneck", (3, 4, 6, 3), (64, 128, 256, 512), 1000, 3, True),
 )
+_MOST_BLOCKS = 1000
 _FIRST = "layer1.0.conv1.adder"
 _BLOCK = re.compile(r"layer([1-9][0-9]?)\.([0-9]+)\..+\.adder")
 _THIRD = re.compile(r"layer[0-9]+\.[0-9]+\.conv3\.adder")
@@ -62,6 +63,10 @@ def recognize(state: Mapping[str, Tensor]) -> ResNetConfig:
             f"unknown architecture: the checkpoint has no parameter {_FIRST}; "
             f"{_nearest(state)}. Known are {_KNOWN}, with the parameter names of the reference "
             "implementation; for a model of your own give --arch file.py:factory"
+        )
+    if len(blocks) > _MOST_BLOCKS:
+        raise CheckpointError(
+            f"unknown architecture: {len(blocks)} blocks; expected at most {_MOST_BLOCKS}"
         )
     stages = max(stage for stage, _ in blocks)
     depths = [sum(stage == i for stage, _ in blocks) for i in range(1, stages + 1)]

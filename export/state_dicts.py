@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor
@@ -15,6 +17,8 @@ __all__ = ["clean", "fit", "is_counter", "listed", "network_in"]
 
 _logger = logging.getLogger(__name__)
 
+_SHOWN = 5
+_LONGEST_SHOWN = 120
 _AVERAGED = "n_averaged"
 _ORIGINAL, _MASK = "_orig", "_mask"
 # Weights of a loss and the state of metrics are no part of a network, wherever they are kept.
@@ -144,9 +148,14 @@ def is_counter(name: str) -> bool:
 
 
 def listed(names: Iterable[object]) -> str:
-    """The first five names."""
-    shown = [repr(name) for name in names]
-    return ", ".join(shown[:5]) + (", …" if len(shown) > 5 else "")
+    """The first five names, as far as they have the length of names."""
+    shown = [_shown(name) for name in itertools.islice(names, _SHOWN + 1)]
+    return ", ".join(shown[:_SHOWN]) + (", …" if len(shown) > _SHOWN else "")
+
+
+def _shown(name: object) -> str:
+    text = repr(name[:_LONGEST_SHOWN]) if isinstance(name, str) else reprlib.repr(name)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _common_prefix(names: Iterable[str]) -> str:

@@ -102,6 +102,50 @@ def test_headers(tmp_path: Path, text: str) -> None:
     assert _labels(_open(tmp_path, text)) == _EXPECTED
 
 
+_NAMES = ("1.png", "2.png", "10.jpg")
+_CLASSES = ("frog", "sea lion", "dog")
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 2), (17, 3, 21)])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("columns", [("image", "label"), ("photo", "kind"), ("image", "kind")])
+@pytest.mark.parametrize("index", ["", "index", "Unnamed: 0", '""'])
+def test_index_as_pandas_writes_it(
+    tmp_path: Path, index: str, columns: tuple[str, str], delimiter: str, numbers: tuple[int, ...]
+) -> None:
+    rows = [(index, *columns), *zip(map(str, numbers), _NAMES, _CLASSES, strict=True)]
+    dataset = _open(tmp_path, "".join(f"{delimiter.join(row)}\n" for row in rows))
+    assert _labels(dataset) == _EXPECTED
+    assert dataset.classes == ("dog", "frog", "sea lion")
+
+
+def test_indices_of_several_tables(tmp_path: Path) -> None:
+    rows = "0,5,1.png,frog\n1,7,2.png,sea lion\n2,6,10.jpg,dog\n"
+    for header in (",index,image,label", "Unnamed: 0.1,Unnamed: 0,image,label"):
+        assert _labels(_open(tmp_path, f"{header}\n{rows}")) == _EXPECTED
+
+
+def test_first_columns_that_are_no_index(tmp_path: Path) -> None:
+    """The only column of images, numbers that repeat, and images called by these numbers."""
+    names = ",label\n1.png,frog\n2.png,sea lion\n10.jpg,dog"
+    assert _labels(_open(tmp_path, names)) == _EXPECTED
+    assert _labels(_open(tmp_path, ",label\n1,frog\n2,sea lion\n10,dog")) == _EXPECTED
+    other = ",image,label\n2,1.png,frog\n1,2.png,sea lion\n10,10.jpg,dog"
+    assert _labels(_open(tmp_path, other)) == _EXPECTED
+    for text in (
+        "index,label,score\n1,frog,3\n2,sea lion,4\n10,dog,5",
+        "index,kind,size\n1,frog,3\n1,sea lion,3\n1,dog,3",
+        "number,photo,kind\n0,1.png,frog\n1,2.png,sea lion\n2,10.jpg,dog",
+    ):
+        with pytest.raises(DataError, match="3 columns: a header must name"):
+            _open(tmp_path, text)
+
+
+def test_several_columns_that_may_name_images(tmp_path: Path) -> None:
+    text = "id,filename,label\n7,1.png,frog\n8,2.png,sea lion\n9,10.jpg,dog"
+    assert _labels(_open(tmp_path, text)) == _EXPECTED
+
+
 def test_classes_that_are_called_like_columns(tmp_path: Path) -> None:
     for classes in (("label", "class", "y"), ("path", "name", "file")):
         text = "1.png,{}\n2.png,{}\n10.jpg,{}".format(*classes)

@@ -19,7 +19,8 @@ from adder_onnx.cli._command import (
 )
 from adder_onnx.cli._export_report import report
 from adder_onnx.errors import DataError, ExportError
-from adder_onnx.files import check_writable
+from adder_onnx.evaluation.text_files import read_text
+from adder_onnx.files import check_writable, same_file
 from adder_onnx.metadata import (
     CIFAR10,
     CIFAR10_LABELS,
@@ -182,9 +183,7 @@ def _check_paths(options: argparse.Namespace) -> None:
     if options.json not in (None, "-"):
         others["the file for --json"] = Path(options.json)
     for what, path in others.items():
-        if path.resolve() == options.output.resolve() or (
-            path.exists() and options.output.exists() and options.output.samefile(path)
-        ):
+        if same_file(path, options.output):
             raise ExportError(f"{options.output} is {what}; choose another output file")
 
 
@@ -259,13 +258,7 @@ def _preprocessing(
 
 
 def _labels(path: Path) -> tuple[str, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text in UTF-8: {error.reason}") from error
-    return tuple(line.strip() for line in lines if line.strip())
+    return tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
 
 
 if __name__ == "__main__":

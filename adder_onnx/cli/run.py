@@ -24,6 +24,7 @@ from adder_onnx.evaluation.network import Network
 from adder_onnx.evaluation.npz_output import NpzOutput, array_names
 from adder_onnx.evaluation.outputs import choose_output
 from adder_onnx.evaluation.predictions import Predictions, check_output
+from adder_onnx.files import same_file
 from adder_onnx.metadata import ModelMetadata
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.threads import available_cores
@@ -154,7 +155,7 @@ def _check_options(options: argparse.Namespace) -> None:
         raise AdderError("--first says which images --limit takes: give --limit N, too")
     if options.output is not None:
         check_output(options.output)
-        if options.output.exists() and options.output.resolve() == options.data.resolve():
+        if options.output.exists() and same_file(options.output, options.data):
             raise AdderError(f"--output {options.output} would replace the data: choose another")
 
 

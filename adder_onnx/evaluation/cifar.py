@@ -155,7 +155,7 @@ def read_cifar(found: CifarFiles, split: str) -> Dataset:
     names = found.names[chosen]
     contents = files.read(names)
     parts = [_decode(contents.pop(name), name, files.name_of(name), kind) for name in names]
-    images = np.concatenate([pixels for pixels, _ in parts])
+    images = parts[0][0] if len(parts) == 1 else np.concatenate([pixels for pixels, _ in parts])
     form = "binary" if names[0].endswith(".bin") else "Python"
     return Dataset(
         description=f"{kind.name}, {form} batches, split {chosen}",

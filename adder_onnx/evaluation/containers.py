@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
-import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from adder_onnx.errors import DataError
+from adder_onnx import memory
+from adder_onnx.errors import AdderError, DataError
+from adder_onnx.evaluation.inflating import Inflating, is_gzip
+from adder_onnx.files import check_readable
+from adder_onnx.tars import open_tar
 
 __all__ = ["Archive", "Folder", "is_archive"]
 
+_SHARE = 3
+"""A batch takes its own size as a file, as arrays, and among the others of its split."""
+
 _SUFFIXES = (".tar.gz", ".tgz", ".tar")
 _LARGEST = 1 << 30  # far above the largest file of the data sets that come in archives
+_LARGEST_ARCHIVE = 4 << 30
+_MOST_MEMBERS = 10_000
 _CHUNK = 1 << 20
-_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -33,8 +41,10 @@ class Folder:
         """Their contents.
 
         Raises:
-            DataError: one cannot be read.
+            DataError: one cannot be read, or they are larger than the memory.
         """
+        sizes = [check_readable(self.path / name, DataError) for name in names]
+        memory.require(_SHARE * sum(sizes), str(self.path), DataError)
         return {name: _read(self.path / name) for name in names}
 
     def name_of(self, name: str) -> str:
@@ -49,8 +59,8 @@ class Archive:
         path: the archive.
 
     Raises:
-        DataError: it cannot be read, is truncated, or holds what an archive of images has no need
-            of: a link, a device, an absolute path or one with ``..``.
+        DataError: it cannot be read, is truncated, larger than archives of images are, or holds
+            what they have no need of: a link, a device, an absolute path or one with ``..``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,11 +81,14 @@ class Archive:
             DataError: the archive cannot be read.
         """
         contents = {}
+        total = 0
         with _members(self.path) as members:
             for member, archive in members:
                 name = _normal(member.name)
                 file = archive.extractfile(member) if name in names else None
                 if file is not None:
+                    total += member.size
+                    memory.require(_SHARE * total, str(self.path), DataError)
                     contents[name] = file.read()
         return contents
 
@@ -91,23 +104,32 @@ def is_archive(path: Path) -> bool:
 
 @contextmanager
 def _members(path: Path) -> Iterator[Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]]:
+    size = check_readable(path, DataError)
+    if size > _LARGEST_ARCHIVE:
+        raise DataError(f"{path} has {size} bytes, more than any data set that comes in an archive")
     try:
         with path.open("rb") as file:
-            compressed = file.read(len(_GZIP)) == _GZIP
-        with tarfile.open(path, "r:gz" if compressed else "r:") as archive:
-            yield _checked(path, archive)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+            stream = io.BufferedReader(Inflating(file, path), _CHUNK) if is_gzip(path) else file
+            with open_tar(stream) as archive:
+                yield _checked(path, archive)
+            while stream is not file and stream.read(_CHUNK):
+                continue  # gzip compares its checksum at the very end
+    except AdderError:
+        raise
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # a damaged archive makes the reader fail in any way
         raise DataError(
             f"{path} is not a tar archive, or is truncated; fetch it again ({error})"
         ) from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _checked(
     path: Path, archive: tarfile.TarFile
 ) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-    for member in archive:
+    for count, member in enumerate(archive, 1):
+        if count > _MOST_MEMBERS:
+            raise DataError(f"{path} holds more than {_MOST_MEMBERS} files; it is not read")
         parts = PurePosixPath(member.name).parts
         if member.name.startswith("/") or ".." in parts:
             raise DataError(
@@ -125,8 +147,6 @@ def _checked(
                 "data sets that come in archives"
             )
         yield member, archive
-    while archive.fileobj is not None and archive.fileobj.read(_CHUNK):
-        continue  # gzip compares its checksum at the very end
 
 
 def _normal(name: str) -> str:

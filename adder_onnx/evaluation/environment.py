@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def cpu_name() -> str:
 
 def file_sha256(path: Path) -> str | None:
     """SHA-256 of a file, hexadecimal; None where it is none that can be read twice."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     digest = hashlib.sha256()
     with path.open("rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -37,7 +38,7 @@ _NO_CLASSES = frozenset(
 
 def is_image(path: Path) -> bool:
     """Whether a path is a file that is called like an image."""
-    return path.suffix.lower() in _SUFFIXES and path.is_file()
+    return path.suffix.lower() in _SUFFIXES and _is_file(path)
 
 
 def image_stem(name: str) -> str:
@@ -114,6 +115,20 @@ def find_splits(path: Path) -> dict[str, Path]:
         else:
             splits[split] = folder
     return {} if any(map(images_in, others)) else splits
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is one.
+
+    Raises:
+        PermissionError: that may not be seen, which is not to say that it is none.
+    """
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except PermissionError:
+        raise
+    except OSError:  # a link to nowhere, or in a circle
+        return False
 
 
 def _folders_in(folder: Path) -> list[Path]:

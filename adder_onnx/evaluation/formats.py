@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from adder_onnx.evaluation.images import read_image
 from adder_onnx.evaluation.mnist import is_mnist, read_mnist
 from adder_onnx.evaluation.npz import read_npz
 from adder_onnx.evaluation.splits import SPLITS
+from adder_onnx.files import check_readable
 from adder_onnx.metadata import Preprocessing
 from adder_onnx.runtime import NodeArg
 
@@ -80,8 +82,9 @@ def _open(
     preprocessing: Preprocessing | None,
     labels_csv: Path | None,
 ) -> Dataset:
-    if not path.exists():
+    if not _is_there(path):
         raise DataError(f"{path} does not exist; --data takes a folder or a file")
+    check_readable(path, DataError, folder=True)
     wanted = _CIFAR if format == "auto" else [format] if format in _CIFAR else []
     cifar = find_cifar(path, wanted)
     if format == "auto":
@@ -106,6 +109,16 @@ def _open(
     if split != "auto":
         raise DataError(f"{path} has no splits: leave out --split {split}")
     return read_image(path)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):  # there may be something that cannot be read
+        return True
+    return True
 
 
 def _detect(path: Path, cifar: list[str]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from adder_onnx import memory
 from adder_onnx.errors import DataError, ModelError
 from adder_onnx.evaluation.dataset import Dataset, Planes
 from adder_onnx.evaluation.preprocessing import preprocess
@@ -28,6 +29,10 @@ Outputs = Mapping[str, NDArray[Any]]
 
 Model = Callable[..., Outputs]
 """A function from a batch (N, …) for each input, in the model's order, to outputs (N, …)."""
+
+
+_MOST_WORKERS = 256
+_COPIES = 2  # decoded, and side by side
 
 
 def infer(
@@ -60,18 +65,23 @@ def infer(
         Numbers (N,) of images and what the model gives for them, each (N, …).
 
     Raises:
-        DataError: an image cannot be read or does not fit the model; the message names it.
+        DataError: an image cannot be read or does not fit the model; the message names it. Or a
+            batch takes more memory than it may.
         ModelError: there are images, but no preprocessing; or the first axis of an output is not
             the batch.
     """
     numbers: list[int] = []
     inputs: list[Inputs] = []
     seen = 0
+    checked = False
     ahead = batch_size + workers
     with closing(_decoded(dataset, preprocessing, ahead, workers, skip_bad)) as decoded:
         for i, sample in decoded:
             seen += 1
             if sample is not None:
+                if not checked:
+                    _check_memory(sample, batch_size if pad else min(batch_size, dataset.images))
+                    checked = True
                 numbers.append(i)
                 inputs.append(sample)
             if numbers and (len(numbers) == batch_size or i == dataset.images - 1):
@@ -88,6 +98,12 @@ def infer(
                 seen = 0
     if seen:
         progress(seen)
+
+
+def _check_memory(sample: Inputs, batch_size: int) -> None:
+    """Refuses a batch that would be larger than the memory, before it is filled."""
+    size = batch_size * sum(value.nbytes for value in sample)
+    memory.require(_COPIES * size, f"a batch of {batch_size} images", DataError)
 
 
 def _check_rows(outputs: Outputs, batch: NDArray[Any]) -> None:
@@ -137,7 +153,7 @@ def _decoded(
 ) -> Generator[tuple[int, Inputs | None], None, None]:
     """Each image's number and inputs in order, None for a bad one; decoded ahead by threads."""
     load = partial(load_inputs, dataset, preprocessing=preprocessing)
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(min(workers, _MOST_WORKERS)) as pool:
         pending: deque[Future[Inputs]] = deque()
         following = 0
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,8 @@ _LABEL_HEADERS = frozenset(
     }
 )
 _INTEGER = re.compile(r"[0-9]{1,18}")
+_INDEX_HEADER = re.compile(r"|index|unnamed[0-9 ]+")
+_WITH_INDEX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ def read_table(path: Path, images: Sequence[Path]) -> list[Labelled]:
     Columns are separated as `split_columns` says. With two columns the image comes first, unless a
     header names them otherwise; with more, a header must name one of images and one of classes. A
     first line is a header if it is no image's and names such columns, or says no number where all
-    others do.
+    others do. Of several columns of images in a header, the one with their names is taken. A first
+    column that pandas or R have written to number the rows is left out, see `_without_index`.
 
     Args:
         path: the table.
@@ -86,7 +89,9 @@ def read_table(path: Path, images: Sequence[Path]) -> list[Labelled]:
     Raises:
         DataError: it cannot be read, or its columns cannot be told; or its numbers count its lines.
     """
-    rows = split_columns(path, read_lines(path))
+    names = {name for file in images for name in (file.name, file.stem)}
+    table = split_columns(path, read_lines(path))
+    rows = _without_index(table, names)
     width = len(rows[0].fields)
     for row in rows:
         if len(row.fields) != width:
@@ -96,10 +101,9 @@ def read_table(path: Path, images: Sequence[Path]) -> list[Labelled]:
             )
     if width < 2:
         raise DataError(f"{path} has one column; expected an image and its class in each line")
-    image, label = _columns(rows[0])
-    names = {name for file in images for name in (file.name, file.stem)}
-    first = [Labelled(0, field, "").parts[-1:] for field in rows[0].fields]
-    if not any(names.issuperset(last) and last for last in first) and _is_header(rows, label):
+    image, label = _columns(rows, names)
+    named = any(_is_name(field, names) for field in rows[0].fields)
+    if rows[-1] != table[-1] or (not named and _is_header(rows, label)):
         rows = rows[1:]
     elif width == 2:
         image, label = 0, 1
@@ -116,10 +120,41 @@ def read_table(path: Path, images: Sequence[Path]) -> list[Labelled]:
     return found
 
 
-def _columns(header: Row) -> tuple[int | None, int | None]:
+def _without_index(rows: list[Row], images: Set[str]) -> list[Row]:
+    """A table without the columns in front that only number its rows.
+
+    These have whole numbers, none of them twice, and in the header no name, ``index`` or
+    ``Unnamed: 0``, or nothing at all, so that it is shorter than the rows. Two columns must be
+    left. Numbers that are those of the images stay, unless the header names another column so.
+    """
+    header, body = rows[0], rows[1:]
+    while body and len(body[0].fields) >= _WITH_INDEX:
+        unnamed = len(header.fields) + 1 == len(body[0].fields)
+        if not unnamed and not _INDEX_HEADER.fullmatch(normalized(header.fields[0])):
+            break
+        if any(len(row.fields) != len(body[0].fields) for row in body):
+            break
+        numbers = [row.fields[0] for row in body]
+        if not all(map(_INTEGER.fullmatch, numbers)) or len(set(numbers)) < len(numbers):
+            break
+        named = any(normalized(field) in _IMAGE_HEADERS for field in header.fields[1:])
+        if not (named or unnamed) and images >= set(numbers):
+            break
+        header = header if unnamed else Row(header.number, header.fields[1:])
+        body = [Row(row.number, row.fields[1:]) for row in body]
+    return [header, *body]
+
+
+def _is_name(field: str, images: Set[str]) -> bool:
+    return any(part in images for part in Labelled(0, field, "").parts[-1:])
+
+
+def _columns(rows: Sequence[Row], known: Set[str]) -> tuple[int | None, int | None]:
     """The columns of images and classes that a header names; of two, one may tell the other."""
-    names = [normalized(field) for field in header.fields]
+    names = [normalized(field) for field in rows[0].fields]
     images = [i for i, name in enumerate(names) if name in _IMAGE_HEADERS]
+    if len(images) > 1 and len(names) > 2:
+        images = [i for i in images if any(_is_name(row.fields[i], known) for row in rows[1:])]
     labels = [i for i, name in enumerate(names) if name in _LABEL_HEADERS]
     image = images[0] if len(images) == 1 else None
     label = labels[0] if len(labels) == 1 else None

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import math
-import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from adder_onnx import memory
 from adder_onnx.errors import DataError
 from adder_onnx.evaluation.dataset import Dataset
+from adder_onnx.evaluation.inflating import Inflating
 from adder_onnx.evaluation.splits import choose_split
 
 __all__ = ["is_mnist", "read_mnist"]
@@ -96,21 +97,19 @@ def _existing(path: Path) -> Path | None:
 
 def _read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
     """The array of bytes in an idx file: two zeros, the type 8, the rank, sizes, then the data."""
-    opener = gzip.open if path.name.endswith(".gz") else open
-    try:
-        with opener(path, "rb") as file:
-            header = _read_up_to(file, 4 + 4 * rank)
-            if len(header) < 4 + 4 * rank or header[:4] != bytes([0, 0, 8, rank]):
-                raise DataError(
-                    f"{path} is not an idx file of bytes with {rank} dimensions, or is truncated"
-                )
-            shape = tuple(int(size) for size in np.frombuffer(header, ">u4", offset=4))
-            expected = math.prod(shape)
-            data = _read_up_to(file, expected + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{path} is not a gzip file, or is truncated; fetch it again ({error})"
-        ) from error
+    with path.open("rb") as raw:
+        zipped = path.name.endswith(".gz")
+        file: IO[bytes] = io.BufferedReader(Inflating(raw, path)) if zipped else raw
+        header = _read_up_to(file, 4 + 4 * rank)
+        if len(header) < 4 + 4 * rank or header[:4] != bytes([0, 0, 8, rank]):
+            raise DataError(
+                f"{path} is not an idx file of bytes with {rank} dimensions, or is truncated"
+            )
+        shape = tuple(int(size) for size in np.frombuffer(header, ">u4", offset=4))
+        expected = math.prod(shape)
+        if not zipped:
+            memory.require(min(expected, path.stat().st_size), str(path), DataError)
+        data = _read_up_to(file, expected + 1)
     if len(data) != expected:
         raise DataError(
             f"{path} has {'more' if len(data) > expected else len(data)} bytes of data where its "
@@ -121,9 +120,10 @@ def _read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
-def _read_up_to(file: io.BufferedIOBase, count: int) -> bytes:
+def _read_up_to(file: IO[bytes], count: int) -> bytearray:
     """At most that many bytes; memory grows only with what is there, whatever a header says."""
     data = bytearray()
     while len(data) < count and (chunk := file.read(min(_CHUNK, count - len(data)))):
         data += chunk
-    return bytes(data)
+        memory.require(len(data), "what is unpacked of MNIST's files", DataError)
+    return data

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
+import warnings
 import zipfile
-import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from adder_onnx import memory
 from adder_onnx.errors import DataError
 from adder_onnx.evaluation.array_layout import channels_first
 from adder_onnx.evaluation.dataset import Dataset, Planes, Sample
 from adder_onnx.evaluation.npz_labels import read_labels
-from adder_onnx.evaluation.npz_names import choose_arrays
+from adder_onnx.evaluation.npz_names import choose_arrays, listed
 from adder_onnx.metadata import Preprocessing
 from adder_onnx.runtime import NodeArg
+from adder_onnx.zips import check_inflated, open_zip
 
 __all__ = ["read_npz"]
 
@@ -30,6 +33,13 @@ _logger = logging.getLogger(__name__)
 _SAMPLED = 64
 _SUFFIX = ".npy"
 _CHUNK = 1 << 20
+_LONGEST_HEADER = 1 << 16
+_FREE = 1 << 30
+"""Bytes that zeros may become, as in an array that only has a size."""
+
+_MOST_EMPTY = 1 << 20
+"""Rows without values take no place in a file, and time all the same."""
+
 _READ_HEADER = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -57,20 +67,21 @@ def read_npz(
     Raises:
         DataError: the file is not whole, or its arrays are not as described.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {
-                _array_name(info.filename): info
-                for info in archive.infolist()
-                if info.filename.endswith(_SUFFIX)
-            }
-            choice = choose_arrays(path, members, [value.name for value in inputs], split)
-            read = partial(_read, path, archive)
-            arrays = [read(members[name]) for name in choice.inputs]
-            label_array = read(members[choice.labels]) if choice.labels else None
-            classes = read(members[choice.classes]) if choice.classes else None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
-        raise DataError(f"{path} is not an .npz file, or is damaged: {error}") from error
+    with open_zip(path, DataError, "an .npz file") as archive:
+        members = {
+            _array_name(info.filename): info
+            for info in archive.infolist()
+            if info.filename.endswith(_SUFFIX)
+        }
+        choice = choose_arrays(path, members, [value.name for value in inputs], split)
+        chosen = (*choice.inputs, choice.labels, choice.classes)
+        read_ones = [members[name] for name in chosen if name is not None]
+        check_inflated(read_ones, _FREE)
+        _check_memory(path, read_ones)
+        read = partial(_read, path, archive)
+        arrays = [read(members[name]) for name in choice.inputs]
+        label_array = read(members[choice.labels]) if choice.labels else None
+        classes = read(members[choice.classes]) if choice.classes else None
     unused = list(choice.other)
     if classes is not None and (classes.ndim != 1 or classes.dtype.kind not in "US"):
         unused.append(choice.classes or "")
@@ -94,9 +105,7 @@ def read_npz(
             + ", ".join(f"{name} has {count}" for name, count in counts.items())
         )
     if unused:
-        _logger.warning(
-            "%s also holds %s, which the model has no input for", path, ", ".join(unused)
-        )
+        _logger.warning("%s also holds %s, which the model has no input for", path, listed(unused))
     if len(arrays) == 1 and preprocessing is not None:
         _warn_unless_preprocessed(path, choice.inputs[0], arrays[0], preprocessing)
 
@@ -123,29 +132,26 @@ def _array_name(member: str) -> str:
     return member.removesuffix(_SUFFIX)
 
 
+def _check_memory(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    packed = [info.file_size for info in members if info.compress_type != zipfile.ZIP_STORED]
+    memory.require(sum(packed), f"{path}: what is compressed of its arrays", DataError)
+
+
 def _read(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
     """One array; where it is stored as it is, its data stay in the file."""
+    name = _array_name(info.filename)
     with archive.open(info) as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            if version not in _READ_HEADER:
-                raise ValueError(f"it has version {version} of the format")
-            shape, fortran, dtype = _READ_HEADER[version](file)
-        except ValueError as error:
-            raise DataError(f"{path}: {info.filename} is not an array: {error}") from error
-        if dtype.hasobject:
-            raise DataError(
-                f"{path}: the array {_array_name(info.filename)} holds Python objects, which are "
-                "not read; store numbers"
-            )
-        start = file.tell()
-        expected = math.prod(shape) * dtype.itemsize
-        if info.file_size - start != expected or min(shape, default=0) < 0:
-            raise DataError(
-                f"{path}: the array {_array_name(info.filename)} has {info.file_size - start} "
-                f"bytes where its header {list(shape)} says {expected}"
-            )
-        order: Literal["C", "F"] = "F" if fortran else "C"
+        shape, order, dtype, start = _read_header(path, info, file.read(_LONGEST_HEADER))
+    expected = math.prod(shape) * dtype.itemsize
+    if info.file_size - start != expected or min(shape, default=0) < 0:
+        raise DataError(
+            f"{path}: the array {name} has {info.file_size - start} bytes where its header "
+            f"{list(shape)} says {expected}"
+        )
+    if not expected and max(shape, default=0) > _MOST_EMPTY:
+        raise DataError(f"{path}: the array {name} is {dtype} {list(shape)}, without values")
+    with archive.open(info) as file:
+        file.read(start)
         if info.compress_type != zipfile.ZIP_STORED or not expected:
             array: NDArray[Any] = np.ndarray(shape, dtype, file.read(), order=order)
             return array
@@ -156,6 +162,30 @@ def _read(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArra
         sizes = np.frombuffer(raw.read(4), "<u2")
     offset = info.header_offset + 30 + int(sizes.sum()) + start
     return np.memmap(path, dtype, "r", offset, shape, order)
+
+
+def _read_header(
+    path: Path, info: zipfile.ZipInfo, beginning: bytes
+) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any], int]:
+    """Shape, order and type of an array, and where its data begin."""
+    name = _array_name(info.filename)
+    file = io.BytesIO(beginning)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is odd in a header makes no second line
+            version = np.lib.format.read_magic(file)
+            if version not in _READ_HEADER:
+                raise ValueError(f"it has version {version} of the format")
+            shape, fortran, dtype = _READ_HEADER[version](file)
+    except Exception as error:  # NumPy evaluates a header as Python, which fails in any way
+        raise DataError(f"{path}: {info.filename} is not an array: {error}") from error
+    if dtype.hasobject:
+        raise DataError(
+            f"{path}: the array {name} holds Python objects, which are not read; store numbers"
+        )
+    if dtype.subdtype is not None:
+        raise DataError(f"{path}: the array {name} has values of several parts; store numbers")
+    return shape, "F" if fortran else "C", dtype, file.tell()
 
 
 def _check(found: str, array: NDArray[Any], how: Preprocessing | None, *, alone: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adder_onnx import memory
 from adder_onnx.errors import DataError
 
 __all__ = ["Labels", "read_labels"]
@@ -79,6 +80,8 @@ def _is_one_hot(array: NDArray[Any]) -> bool:
 
 
 def _texts(what: str, array: NDArray[Any]) -> NDArray[np.str_]:
+    width = array.dtype.itemsize * (4 if array.dtype.kind == "S" else 1)
+    memory.require(3 * len(array) * width, what, DataError)  # decoded, stripped and sorted
     try:
         texts = np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
     except UnicodeDecodeError as error:

@@ -11,7 +11,10 @@ from pathlib import Path
 from adder_onnx.errors import DataError
 from adder_onnx.evaluation.splits import choose_split, split_called
 
-__all__ = ["Choice", "choose_arrays"]
+__all__ = ["Choice", "choose_arrays", "listed"]
+
+_SHOWN = 8
+_LONGEST = 60
 
 _LABELS = "labels"
 _IMAGE_NAMES = frozenset({"x", "image", "images", "img", "imgs", "data", "input", "inputs"})
@@ -84,7 +87,7 @@ def choose_arrays(path: Path, names: Collection[str], inputs: Sequence[str], spl
     if _LABELS in own_labels:
         own_labels = [_LABELS]
     if len(own_labels) > 1:
-        raise DataError(f"{path} holds {' and '.join(own_labels)}; which are the labels?")
+        raise DataError(f"{path} holds {' and '.join(own_labels[:_SHOWN])}; which are the labels?")
     label = own_labels[0] if own_labels else None
     classes = [name for name, (role, _) in roles.items() if role == "classes" and name not in found]
     used = {*found, label, *classes[:1]}
@@ -98,6 +101,14 @@ def choose_arrays(path: Path, names: Collection[str], inputs: Sequence[str], spl
     )
 
 
+def listed(names: Sequence[str]) -> str:
+    """A list of names for a message, of a few and how many more there are."""
+    shown = ", ".join(
+        name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…" for name in names[:_SHOWN]
+    )
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+
+
 def _single(
     path: Path, names: Collection[str], found: Sequence[str], inputs: Sequence[str]
 ) -> tuple[str, ...]:
@@ -105,7 +116,7 @@ def _single(
         return tuple(found)
     data = [name for name in names if name != _LABELS]
     raise DataError(
-        f"{path} holds {', '.join(data) or 'no arrays'}; expected one array for each input of the "
+        f"{path} holds {listed(data) or 'no arrays'}; expected one array for each input of the "
         f"model ({', '.join(inputs)})" + (", or a single one" if len(inputs) <= 1 else "")
     )
 

@@ -17,6 +17,7 @@ from adder_onnx.metadata import Preprocessing
 
 __all__ = ["preprocess"]
 
+_MOST_PIXELS = 1 << 27  # about where Pillow refuses to read an image
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -83,6 +84,11 @@ def _resize_shorter_side(image: Image.Image, length: int) -> Image.Image:
         size = (length, int(length * height / width))
     else:
         size = (int(length * width / height), length)
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise DataError(
+            f"the image is {width} x {height} pixels, and {size[0]} x {size[1]} with its shorter "
+            f"side scaled to {length}, more than {_MOST_PIXELS} pixels"
+        )
     return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adder_onnx.errors import DataError
+from adder_onnx.files import check_readable
 
 __all__ = ["Line", "Row", "read_lines", "read_text", "split_columns"]
 
@@ -50,6 +51,7 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: it cannot be read, or is no such text.
     """
+    check_readable(path, DataError)
     try:
         with path.open("rb") as file:
             data = file.read(_LARGEST + 1)
