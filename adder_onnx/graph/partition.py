@@ -129,6 +129,8 @@ def subgraphs(node: ir.Node) -> list[ir.Graph]:
     """The graphs among a node's attributes: the bodies of If, Loop and Scan."""
     graphs: list[ir.Graph] = []
     for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
         if attribute.type == ir.AttributeType.GRAPH:
             graphs.append(attribute.as_graph())
         elif attribute.type == ir.AttributeType.GRAPHS:

@@ -12,6 +12,7 @@ import onnx
 from adder_onnx.errors import InputError
 from adder_onnx.graph.loading import load_graph, read_model
 from adder_onnx.graph.plan import ChainStep, Plan, make_plan
+from adder_onnx.graph.sizes import require_memory
 from adder_onnx.kernels.cpu import ARITHMETICS
 from adder_onnx.runtime.arrays import kind_of
 from adder_onnx.runtime.chain import ChainMemory
@@ -71,7 +72,7 @@ class InferenceSession:
 
     Raises:
         InputError: an argument is not one of its choices.
-        ModelError: the model cannot be read or executed.
+        ModelError: the model cannot be read or executed, or takes more memory than is allowed.
         DeviceError: the device does not exist or cannot be used, or its memory does not suffice.
         MissingDependencyError: no onnxruntime is installed, or what a GPU needs is not.
     """
@@ -104,6 +105,7 @@ class InferenceSession:
         self._metadata = {entry.key: entry.value for entry in model.metadata_props}
         graph = load_graph(model)
         complete_types(graph)
+        require_memory(graph)
         plan = make_plan(graph, fuse=fuse)
         # The graph's nodes and values refer to each other: it stays until the garbage collector
         # comes, and its weights, which may be as large as all else, need not stay with it.
