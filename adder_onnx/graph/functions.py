@@ -6,11 +6,12 @@ number of nodes only, however many functions there are and however often they ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from adder_onnx.errors import ModelError
+from adder_onnx.graph.names import Names
 from adder_onnx.graph.partition import subgraphs
 
 __all__ = ["inline_functions"]
@@ -34,32 +35,11 @@ def inline_functions(model: ir.Model) -> None:
         model.functions.clear()
 
 
-class _Names:
-    """Names that are taken; the n-th of a kind gets a number behind it."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-        self._numbers: dict[str, int] = {}
-
-    def take(self, names: Iterable[str | None]) -> None:
-        self._taken.update(name for name in names if name is not None)
-
-    def free(self, name: str) -> str:
-        """The name, or the name with the first free number from 2 on; it is then taken."""
-        free, number = name, self._numbers.get(name, 1)
-        while free in self._taken:
-            number += 1
-            free = f"{name}_{number}"
-        self._numbers[name] = number
-        self._taken.add(free)
-        return free
-
-
 class _Inliner:
     def __init__(self, model: ir.Model) -> None:
         self._functions = model.functions
         self._opsets = model.opset_imports
-        self._values, self._nodes = _Names(), _Names()
+        self._values, self._nodes = Names(first=2), Names(first=2)
 
     def inline(self, graph: ir.Graph) -> None:
         """Inlines all calls in a graph, those of inlined functions included."""

@@ -16,6 +16,7 @@ from adder_onnx.graph.calls import check_calls
 from adder_onnx.graph.foreign import last_line, refusals
 from adder_onnx.graph.functions import inline_functions
 from adder_onnx.graph.inlined.restoration import restore_adder_nodes
+from adder_onnx.graph.names import Names
 from adder_onnx.graph.reading import read_model
 from adder_onnx.ops import DOMAIN, MIN_OPSET, VERSION, function_bodies
 
@@ -137,8 +138,11 @@ def _copy_fields(source: Any, target: Any, but: str) -> None:
 
 def _put_in(weights: Mapping[str, ir.TensorProtocol], graph: ir.Graph) -> None:
     """Turns the inputs that stand for weights into constants; those that nobody uses are gone."""
-    for value in [value for value in graph.inputs if value.name in weights]:
-        graph.inputs.remove(value)
+    stand_ins = [value for value in graph.inputs if value.name in weights]
+    inputs = [value for value in graph.inputs if value.name not in weights]
+    graph.inputs.clear()
+    graph.inputs.extend(inputs)
+    for value in stand_ins:
         if value.uses() or value.is_graph_output():
             assert value.name is not None
             value.const_value = weights[value.name]
@@ -146,16 +150,12 @@ def _put_in(weights: Mapping[str, ir.TensorProtocol], graph: ir.Graph) -> None:
 
 
 def _name_nodes(graph: ir.Graph) -> None:
-    taken = {node.name for node in graph if node.name}
+    names = Names(node.name or None for node in graph)
     seen: set[str] = set()
     for node in graph:
         name = node.name or node.op_type
         if name in seen or not node.name:
-            count = 1
-            while f"{name}_{count}" in taken:
-                count += 1
-            name = f"{name}_{count}"
-            taken.add(name)
+            name = names.numbered(name)
         node.name = name
         seen.add(name)
 

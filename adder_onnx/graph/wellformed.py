@@ -4,7 +4,8 @@
    time for (`messages`).
 2. Every type is one that onnx has.
 3. A tensor's elements are as many as its shape says, or lie in another file.
-4. An attribute is there once in its node, and refers to one of a function only inside of that.
+4. A node has no more than a few thousand inputs.
+5. An attribute is there once in its node, and refers to one of a function only inside of that.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ __all__ = ["check_size", "check_well_formed"]
 
 _MOST_BYTES = (1 << 31) - (1 << 20)
 """A tensor must be smaller: onnx's checker takes no larger messages."""
+
+_MOST_INPUTS = 5_000
+"""Of a node: onnx_ir takes a time that grows with their square where constants are among them."""
 
 _TYPES = {type_.value: type_ for type_ in ir.DataType if type_ != ir.DataType.UNDEFINED}
 
@@ -134,6 +138,10 @@ def _known_type(number: int, what: str) -> ir.DataType:
 
 def _check_node(found: Found) -> None:
     node = found.message
+    if len(node.input) > _MOST_INPUTS:
+        raise ModelError(
+            f"node {_called(node)} has {len(node.input):,} inputs, more than {_MOST_INPUTS:,}"
+        )
     names = [attribute.name for attribute in node.attribute]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
