@@ -18,6 +18,7 @@ from adder_onnx.graph.functions import inline_functions
 from adder_onnx.graph.inlined.restoration import restore_adder_nodes
 from adder_onnx.graph.names import Names
 from adder_onnx.graph.reading import read_model
+from adder_onnx.graph.sizes import check_countable
 from adder_onnx.ops import DOMAIN, MIN_OPSET, VERSION, function_bodies
 
 __all__ = ["load_graph", "read_model"]
@@ -73,7 +74,10 @@ def load_graph(model: onnx.ModelProto) -> ir.Model:
     inferred = _infer_shapes(graph)
     _put_in({n: ir.serde.deserialize_tensor(t) for n, t in weights.items()}, inferred.graph)
     restored = restore_adder_nodes(inferred, has_adder_nodes)
-    return _infer_again(inferred) if restored else inferred
+    if restored:
+        inferred = _infer_again(inferred)
+    check_countable(inferred)
+    return inferred
 
 
 def _infer_again(model: ir.Model) -> ir.Model:

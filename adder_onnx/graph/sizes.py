@@ -9,7 +9,26 @@ import onnx_ir as ir
 from adder_onnx.errors import ModelError
 from adder_onnx.memory import require
 
-__all__ = ["require_memory"]
+__all__ = ["check_countable", "require_memory"]
+
+_MOST_ELEMENTS = 2**62
+"""Sizes and offsets are int64."""
+
+
+def check_countable(model: ir.Model) -> None:
+    """Refuses a graph one of whose values has more elements than can be counted.
+
+    Raises:
+        ModelError: there is one; the message names it.
+    """
+    for value in _values(model):
+        sizes = [abs(dim) for dim in value.shape or () if isinstance(dim, int)]
+        if math.prod(sizes) > _MOST_ELEMENTS:
+            raise ModelError(f"value {value.name!r} has more than 2**62 elements")
+
+
+def _values(model: ir.Model) -> list[ir.Value]:
+    return [*model.graph.inputs, *(v for node in model.graph.all_nodes() for v in node.outputs)]
 
 
 def require_memory(model: ir.Model) -> None:
@@ -18,8 +37,7 @@ def require_memory(model: ir.Model) -> None:
     Raises:
         ModelError: there is one; the message names it.
     """
-    values = [*model.graph.inputs, *(v for node in model.graph.all_nodes() for v in node.outputs)]
-    for value in values:
+    for value in _values(model):
         size = _bytes(value)
         if size is not None:
             shape = [dim for dim in value.shape or () if isinstance(dim, int)]

@@ -104,13 +104,17 @@ class Cost:
 def cost_of(node: ir.Node) -> Cost:
     """A node's cost, for the shapes that its values have."""
     found = operations_of(node)
-    constants = [v for v in node.inputs if v is not None and v.const_value is not None]
-    others = [v for v in (*node.inputs, *node.outputs) if v is not None and v not in constants]
-    sizes = [_bytes(value) for value in dict.fromkeys(others)]
+    constants = dict.fromkeys(
+        v for v in node.inputs if v is not None and v.const_value is not None
+    )
+    others = dict.fromkeys(
+        v for v in (*node.inputs, *node.outputs) if v is not None and v not in constants
+    )
+    sizes = [_bytes(value) for value in others]
     return Cost(
         found if isinstance(found, Operations) else None,
-        sum(_elements(value) for value in dict.fromkeys(constants)),
-        sum(_bytes(value) or 0 for value in dict.fromkeys(constants)),
+        sum(_elements(value) for value in constants),
+        sum(_bytes(value) or 0 for value in constants),
         None if None in sizes else sum(sizes),  # type: ignore[arg-type]
         found if isinstance(found, str) else "",
     )

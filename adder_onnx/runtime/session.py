@@ -226,9 +226,8 @@ class InferenceSession:
         known = [output.name for output in self._outputs]
         if not names:
             return known
-        for name in names:
-            if name not in known:
-                raise InputError(f"the model has no output {name!r}; its outputs are {known}")
+        for name in set(names).difference(known):
+            raise InputError(f"the model has no output {name!r}; its outputs are {known}")
         return list(names)
 
     def check(self, feed: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,9 +243,8 @@ class InferenceSession:
             InputError: a name, type or shape does not fit the model.
         """
         known = [value.name for value in self._inputs]
-        for name in feed:
-            if name not in known:
-                raise InputError(f"the model has no input {name!r}; its inputs are {known}")
+        for name in feed.keys() - set(known):
+            raise InputError(f"the model has no input {name!r}; its inputs are {known}")
         values = {}
         for expected, proto in zip(self._inputs, self._plan.inputs, strict=True):
             if expected.name not in feed:
