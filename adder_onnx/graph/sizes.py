@@ -11,8 +11,8 @@ from adder_onnx.memory import require
 
 __all__ = ["check_countable", "require_memory"]
 
-_MOST_ELEMENTS = 2**62
-"""Sizes and offsets are int64."""
+_MOST_ELEMENTS = 2**58
+"""Bytes are counted in int64."""
 
 
 def check_countable(model: ir.Model) -> None:
@@ -22,9 +22,9 @@ def check_countable(model: ir.Model) -> None:
         ModelError: there is one; the message names it.
     """
     for value in _values(model):
-        sizes = [abs(dim) for dim in value.shape or () if isinstance(dim, int)]
+        sizes = [max(abs(dim), 1) for dim in value.shape or () if isinstance(dim, int)]
         if math.prod(sizes) > _MOST_ELEMENTS:
-            raise ModelError(f"value {value.name!r} has more than 2**62 elements")
+            raise ModelError(f"value {value.name!r} has more than 2**58 elements")
 
 
 def _values(model: ir.Model) -> list[ir.Value]:

@@ -19,11 +19,15 @@ import onnx_ir as ir
 
 from adder_onnx.errors import ModelError
 from adder_onnx.graph.messages import Found, messages
+from adder_onnx.memory import require
 
 __all__ = ["check_size", "check_well_formed"]
 
 _MOST_BYTES = (1 << 31) - (1 << 20)
 """A tensor must be smaller: onnx's checker takes no larger messages."""
+
+_MOST_ELEMENTS = 2**58
+"""Of a tensor: bytes are counted in int64."""
 
 _MOST_INPUTS = 5_000
 """Of a node: onnx_ir takes a time that grows with their square where constants are among them."""
@@ -82,8 +86,7 @@ def _check_tensor(found: Found) -> None:
     what = f"tensor {tensor.name!r}"
     type_ = _known_type(tensor.data_type, what)
     dims = list(tensor.dims)
-    if any(dim < 0 for dim in dims):
-        raise ModelError(f"{what} has the shape {dims}; sizes are at least 0")
+    _check_shape(what, dims)
     if _is_external(tensor):
         return
     count = math.prod(dims)
@@ -115,11 +118,18 @@ def _entries(type_: ir.DataType, count: int) -> int:
 
 def _check_sparse_tensor(found: Found) -> None:
     sparse = found.message
-    dims = list(sparse.dims)
-    if any(dim < 0 for dim in dims):
-        raise ModelError(
-            f"sparse tensor {sparse.values.name!r} has the shape {dims}; sizes are at least 0"
-        )
+    what = f"sparse tensor {sparse.values.name!r}"
+    _check_shape(what, list(sparse.dims))
+    # Whoever takes it makes all its elements.
+    type_ = _known_type(sparse.values.data_type, what)
+    size = 1 if type_ == ir.DataType.STRING else type_.bitwidth // 8
+    require(math.prod(sparse.dims) * size, what, ModelError)
+
+
+def _check_shape(what: str, dims: list[int]) -> None:
+    # NumPy multiplies sizes beside a zero, too.
+    if any(dim < 0 for dim in dims) or math.prod(max(dim, 1) for dim in dims) > _MOST_ELEMENTS:
+        raise ModelError(f"{what} has the shape {dims}; sizes are at least 0, and less than 2**58")
 
 
 def _check_type(found: Found) -> None:
