@@ -39,6 +39,8 @@ _INTEGER = "adder_onnx.integer"
 _Z = 6
 """The number of the residual among the inputs of QLinearAdderConv."""
 _Y_SCALE = 9
+_PER_FILTER = (4, 5)
+_SCALARS = (2, 3, 7, 8, 9, 10)
 
 _TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
@@ -198,17 +200,23 @@ def mark_adder_nodes(graph: ir.Graph, *, integers: bool = True) -> list[ir.Node]
 def _has_constant_parameters(node: ir.Node) -> bool:
     """Whether all inputs but X and Z are constants, and Z is not one unless it adds nothing.
 
-    The output's scale must be positive and finite, too: the kernels divide by it.
+    They must have the schema's shapes, and the output's scale be positive and finite, too: the
+    kernels divide by it.
     """
     values = [constant(value) for value in node.inputs]
     z, z_zero_point = values[_Z], values[_Z + 2]
-    if z is not None and (z.ndim or z.item() or z_zero_point is None or z_zero_point.item()):
+    if z is not None and (z.ndim or z.item() or z_zero_point is None or z_zero_point.any()):
         return False
     others = [value for i, value in enumerate(values) if i not in (0, _Z)]
     if values[0] is not None or any(value is None for value in others):
         return False
-    y_scale = values[_Y_SCALE]
+    weight, y_scale = values[1], values[_Y_SCALE]
+    assert weight is not None
     assert y_scale is not None
+    per_filter = [values[i].shape == weight.shape[:1] for i in _PER_FILTER]  # type: ignore[union-attr]
+    scalars = [values[i].size == 1 for i in _SCALARS]  # type: ignore[union-attr]
+    if weight.ndim != 4 or not all((*per_filter, *scalars)):
+        return False
     return 0 < float(y_scale.item()) < math.inf
 
 

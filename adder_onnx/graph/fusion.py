@@ -86,7 +86,7 @@ def _fuse_batch_normalization(epilogue: Epilogue, output: ir.Value, node: ir.Nod
     training = node.attributes.get_int("training_mode", 0) or len(node.outputs) > 1
     if not epilogue.is_affine or training:
         return None
-    if any(p is None for p in parameters):
+    if any(p is None or p.shape != epilogue.scale.shape for p in parameters):
         return None
     gamma, beta, mean, variance = (np.asarray(p, np.float64) for p in parameters)
     factor = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from adder_onnx.graph.adder_node import constant
 
@@ -20,7 +22,7 @@ def quantization_parameters(node: ir.Node) -> tuple[float, int] | None:
         if found is None:
             return None
         zero_point = found
-    if scale is None or scale.size != 1:
+    if scale is None or scale.size != 1 or zero_point.size != 1:
         return None
     value = float(scale.item())
     return (value, int(zero_point.item())) if 0 < value < math.inf else None
@@ -31,10 +33,14 @@ def is_private_clip(node: ir.Node, output: ir.Value) -> bool:
     return (
         (node.domain, node.op_type) in (("", "Clip"), ("ai.onnx", "Clip"))
         and len(node.inputs) == 3
-        and all(constant(bound) is not None for bound in node.inputs[1:])
+        and all(_is_scalar(constant(bound)) for bound in node.inputs[1:])
         and len(output.uses()) == 1
         and not output.is_graph_output()
     )
+
+
+def _is_scalar(array: NDArray[Any] | None) -> bool:
+    return array is not None and array.size == 1
 
 
 def clip_bounds(node: ir.Node) -> list[np.float32]:

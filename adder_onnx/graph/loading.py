@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 from onnx_ir.passes import common as passes
 
 from adder_onnx.errors import ModelError
+from adder_onnx.graph.attributes import check_attributes
+from adder_onnx.graph.calls import check_calls
+from adder_onnx.graph.foreign import last_line, refusals
+from adder_onnx.graph.functions import inline_functions
 from adder_onnx.graph.inlined.restoration import restore_adder_nodes
+from adder_onnx.graph.names import Names
+from adder_onnx.graph.reading import read_model
+from adder_onnx.graph.sizes import check_countable
 from adder_onnx.ops import DOMAIN, MIN_OPSET, VERSION, function_bodies
 
 __all__ = ["load_graph", "read_model"]
@@ -22,50 +26,9 @@ __all__ = ["load_graph", "read_model"]
 _WEIGHT_BYTES = 4096
 """Constants above this size are weights: nothing but a kernel looks into them."""
 
-_MAX_TENSOR_BYTES = (1 << 31) - (1 << 20)
+_INVALID = "the model is not valid ONNX"
 
 _logger = logging.getLogger(__name__)
-
-
-def read_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.ModelProto:
-    """Reads an ONNX model from a path (with its external data) or from serialized bytes.
-
-    A model that is read already is given back: one of 2 GiB or more has no serialized bytes.
-
-    Raises:
-        ModelError: the file is missing, unreadable or not an ONNX model; or one of its tensors has
-            2 GiB or more, which onnx cannot check.
-    """
-    model = source if isinstance(source, onnx.ModelProto) else _read(source)
-    for tensor in model.graph.initializer:
-        if len(tensor.raw_data) >= _MAX_TENSOR_BYTES:
-            raise ModelError(f"tensor {tensor.name!r} has 2 GiB or more; onnx takes smaller ones")
-    return model
-
-
-def _read(source: str | os.PathLike[str] | bytes) -> onnx.ModelProto:
-    if isinstance(source, bytes):
-        return _parse(source, "the model's bytes")
-    path = Path(source)
-    try:
-        model = _parse(path.read_bytes(), str(path))
-        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
-    except onnx.checker.ValidationError as error:
-        raise ModelError(f"cannot read the external data of {path}: {error}") from error
-    return model
-
-
-def _parse(data: bytes, what: str) -> onnx.ModelProto:
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(data)
-    except DecodeError as error:
-        raise ModelError(f"{what} is not an ONNX model, or is truncated") from error
-    if not model.HasField("graph") or not model.opset_import:
-        raise ModelError(f"{what} is not an ONNX model: it holds no graph")
-    return model
 
 
 def load_graph(model: onnx.ModelProto) -> ir.Model:
@@ -94,20 +57,27 @@ def load_graph(model: onnx.ModelProto) -> ir.Model:
             "install a newer one"
         )
     _drop_our_bodies(checked)
+    check_calls(checked)
 
-    graph = ir.from_proto(checked)
-    passes.InlinePass()(graph)
+    with refusals(_INVALID):
+        graph = ir.from_proto(checked)
+    inline_functions(graph)
+    check_attributes(graph)
     _check_operators_known(graph)
     has_adder_nodes = any(node.domain == DOMAIN for node in graph.graph.all_nodes())
-    passes.RemoveInitializersFromInputsPass()(graph)
-    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
-    passes.RemoveUnusedNodesPass()(graph)
+    with refusals(_INVALID):
+        passes.RemoveInitializersFromInputsPass()(graph)
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
+        passes.RemoveUnusedNodesPass()(graph)
     _name_nodes(graph.graph)
     _type_fused_nodes(graph.graph)
     inferred = _infer_shapes(graph)
     _put_in({n: ir.serde.deserialize_tensor(t) for n, t in weights.items()}, inferred.graph)
     restored = restore_adder_nodes(inferred, has_adder_nodes)
-    return _infer_again(inferred) if restored else inferred
+    if restored:
+        inferred = _infer_again(inferred)
+    check_countable(inferred)
+    return inferred
 
 
 def _infer_again(model: ir.Model) -> ir.Model:
@@ -172,8 +142,11 @@ def _copy_fields(source: Any, target: Any, but: str) -> None:
 
 def _put_in(weights: Mapping[str, ir.TensorProtocol], graph: ir.Graph) -> None:
     """Turns the inputs that stand for weights into constants; those that nobody uses are gone."""
-    for value in [value for value in graph.inputs if value.name in weights]:
-        graph.inputs.remove(value)
+    stand_ins = [value for value in graph.inputs if value.name in weights]
+    inputs = [value for value in graph.inputs if value.name not in weights]
+    graph.inputs.clear()
+    graph.inputs.extend(inputs)
+    for value in stand_ins:
         if value.uses() or value.is_graph_output():
             assert value.name is not None
             value.const_value = weights[value.name]
@@ -181,16 +154,12 @@ def _put_in(weights: Mapping[str, ir.TensorProtocol], graph: ir.Graph) -> None:
 
 
 def _name_nodes(graph: ir.Graph) -> None:
-    taken = {node.name for node in graph if node.name}
+    names = Names(node.name or None for node in graph)
     seen: set[str] = set()
     for node in graph:
         name = node.name or node.op_type
         if name in seen or not node.name:
-            count = 1
-            while f"{name}_{count}" in taken:
-                count += 1
-            name = f"{name}_{count}"
-            taken.add(name)
+            name = names.numbered(name)
         node.name = name
         seen.add(name)
 
@@ -202,12 +171,10 @@ def _check(model: onnx.ModelProto, weights: Mapping[str, onnx.TensorProto]) -> N
         # onnx wants a shape here, onnxruntime does without; the checker does not look into it.
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.shape.SetInParent()
-    try:
+    with refusals(_INVALID):
         onnx.checker.check_model(copy)
         for tensor in weights.values():
             onnx.checker.check_tensor(tensor)
-    except onnx.checker.ValidationError as error:
-        raise ModelError(f"the model is not valid ONNX: {_first_line(error)}") from error
 
 
 def _drop_our_bodies(model: onnx.ModelProto) -> None:
@@ -262,24 +229,8 @@ def _type_fused_nodes(graph: ir.Graph) -> None:
 def _infer_shapes(model: ir.Model) -> ir.Model:
     # Contrib operators have no schema in onnx, which strict mode does not forgive.
     strict = not any(node.domain.startswith("com.") for node in model.graph.all_nodes())
-    try:
+    with refusals("shapes or types contradict each other", last_line):
         inferred = onnx.shape_inference.infer_shapes(
             ir.to_proto(model), check_type=True, strict_mode=strict, data_prop=False
         )
-    except (
-        onnx.shape_inference.InferenceError,
-        onnx.checker.ValidationError,
-        ValueError,  # of a number for a type that is none
-    ) as error:
-        raise ModelError(f"shapes or types contradict each other: {_cause(error)}") from error
-    return ir.from_proto(inferred)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
-
-
-def _cause(error: Exception) -> str:
-    """The last, most specific line of onnx's nested inference errors."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+        return ir.from_proto(inferred)

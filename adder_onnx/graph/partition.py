@@ -26,6 +26,7 @@ Edges never lead to an earlier part, so no group depends on itself through anoth
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -94,7 +95,7 @@ def _join_chains(inputs: dict[ir.Node, _Producers], levels: dict[ir.Node, int]) 
             needed.append(latest[node])
     for node in adders:
         lowest = max([levels[node], *(levels[p] + step for p, step in inputs[node])])
-        levels[node] = min(level for level in needed if level >= lowest)
+        levels[node] = needed[bisect_left(needed, lowest)]
 
 
 def _move_to_users(graph: ir.Graph, levels: dict[ir.Node, int]) -> None:
@@ -129,6 +130,8 @@ def subgraphs(node: ir.Node) -> list[ir.Graph]:
     """The graphs among a node's attributes: the bodies of If, Loop and Scan."""
     graphs: list[ir.Graph] = []
     for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
         if attribute.type == ir.AttributeType.GRAPH:
             graphs.append(attribute.as_graph())
         elif attribute.type == ir.AttributeType.GRAPHS:

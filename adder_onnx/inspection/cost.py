@@ -104,13 +104,17 @@ class Cost:
 def cost_of(node: ir.Node) -> Cost:
     """A node's cost, for the shapes that its values have."""
     found = operations_of(node)
-    constants = [v for v in node.inputs if v is not None and v.const_value is not None]
-    others = [v for v in (*node.inputs, *node.outputs) if v is not None and v not in constants]
-    sizes = [_bytes(value) for value in dict.fromkeys(others)]
+    constants = dict.fromkeys(
+        v for v in node.inputs if v is not None and v.const_value is not None
+    )
+    others = dict.fromkeys(
+        v for v in (*node.inputs, *node.outputs) if v is not None and v not in constants
+    )
+    sizes = [_bytes(value) for value in others]
     return Cost(
         found if isinstance(found, Operations) else None,
-        sum(_elements(value) for value in dict.fromkeys(constants)),
-        sum(_bytes(value) or 0 for value in dict.fromkeys(constants)),
+        sum(_elements(value) for value in constants),
+        sum(_bytes(value) or 0 for value in constants),
         None if None in sizes else sum(sizes),  # type: ignore[arg-type]
         found if isinstance(found, str) else "",
     )
@@ -213,7 +217,7 @@ def _conv_transpose(node: ir.Node, inputs: list[Shape | None], output: Shape) ->
 
 def _gemm(node: ir.Node, inputs: list[Shape | None], output: Shape) -> Operations | None:
     a = inputs[0]
-    if a is None:
+    if a is None or len(a) != 2:
         return None
     depth = a[0] if node.attributes.get_int("transA", 0) else a[1]
     return _macs(_size(output) * depth, _size(output), _has_input(node, 2))
@@ -252,10 +256,12 @@ def _reduction(*, average: bool = False, maximum: bool = False) -> _Rule:
     return rule
 
 
-def _softmax(node: ir.Node, inputs: list[Shape | None], output: Shape) -> Operations:
+def _softmax(node: ir.Node, inputs: list[Shape | None], output: Shape) -> Operations | None:
     """A maximum, differences from it, exponentials, their sum, quotients."""
-    size = _size(output)
-    length = output[node.attributes.get_int("axis", -1)] if output else 1
+    size, axis = _size(output), node.attributes.get_int("axis", -1)
+    if output and not -len(output) <= axis < len(output):
+        return None
+    length = output[axis] if output else 1
     rows = size // length if length else 0
     return Operations(adds=size + size - rows, other=size - rows + 2 * size)
 

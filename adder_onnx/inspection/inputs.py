@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.errors import InputError
+from adder_onnx.memory import require
 from adder_onnx.runtime import NodeArg
 
 __all__ = ["random_feed"]
@@ -28,7 +30,7 @@ def random_feed(inputs: Sequence[NodeArg], seed: int = 0) -> dict[str, NDArray[A
     Integers are often indices or shapes, for which zero is the likeliest to be valid.
 
     Raises:
-        InputError: a size or a type is not known.
+        InputError: a size or a type is not known, or an input takes more memory than is allowed.
     """
     rng = np.random.default_rng(seed)
     feed: dict[str, NDArray[Any]] = {}
@@ -43,6 +45,10 @@ def random_feed(inputs: Sequence[NodeArg], seed: int = 0) -> dict[str, NDArray[A
             raise InputError(f"input {value.name!r} is {value.type}; random values need a number")
         dtype = np.dtype(_TYPES[value.type])
         shape = [int(dim) for dim in value.shape]  # type: ignore[arg-type]
+        if min(shape, default=0) < 0:
+            raise InputError(f"input {value.name!r} has shape {shape}; sizes are at least 0")
+        # Normal values are float64 at first.
+        require(math.prod(shape) * 8, f"input {value.name!r} of shape {shape}", InputError)
         is_float = dtype.kind == "f"
         feed[value.name] = (
             rng.standard_normal(shape).astype(dtype) if is_float else np.zeros(shape, dtype)

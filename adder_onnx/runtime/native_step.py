@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adder_onnx.errors import InputError
 from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.plan import ConversionStep, Step
 from adder_onnx.graph.pools import PoolNode
@@ -20,6 +22,7 @@ from adder_onnx.kernels.cpu import (
     padded_channels,
     select_isa,
 )
+from adder_onnx.memory import require
 from adder_onnx.runtime.chain import (
     Chain,
     ChainMemory,
@@ -102,7 +105,7 @@ class NativeExecutor:
             seconds: takes the time of each conversion and node, where given.
 
         Raises:
-            InputError: shapes do not fit the nodes.
+            InputError: shapes do not fit the nodes, or what they need takes too much memory.
         """
         chain = self._chain
         arrays = [np.ascontiguousarray(values[step.value]) for step in chain.entries]
@@ -150,9 +153,12 @@ class NativeExecutor:
             return _floats(shape, types[name])
 
         passes = plan_passes(shapes, floats, self._threads)
-        offsets, _ = chain.place(
+        offsets, total = chain.place(
             shapes, lambda name, shape: floats(name, passes.image_of_one(shape))
         )
+        output_shapes = [shapes[step.inside] for step in chain.exits]
+        results = sum(map(_bytes, chain.exits, output_shapes))
+        self._require(4 * total * passes.at_once + results)
         program = Program(passes.batch, passes.images)
         for i, step in enumerate(chain.entries):
             place = offsets[step.inside]
@@ -176,8 +182,14 @@ class NativeExecutor:
             place = offsets[step.inside]
             program.add_nhwc_to_nchw(place, shapes[step.inside], i, *_types(step))
         size = program.arena_size(self._threads)
+        self._require(4 * size + results)
         _logger.info("chain of %d nodes for %s: %d bytes", len(chain.nodes), input_shapes, 4 * size)
-        return _Compiled(program, size, [shapes[step.inside] for step in chain.exits])
+        return _Compiled(program, size, output_shapes)
+
+    def _require(self, size: int) -> None:
+        """Refuses what a run would take of memory, before it is allocated."""
+        nodes = self._chain.nodes
+        require(size, f"the chain of nodes {nodes[0].name!r} to {nodes[-1].name!r}", InputError)
 
 
 def _add_pool(
@@ -244,6 +256,11 @@ def _types(step: ConversionStep) -> tuple[str, str, tuple[float, int, int] | Non
         type_inside(step.type_inside, "cpu"),
         None if q is None else (q.scale, q.zero_point, q.top),
     )
+
+
+def _bytes(step: ConversionStep, shape: Image) -> int:
+    """What an output takes."""
+    return int(np.dtype(step.type).itemsize) * math.prod(shape)
 
 
 def _weight_shape(node: AdderNode, weights: Mapping[str, NDArray[Any]]) -> Shape:

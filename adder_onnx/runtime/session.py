@@ -12,6 +12,7 @@ import onnx
 from adder_onnx.errors import InputError
 from adder_onnx.graph.loading import load_graph, read_model
 from adder_onnx.graph.plan import ChainStep, Plan, make_plan
+from adder_onnx.graph.sizes import require_memory
 from adder_onnx.kernels.cpu import ARITHMETICS
 from adder_onnx.runtime.arrays import kind_of
 from adder_onnx.runtime.chain import ChainMemory
@@ -71,7 +72,7 @@ class InferenceSession:
 
     Raises:
         InputError: an argument is not one of its choices.
-        ModelError: the model cannot be read or executed.
+        ModelError: the model cannot be read or executed, or takes more memory than is allowed.
         DeviceError: the device does not exist or cannot be used, or its memory does not suffice.
         MissingDependencyError: no onnxruntime is installed, or what a GPU needs is not.
     """
@@ -104,6 +105,7 @@ class InferenceSession:
         self._metadata = {entry.key: entry.value for entry in model.metadata_props}
         graph = load_graph(model)
         complete_types(graph)
+        require_memory(graph)
         plan = make_plan(graph, fuse=fuse)
         # The graph's nodes and values refer to each other: it stays until the garbage collector
         # comes, and its weights, which may be as large as all else, need not stay with it.
@@ -224,9 +226,8 @@ class InferenceSession:
         known = [output.name for output in self._outputs]
         if not names:
             return known
-        for name in names:
-            if name not in known:
-                raise InputError(f"the model has no output {name!r}; its outputs are {known}")
+        for name in set(names).difference(known):
+            raise InputError(f"the model has no output {name!r}; its outputs are {known}")
         return list(names)
 
     def check(self, feed: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,9 +243,8 @@ class InferenceSession:
             InputError: a name, type or shape does not fit the model.
         """
         known = [value.name for value in self._inputs]
-        for name in feed:
-            if name not in known:
-                raise InputError(f"the model has no input {name!r}; its inputs are {known}")
+        for name in feed.keys() - set(known):
+            raise InputError(f"the model has no input {name!r}; its inputs are {known}")
         values = {}
         for expected, proto in zip(self._inputs, self._plan.inputs, strict=True):
             if expected.name not in feed:

@@ -29,6 +29,7 @@ from adder_onnx.graph.inlined.layer import Layer, read_layer
 from adder_onnx.graph.inlined.loop import body_of, sums_distances
 from adder_onnx.graph.inlined.matching import DifferentError, require
 from adder_onnx.graph.inlined.values import Values
+from adder_onnx.graph.names import Names
 from adder_onnx.ops import DOMAIN, VERSION, ConvAttributes
 
 __all__ = ["restore_adder_nodes"]
@@ -77,7 +78,7 @@ def restore_adder_nodes(model: ir.Model, has_adder_nodes: bool) -> int:
 def _restore_loops(graph: ir.Graph, loops: Sequence[ir.Node]) -> list[ir.Node]:
     """Puts nodes beside all loops that can be read, which nobody uses then; returns these."""
     values, constants = Values(), _Constants(graph)
-    names = {node.name for node in graph}
+    names = Names(node.name for node in graph)
     restored = []
     for loop in loops:
         try:
@@ -109,7 +110,7 @@ def _rename_inlined(graph: ir.Graph) -> None:
     for value in _values(graph):
         name = value.name or ""
         if name.startswith(_INLINED) and value not in public:
-            value.name = _free_name(f"inlined{name}", taken)
+            value.name = taken.free(f"inlined{name}")
 
 
 def _warn_without_adder_nodes(model: ir.Model) -> None:
@@ -123,7 +124,7 @@ def _warn_without_adder_nodes(model: ir.Model) -> None:
     )
 
 
-def _restore(values: Values, loop: ir.Node, constants: _Constants, names: set[str | None]) -> None:
+def _restore(values: Values, loop: ir.Node, constants: _Constants, names: Names) -> None:
     layer = read_layer(values, loop)
     integers = read_integer_layer(values, layer)
     attributes = _attributes(layer.attributes, layer.kernel_shape)
@@ -175,11 +176,11 @@ def _make_node(
     attributes: dict[str, Any],
     outputs: Sequence[ir.Value],
     constants: _Constants,
-    names: set[str | None],
+    names: Names,
 ) -> ir.Node:
     """A node named as adder-export does: its output's name without the ``_output``."""
     name = (outputs[0].name or "").removesuffix("_output") or op_type
-    name = _free_name(name, names)
+    name = names.free(name)
     return ir.Node(
         DOMAIN,
         op_type,
@@ -214,7 +215,7 @@ class _Constants:
         digest = hashlib.sha256(np.ascontiguousarray(array).data).digest()
         key = (str(array.dtype), array.shape, digest)
         if key not in self._found:
-            name = _free_name(f"{owner}.constant", self._names)
+            name = self._names.free(f"{owner}.constant")
             tensor = ir.tensor(array, name=name)
             self._found[key] = ir.Value(
                 name=name,
@@ -239,15 +240,5 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
     return list(found)
 
 
-def _names(graph: ir.Graph) -> set[str | None]:
-    return {value.name for value in _values(graph)}
-
-
-def _free_name(name: str, taken: set[str | None]) -> str:
-    """The name, or with a number behind it where it is taken; it is then taken."""
-    free, count = name, 0
-    while free in taken:
-        count += 1
-        free = f"{name}_{count}"
-    taken.add(free)
-    return free
+def _names(graph: ir.Graph) -> Names:
+    return Names(value.name for value in _values(graph))

@@ -1,0 +1,52 @@
+"""Attributes that libraries divide by, or add up, without looking at them.
+
+Sizes, strides, dilations, groups and the like are at least 1, and all of them and pads less than
+2**31.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from adder_onnx.errors import ModelError
+
+__all__ = ["check_attributes"]
+
+_POSITIVE = frozenset(
+    (
+        *("blocksize", "dilations", "group", "kernel_shape", "kv_num_heads", "num_groups"),
+        *("num_heads", "num_outputs", "strides"),
+    )
+)
+_PADS = frozenset(("output_padding", "pads"))
+_LARGEST = 2**31 - 1
+
+
+def check_attributes(model: ir.Model) -> None:
+    """Checks the attributes of all nodes.
+
+    Raises:
+        ModelError: one is out of range; the message names its node.
+    """
+    for node in model.graph.all_nodes():
+        for name, attribute in node.attributes.items():
+            if name in _POSITIVE:
+                _check(node, attribute, 1)
+            elif name in _PADS:
+                _check(node, attribute, -_LARGEST)
+
+
+def _check(node: ir.Node, attribute: ir.Attr, least: int) -> None:
+    if attribute.type == ir.AttributeType.INT:
+        numbers = (attribute.as_int(),)
+    elif attribute.type == ir.AttributeType.INTS:
+        numbers = tuple(attribute.as_ints())
+    else:
+        return  # the schema says whether that may be
+    for number in numbers:
+        if not least <= number <= _LARGEST:
+            name = node.name or node.outputs[0].name
+            raise ModelError(
+                f"node {name!r} ({node.op_type}): attribute {attribute.name} is "
+                f"{list(numbers)}; expected {least} to {_LARGEST}"
+            )
