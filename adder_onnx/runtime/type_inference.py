@@ -14,7 +14,8 @@ import onnx_ir as ir
 
 from adder_onnx.errors import ModelError
 from adder_onnx.ops import MIN_OPSET, function_bodies
-from adder_onnx.runtime.onnxruntime_step import CPU_PROVIDER, import_onnxruntime, one_line
+from adder_onnx.runtime.onnxruntime_library import import_onnxruntime
+from adder_onnx.runtime.onnxruntime_step import CPU_PROVIDER, one_line
 
 __all__ = ["complete_types"]
 

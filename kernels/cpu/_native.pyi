@@ -60,6 +60,14 @@ class QAdderConv:
         isa: str,
     ) -> None: ...
 
+class StopFlag:
+    """Ends a run early; `set` may be called from any thread."""
+
+    def __init__(self) -> None: ...
+    def set(self) -> None: ...
+    @property
+    def is_set(self) -> bool: ...
+
 class Program:
     """Kernels for fixed shapes over one block of memory.
 
@@ -140,13 +148,17 @@ class Program:
         inputs: Sequence[NDArray[Any]],
         outputs: Sequence[NDArray[Any]],
         threads: int,
-    ) -> None: ...
+        stop: StopFlag | None = None,
+    ) -> None:
+        """Fills the outputs; once ``stop`` is set the rest is left out, and they hold anything."""
+
     def profile(
         self,
         arena: NDArray[np.float32],
         inputs: Sequence[NDArray[Any]],
         outputs: Sequence[NDArray[Any]],
         threads: int,
+        stop: StopFlag | None = None,
     ) -> list[float]:
         """Runs as `run` does; returns the seconds of each step, in the order of adding."""
 
