@@ -18,6 +18,7 @@ from adder_onnx.runtime.imagewise import is_imagewise, with_any_batch
 from adder_onnx.runtime.onnxruntime_library import import_onnxruntime
 from adder_onnx.runtime.process_end import guarded, in_main_thread
 from adder_onnx.runtime.run_control import RunControl
+from adder_onnx.runtime.threads import require_threads
 
 __all__ = [
     "CPU_PROVIDER",
@@ -64,8 +65,11 @@ def make_session(step: OnnxruntimeStep, session_options: Any, providers: Sequenc
 
     Raises:
         ModelError: onnxruntime refuses it.
+        InputError: there are not as many threads as the options say.
     """
     ort = import_onnxruntime()
+
+    require_threads(max(session_options.intra_op_num_threads, 1))
 
     def make() -> Any:
         # A session profiles all that it executes, sub-models among it, itself.

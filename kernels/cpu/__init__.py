@@ -16,6 +16,7 @@ from adder_onnx.kernels.cpu._native import (
     inner_loop_rate,
     input_gradient,
     padded_channels,
+    startable_threads,
 )
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "input_gradient",
     "padded_channels",
     "select_isa",
+    "startable_threads",
 ]
 
 ARITHMETICS = ("fast", "exact")

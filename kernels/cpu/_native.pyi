@@ -222,4 +222,7 @@ def choose_roundings(
     """
 
 def available_isas() -> list[str]: ...
+def startable_threads(wanted: int) -> int:
+    """How many of so many threads can be had at the same time; they are started, and ended."""
+
 def padded_channels(channels: int) -> int: ...

@@ -18,6 +18,7 @@
 #include "isa/isa.h"
 #include "program/program.h"
 #include "rounding/rounding.h"
+#include "threads/startable.h"
 #include "threads/stop_flag.h"
 #include "uint8/qadder_conv.h"
 
@@ -260,6 +261,8 @@ void run_choose_roundings(const Matrix<const uint8_t>& x, const Matrix<uint8_t>&
 }
 
 NB_MODULE(_native, m) {
+  // Threads that sleep while the process ends hold objects, which is no defect to print.
+  nb::set_leak_warnings(false);
   nb::class_<AdderConv>(m, "AdderConv")
       .def(nb::new_(&make_adder_conv), "weights"_a.noconvert(), "scale"_a.noconvert(),
            "bias"_a.noconvert(), "clip_min"_a, "clip_max"_a, "strides"_a, "dilations"_a, "group"_a, "isa"_a,
@@ -336,6 +339,13 @@ NB_MODULE(_native, m) {
   m.def("choose_roundings", &run_choose_roundings, "x"_a.noconvert(), "weights"_a.noconvert(),
         "steps"_a.noconvert(), "missing"_a.noconvert(), "parts"_a, "sweeps"_a,
         "threads"_a);
+  m.def(
+      "startable_threads",
+      [](int wanted) {
+        ReleasedGil released;
+        return startable_threads(wanted);
+      },
+      "wanted"_a);
   m.def("padded_channels", &padded_channels, "channels"_a);
 }
 

@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <thread>
 
@@ -111,6 +112,7 @@ class Pool {
     try {
       for (; workers_ < wanted; ++workers_) std::thread([this] { serve(); }).detach();
     } catch (const std::system_error&) {
+    } catch (const std::bad_alloc&) {
     }
   }
 
