@@ -248,9 +248,11 @@ def runners(source: bytes | Path) -> dict[str, Runner]:
     # The one place where exporting needs the runtime; it imports nothing of ours in return.
     from adder_onnx.runtime import InferenceSession, RunControl
     from adder_onnx.runtime.onnxruntime_library import import_onnxruntime
+    from adder_onnx.runtime.threads import available_cores
 
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = available_cores()
     options.log_severity_level = 3  # shapes that differ from the declared ones are compared below
     sessions = {
         "adder-onnx": InferenceSession(source, arithmetic="exact"),  # what is judged is the file

@@ -28,6 +28,7 @@ from adder_onnx.errors import AdderError
 from adder_onnx.files import check_writable, write_atomically
 from adder_onnx.kernels.cpu import ARITHMETICS
 from adder_onnx.memory import limited, parse_size
+from adder_onnx.runtime.onnxruntime_library import print_nothing
 
 __all__ = [
     "add_dim_option",
@@ -38,6 +39,7 @@ __all__ = [
     "positive",
     "progress_bar",
     "run_command",
+    "seconds",
     "write_json",
 ]
 
@@ -150,6 +152,7 @@ def run_command(
     try:
         if options.json is not None and options.json != "-":
             check_writable(Path(options.json))
+        print_nothing()
         with limited(options.max_memory):
             command(options)
         sys.stdout.flush()
@@ -237,6 +240,14 @@ def non_negative(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is not at least 0")
+    return value
+
+
+def seconds(text: str) -> float:
+    """A time above 0, for argparse."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
 
 

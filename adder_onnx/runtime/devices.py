@@ -67,6 +67,7 @@ def resolve_device(device: str, providers: Sequence[object] | None = None) -> De
     Raises:
         DeviceError: the device is unknown, does not exist, or cannot be used.
         MissingDependencyError: a package that it needs is not installed.
+        BrokenDependencyError: it is, and cannot be imported.
     """
     if providers is not None:
         choice = _from_providers(providers)

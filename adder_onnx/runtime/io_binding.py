@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from adder_onnx.errors import InputError
-from adder_onnx.runtime.onnxruntime_library import import_onnxruntime
+from adder_onnx.runtime.onnxruntime_library import make_ort_value
 
 if TYPE_CHECKING:
     from adder_onnx.runtime.session import InferenceSession
@@ -105,11 +105,10 @@ class IOBinding:
 
     def get_outputs(self) -> list[Any]:
         """The results of the last run as ``OrtValue``, in the order in which they were bound."""
-        make = import_onnxruntime().OrtValue.ortvalue_from_numpy
-        bound = [value for _, value in self._outputs.values()]
+        outputs = [(name, value) for name, (_, value) in self._outputs.items()]
         return [
-            make(np.asarray(result)) if value is None else value
-            for result, value in zip(self._results, bound, strict=False)
+            make_ort_value(name, result) if value is None else value
+            for (name, value), result in zip(outputs, self._results, strict=False)
         ]
 
     def copy_outputs_to_cpu(self) -> list[Any]:
