@@ -190,15 +190,16 @@ def test_ort_values(ours: adder_onnx.InferenceSession, theirs: Any) -> None:
 
 
 def test_ort_values_of_text() -> None:
-    model = make_model([node("Identity", ["X"], "Y")], {"X": ["N"]}, {"Y": ["N"]}, elem_type=8)
-    session = adder_onnx.InferenceSession(model)
-    theirs = onnxruntime.InferenceSession(model.SerializeToString())
-    binding = theirs.io_binding()
-    binding.bind_cpu_input("X", np.array(["a", "bc"], dtype=object))
-    binding.bind_output("Y")
-    theirs.run_with_iobinding(binding)
-    feed = {"X": binding.get_outputs()[0]}
-    assert session.run(None, feed)[0].tolist() == ["a", "bc"]
+    """It gives them, but makes none of arrays."""
+    numbers = make_model([node("Identity", ["X"], "Y")], {"X": ["N"]}, {"Y": ["N"]})
+    numbers.graph.node[0].CopyFrom(node("Cast", ["X"], "Y", to=TensorProto.STRING))
+    numbers.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
+    given = {"X": onnxruntime.OrtValue.ortvalue_from_numpy(np.array([1, 2.5], np.float32))}
+    theirs = onnxruntime.InferenceSession(numbers.SerializeToString())
+    feed = {"X": theirs.run_with_ort_values(None, given)[0]}
+    text = make_model([node("Identity", ["X"], "Y")], {"X": ["N"]}, {"Y": ["N"]}, elem_type=8)
+    session = adder_onnx.InferenceSession(text)
+    assert session.run(None, feed)[0].tolist() == ["1", "2.5"]
     with pytest.raises(InputError, match="output 'Y' is no tensor of numbers"):
         session.run_with_ort_values(None, feed)
 
@@ -333,7 +334,7 @@ def test_an_onnxruntime_that_does_not_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     fake_package(tmp_path, monkeypatch, code)
-    with pytest.raises(BrokenDependencyError, match="imported: libort.*failed to map"):
+    with pytest.raises(BrokenDependencyError, match=r"imported: libort\.so: failed to map"):
         import_onnxruntime()
     print_nothing()  # says nothing of it
 

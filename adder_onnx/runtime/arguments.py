@@ -62,7 +62,7 @@ def check_choices(device: Any, arithmetic: Any, concurrency: Any) -> None:
     if not isinstance(device, str):
         raise InputError(f"device is {device!r}; expected 'cpu', 'cuda', 'cuda:N' or 'auto'")
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-        raise InputError(f"concurrency is {concurrency!r}; expected a number of at least 1")
+        raise InputError(f"concurrency is {concurrency!r}; expected at least 1")
     if arithmetic not in ARITHMETICS:
         raise InputError(
             f"arithmetic {arithmetic!r} is unknown; choose one of {', '.join(ARITHMETICS)}"
