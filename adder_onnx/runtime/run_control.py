@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 from adder_onnx.errors import RunTerminatedError, RunTimeoutError
 from adder_onnx.kernels.cpu import StopFlag
 from adder_onnx.runtime import workers
-from adder_onnx.runtime.process_end import guarded
+from adder_onnx.runtime.process_end import guarded, in_main_thread
 from adder_onnx.runtime.run_options import copy_run_options, make_run_options
 
-__all__ = ["RunControl"]
+__all__ = ["RunControl", "call_interruptibly"]
 
 T = TypeVar("T")
 
@@ -56,6 +56,7 @@ class RunControl:
     ) -> None:
         self.stop = StopFlag()
         self.options = make_run_options() if given is None else copy_run_options(given)
+        self._others: list[Any] = []
         self._given = given
         self._timeout = timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
@@ -64,7 +65,18 @@ class RunControl:
     def cancel(self) -> None:
         """Ends the run as soon as may be."""
         self.stop.set()
-        self.options.terminate = True
+        for options in (self.options, *self._others):
+            options.terminate = True
+
+    def new_options(self) -> Any:
+        """Further ``RunOptions`` of this run alone, for a part that needs them changed."""
+        options = make_run_options() if self._given is None else copy_run_options(self._given)
+        self._others.append(
+            options
+        )  # before it looks: whatever ends the run finds them, or it sees
+        if self.stop.is_set:
+            options.terminate = True
+        return options
 
     def check(self) -> None:
         """Raises where the run is to end.
@@ -113,6 +125,12 @@ class RunControl:
         if self._deadline is None:
             return seconds
         return max(0.0, min(seconds, self._deadline - time.monotonic()))
+
+
+def call_interruptibly(work: Callable[[StopFlag], T]) -> T:
+    """What ``work`` gives: native code that looks at the flag, so that signals are taken."""
+    control = RunControl(apart=in_main_thread())
+    return control.call(lambda: work(control.stop))
 
 
 def _wait_for_end(call: workers.Call[Any], *, leaves: bool) -> None:

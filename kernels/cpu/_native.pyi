@@ -200,6 +200,7 @@ def choose_roundings(
     parts: int,
     sweeps: int,
     threads: int,
+    stop: StopFlag | None = None,
 ) -> None:
     """Moves weights by their steps where that makes a layer's sums err less.
 
@@ -216,6 +217,7 @@ def choose_roundings(
         parts: into how many ranges the samples are divided; at most as many as there are.
         sweeps: how often each weight is visited.
         threads: to use.
+        stop: once it is set, the rest is left out.
 
     Raises:
         ValueError: shapes do not fit together, or a step is none.

@@ -241,7 +241,7 @@ using Matrix = nb::ndarray<Type, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 void run_choose_roundings(const Matrix<const uint8_t>& x, const Matrix<uint8_t>& weights,
                           const Matrix<int8_t>& steps, const Matrix<float>& missing, int64_t parts,
-                          int sweeps, int threads) {
+                          int sweeps, int threads, const StopFlag* stop) {
   const size_t filters = weights.shape(0), taps = x.shape(0), samples = x.shape(1);
   if (threads < 1) throw std::invalid_argument("threads must be at least 1");
   if (parts < 1 || parts > static_cast<int64_t>(samples))
@@ -254,10 +254,12 @@ void run_choose_roundings(const Matrix<const uint8_t>& x, const Matrix<uint8_t>&
     if (step < -1 || step > 1 || other < 0 || other > 255)
       throw std::invalid_argument("a weight's step is not -1, 0 or 1, or leads out of uint8");
   }
+  const StopFlag never;
   ReleasedGil released;
   choose_roundings(x.data(), weights.data(), steps.data(), missing.data(),
                    static_cast<int64_t>(filters), static_cast<int64_t>(taps),
-                   static_cast<int64_t>(samples), parts, sweeps, threads);
+                   static_cast<int64_t>(samples), parts, sweeps, threads,
+                   stop == nullptr ? never : *stop);
 }
 
 NB_MODULE(_native, m) {
@@ -338,7 +340,7 @@ NB_MODULE(_native, m) {
         "dilations"_a, "group"_a, "isa"_a, "threads"_a);
   m.def("choose_roundings", &run_choose_roundings, "x"_a.noconvert(), "weights"_a.noconvert(),
         "steps"_a.noconvert(), "missing"_a.noconvert(), "parts"_a, "sweeps"_a,
-        "threads"_a);
+        "threads"_a, "stop"_a = nb::none());
   m.def(
       "startable_threads",
       [](int wanted) {

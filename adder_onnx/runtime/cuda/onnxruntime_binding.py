@@ -191,8 +191,9 @@ class BoundExecutor:
             else:
                 self._bind(binding.bind_output, name, result)
         # All is on one stream: whoever needs a result waits for that.
-        control.options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        self._call(control, lambda: self._session.run_with_iobinding(binding, control.options))
+        options = control.new_options()
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._call(control, lambda: self._session.run_with_iobinding(binding, options))
         for i, (value, dtype) in enumerate(zip(binding.get_outputs(), self._types, strict=True)):
             if results[i] is None:
                 results[i] = self._adopt(value, dtype)
