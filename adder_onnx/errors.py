@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "AdderError",
+    "BrokenDependencyError",
     "CheckpointError",
     "DataError",
     "DeviceError",
@@ -11,6 +12,8 @@ __all__ = [
     "InputError",
     "MissingDependencyError",
     "ModelError",
+    "RunTerminatedError",
+    "RunTimeoutError",
 ]
 
 
@@ -48,3 +51,15 @@ class DeviceError(AdderError):
 
 class MissingDependencyError(AdderError, ImportError):
     """An optional package is not installed; the message names the command that installs it."""
+
+
+class BrokenDependencyError(AdderError, ImportError):
+    """A package is installed and cannot be imported; the message says what its import said."""
+
+
+class RunTerminatedError(AdderError):
+    """A run was ended from outside: by its ``RunOptions``, or since the process ends."""
+
+
+class RunTimeoutError(AdderError, TimeoutError):
+    """A run took longer than it was allowed to; the session can be used as before."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from adder_onnx.errors import MissingDependencyError
+from adder_onnx.dependencies import import_failure
 
 try:
     import onnxscript as _onnxscript  # noqa: F401
     import safetensors as _safetensors  # noqa: F401
     import torch as _torch  # noqa: F401
-except ImportError as error:
-    raise MissingDependencyError(
-        f'{error.name} is not installed; exporting needs it: pip install "adder-onnx[cpu,export]"'
+except (ImportError, OSError) as error:
+    _package = getattr(error, "name", None) or "torch"
+    raise import_failure(
+        error,
+        _package,
+        'pip install "adder-onnx[cpu,export]"',
+        f"{_package}, which exporting needs,",
     ) from error
 
 from adder_onnx.export.adder_conv2d import AdderConv2d, adder_conv2d

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 from torch import nn
 
 from adder_onnx.errors import ExportError
@@ -245,11 +246,13 @@ def _compare(
 def runners(source: bytes | Path) -> dict[str, Runner]:
     """The file in our runtime and in onnxruntime by the function bodies."""
     # The one place where exporting needs the runtime; it imports nothing of ours in return.
-    from adder_onnx.runtime import InferenceSession
-    from adder_onnx.runtime.onnxruntime_step import import_onnxruntime
+    from adder_onnx.runtime import InferenceSession, RunControl
+    from adder_onnx.runtime.onnxruntime_library import import_onnxruntime
+    from adder_onnx.runtime.threads import available_cores
 
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = available_cores()
     options.log_severity_level = 3  # shapes that differ from the declared ones are compared below
     sessions = {
         "adder-onnx": InferenceSession(source, arithmetic="exact"),  # what is judged is the file
@@ -260,6 +263,13 @@ def runners(source: bytes | Path) -> dict[str, Runner]:
 
     def runner(session: Any) -> Runner:
         names = [output.name for output in session.get_outputs()]
-        return lambda images: dict(zip(names, session.run(names, {"input": images}), strict=True))
+
+        def run(images: NDArray[Any]) -> dict[str, NDArray[Any]]:
+            control = RunControl(apart=True)  # it may be interrupted in onnxruntime, too
+            feed = {"input": images}
+            values = control.call(lambda: session.run(names, feed, control.options))
+            return dict(zip(names, values, strict=True))
+
+        return run
 
     return {name: runner(session) for name, session in sessions.items()}

@@ -28,6 +28,7 @@ from adder_onnx.runtime.cuda import runner
 from adder_onnx.runtime.cuda.contexts import MAX_CONTEXTS
 from adder_onnx.runtime.cuda.onnxruntime_binding import provider_options
 from adder_onnx.runtime.devices import DeviceChoice
+from adder_onnx.runtime.run_control import RunControl
 from tests.concurrency import assert_threads_agree
 from tests.cuda_on_cpu.device import CpuGpu, GpuArray
 from tests.cuda_on_cpu.sessions import assert_equals_stock, cuda_session, pretend
@@ -107,7 +108,7 @@ def test_torch_tensors_on_the_gpu_are_made_on_the_callers_stream(gpu: CpuGpu) ->
     s = cuda_session(network())
     x = image(2, 3, 6, 6)
     (expected,) = s.run(None, {"X": x})
-    (y,) = s._runner.run({"X": gpu.wrap_values(x)}, ["Y"], Kind.TORCH_CUDA)
+    (y,) = s._runner.run({"X": gpu.wrap_values(x)}, ["Y"], Kind.TORCH_CUDA, RunControl())
     assert isinstance(y, torch.Tensor)
     np.testing.assert_array_equal(y.numpy(), expected)
 

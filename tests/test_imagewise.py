@@ -127,7 +127,11 @@ def test_slices_give_what_the_batch_gives(
     calls: list[Any] = []
     executor = session._runner._executors[0]  # type: ignore[union-attr]
     run = executor._run  # type: ignore[union-attr]
-    monkeypatch.setattr(executor, "_run", lambda feeds: calls.append(len(feeds["X"])) or run(feeds))
+    monkeypatch.setattr(
+        executor,
+        "_run",
+        lambda feeds, options: calls.append(len(feeds["X"])) or run(feeds, options),
+    )
     found = session.run(None, feed)
     assert calls == [min(batch, max(2, threads))]
     expected = onnxruntime.InferenceSession(

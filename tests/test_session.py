@@ -25,7 +25,7 @@ from adder_onnx.errors import (
 from adder_onnx.graph.plan import ChainStep, OnnxruntimeStep
 from adder_onnx.ops import ConvAttributes
 from adder_onnx.ops.reference import adder_conv as reference
-from adder_onnx.runtime import onnxruntime_step, threads
+from adder_onnx.runtime import onnxruntime_library, threads
 from adder_onnx.runtime.lru import LruCache
 from tests.concurrency import assert_threads_agree
 from tests.models import W1, W2, K, adder_conv, image, make_model, network, node, oracle
@@ -529,7 +529,7 @@ def test_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_missing_onnxruntime_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "adder-onnx\[cpu\]"'):
-        onnxruntime_step.import_onnxruntime()
+        onnxruntime_library.import_onnxruntime()
 
 
 def test_model_that_onnxruntime_refuses() -> None:

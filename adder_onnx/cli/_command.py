@@ -31,6 +31,7 @@ from adder_onnx.errors import AdderError
 from adder_onnx.files import check_writable, write_atomically
 from adder_onnx.kernels.cpu import ARITHMETICS
 from adder_onnx.memory import limited, parse_size
+from adder_onnx.runtime.onnxruntime_library import print_nothing
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -47,6 +48,7 @@ __all__ = [
     "positive",
     "progress_bar",
     "run_command",
+    "seconds",
     "write_json",
 ]
 
@@ -197,6 +199,7 @@ def _log(program: str, *, verbose: bool) -> None:
 def _run(command: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> None:
     if options.json is not None and options.json != "-":
         check_writable(Path(options.json))
+    print_nothing()
     with limited(options.max_memory):
         command(options)
 
@@ -343,6 +346,14 @@ def file_path(text: str) -> Path:
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError(f"{text!r} is not a path")
     return Path(text)
+
+
+def seconds(text: str) -> float:
+    """A time above 0, for argparse."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
 
 
 def comma_separated(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:

@@ -16,6 +16,7 @@ from adder_onnx.cli._command import (
     positive,
     progress_bar,
     run_command,
+    seconds,
 )
 from adder_onnx.cli._run_report import ModelClasses, Outcome, describe_run, report
 from adder_onnx.errors import AdderError, DataError, InputError, ModelError
@@ -27,7 +28,7 @@ from adder_onnx.evaluation.predictions import Predictions, check_output
 from adder_onnx.files import same_file
 from adder_onnx.metadata import ModelMetadata
 from adder_onnx.runtime import InferenceSession
-from adder_onnx.runtime.threads import available_cores
+from adder_onnx.runtime.threads import MAX_THREADS, available_cores
 
 __all__ = ["main"]
 
@@ -112,6 +113,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--workers", metavar="N", type=positive, help="that decode images (all available cores)"
     )
     parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=seconds,
+        help="end with an error when a run of the model, which is one batch, takes longer (no "
+        "limit)",
+    )
+    parser.add_argument(
         "--topk", metavar="K", type=positive, default=5, help="answers for an image (5)"
     )
     parser.add_argument(
@@ -136,7 +144,7 @@ def _run(options: argparse.Namespace) -> None:
     metadata = ModelMetadata.from_props(session.metadata)
     classes = _find_classes(options, session, metadata.labels)
     needed = None if classes.output is None or _to_npz(options) else [classes.output.name]
-    model = Network(session, needed)
+    model = Network(session, needed, timeout=options.timeout)
     dataset, classes = _dataset(options, session, model, classes)
     batch_size = _batch_size(options, model)
     with _collector(options, session, model, dataset, classes) as collected:
@@ -151,6 +159,8 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _check_options(options: argparse.Namespace) -> None:
+    if options.workers is not None and options.workers > MAX_THREADS:
+        raise InputError(f"--workers {options.workers}: expected at most {MAX_THREADS}")
     if options.first and options.limit is None:
         raise AdderError("--first says which images --limit takes: give --limit N, too")
     if options.output is not None:

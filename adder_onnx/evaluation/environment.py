@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from adder_onnx import __version__
-from adder_onnx.runtime.onnxruntime_step import import_onnxruntime
+from adder_onnx.runtime.onnxruntime_library import import_onnxruntime
 
 __all__ = ["cpu_name", "file_sha256", "gpu_name", "versions"]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -20,6 +21,8 @@ from adder_onnx.evaluation.preprocessing import preprocess
 from adder_onnx.metadata import Preprocessing
 
 __all__ = ["Inputs", "Model", "Outputs", "infer", "load_inputs"]
+
+_logger = logging.getLogger(__name__)
 
 Inputs = tuple[NDArray[Any], ...]
 """A value for each of the model's inputs."""
@@ -154,18 +157,27 @@ def _decoded(
     """Each image's number and inputs in order, None for a bad one; decoded ahead by threads."""
     load = partial(load_inputs, dataset, preprocessing=preprocessing)
     with ThreadPoolExecutor(min(workers, _MOST_WORKERS)) as pool:
-        pending: deque[Future[Inputs]] = deque()
+        pending: deque[Callable[[], Inputs]] = deque()
         following = 0
         try:
             for i in range(dataset.images):
                 while following < dataset.images and len(pending) < ahead:
-                    pending.append(pool.submit(load, following))
+                    pending.append(_begin(pool, partial(load, following)))
                     following += 1
                 try:
-                    yield i, pending.popleft().result()
+                    yield i, pending.popleft()()
                 except DataError:
                     if not skip_bad:
                         raise
                     yield i, None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _begin(pool: ThreadPoolExecutor, load: Callable[[], Inputs]) -> Callable[[], Inputs]:
+    """Begins to decode an image; gives what waits for it, or decodes it if there is no thread."""
+    try:
+        return pool.submit(load).result
+    except RuntimeError as error:
+        _logger.warning("images are decoded by fewer threads than --workers says: %s", error)
+        return load

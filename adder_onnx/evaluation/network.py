@@ -30,6 +30,7 @@ class Network:
     Args:
         session: the model.
         outputs: names of the outputs that a call gives; None for all.
+        timeout: how many seconds a call may take; None for any.
 
     Attributes:
         inputs: names of the model's inputs.
@@ -41,8 +42,15 @@ class Network:
         ModelError: the model has no inputs, or its metadata cannot be understood.
     """
 
-    def __init__(self, session: InferenceSession, outputs: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        session: InferenceSession,
+        outputs: Sequence[str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> None:
         self._session = session
+        self._timeout = timeout
         self._inputs = session.get_inputs()
         if not self._inputs:
             raise ModelError("the model has no inputs that data could be given to")
@@ -58,10 +66,11 @@ class Network:
 
         Raises:
             InputError: an array has another shape or type than the model's input.
+            RunTimeoutError: the run takes longer than it may.
         """
         feed = self.feed(batch)
         start = time.perf_counter()
-        values = self._session.run(self._names, feed)
+        values = self._session.run(self._names, feed, timeout=self._timeout)
         self.seconds += time.perf_counter() - start
         return dict(zip(self._names, values, strict=True))
 

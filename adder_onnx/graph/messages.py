@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import onnx
@@ -85,7 +85,7 @@ def _check_text(message: Any, name: str) -> None:
         raise ModelError(f"the {name} of a {type(message).__name__} in the model is not UTF-8")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _fields(kind: Any) -> tuple[tuple[str, ...], tuple[tuple[str, bool], ...]]:
     """The names of a message's fields of text, and of those of messages: whether it has several."""
     fields = kind.DESCRIPTOR.fields

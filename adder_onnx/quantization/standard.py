@@ -12,7 +12,8 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from adder_onnx.errors import MissingDependencyError, ModelError
+from adder_onnx.dependencies import import_failure
+from adder_onnx.errors import ModelError
 
 __all__ = ["quantize_standard_nodes"]
 
@@ -32,15 +33,15 @@ def quantize_standard_nodes(
         feeds: inputs that activation ranges are found on.
 
     Raises:
-        MissingDependencyError: onnxruntime's quantization cannot be imported.
+        MissingDependencyError: onnxruntime is not installed.
+        BrokenDependencyError: its quantization cannot be imported.
         ModelError: onnxruntime cannot quantize the model.
     """
     try:
         from onnxruntime import quantization
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"onnxruntime's quantization cannot be imported ({error}): pip install onnxruntime"
-        ) from error
+    except (ImportError, OSError) as error:
+        install = 'pip install "adder-onnx[cpu]"'
+        raise import_failure(error, "onnxruntime", install) from error
     names = [n.name for n in model.graph.node if n.op_type in _OPS and n.domain in ("", "ai.onnx")]
     if not names:
         return model

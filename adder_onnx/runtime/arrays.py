@@ -63,6 +63,8 @@ def to_numpy(value: Any) -> NDArray[Any]:
         )
     if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack__"):
         return np.asarray(value)
+    if _is_text(value):
+        return value.numpy()  # type: ignore[no-any-return]
     return np.from_dlpack(value)
 
 
@@ -71,6 +73,12 @@ def to_same_kind(result: Any, kind: Kind) -> Any:
     if kind is not Kind.TORCH_CPU or not isinstance(result, np.ndarray):
         return result
     return sys.modules["torch"].from_numpy(result)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is onnxruntime's ``OrtValue`` of strings, which DLPack does not know."""
+    ort = sys.modules.get("onnxruntime")
+    return ort is not None and isinstance(value, ort.OrtValue) and "string" in value.data_type()
 
 
 def _device_type(value: Any) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from adder_onnx.graph.plan import OnnxruntimeStep, Plan
@@ -12,6 +13,7 @@ from adder_onnx.runtime.chain import ChainMemory
 from adder_onnx.runtime.native_step import NativeExecutor
 from adder_onnx.runtime.onnxruntime_step import OnnxruntimeExecutor
 from adder_onnx.runtime.parts import constants_of, last_uses, parts_of
+from adder_onnx.runtime.run_control import RunControl
 from adder_onnx.runtime.times import Recorder
 
 __all__ = ["CpuRunner"]
@@ -56,16 +58,34 @@ class CpuRunner:
         feed: dict[str, Any],
         names: Sequence[str],
         kind: Kind,
+        control: RunControl,
         recorder: Recorder | None = None,
     ) -> list[Any]:
-        """The outputs ``names`` as new arrays of ``kind``, for inputs that `adopt` gave."""
+        """The outputs ``names`` as new arrays of ``kind``, for inputs that `adopt` gave.
+
+        Raises:
+            InputError: shapes do not fit, or onnxruntime fails on these inputs.
+            RunTerminatedError: ``control`` ends the run.
+            RunTimeoutError: its time is up.
+        """
+        return control.call(partial(self._run, feed, names, kind, control, recorder))
+
+    def _run(
+        self,
+        feed: dict[str, Any],
+        names: Sequence[str],
+        kind: Kind,
+        control: RunControl,
+        recorder: Recorder | None,
+    ) -> list[Any]:
         values = {**feed, **self._constants}
         for executor, release in zip(self._executors, self._release, strict=True):
+            control.check()
             if recorder is None:
-                results = executor.run(values)
+                results = executor.run(values, control)
             else:
                 start, seconds = recorder.now(), list[float]()
-                results = executor.run(values, seconds)
+                results = executor.run(values, control, seconds)
                 recorder.add(start, seconds)
             values.update(zip(executor.outputs, results, strict=True))
             for name in release:

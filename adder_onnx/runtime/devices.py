@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from adder_onnx.errors import AdderError, DeviceError, MissingDependencyError
+from adder_onnx.dependencies import import_failure
+from adder_onnx.errors import AdderError, DeviceError
 from adder_onnx.kernels.cuda.compiler.nvrtc import MIN_ARCHITECTURE, check_compiler
-from adder_onnx.runtime.onnxruntime_step import CPU_PROVIDER, CUDA_PROVIDER, import_onnxruntime
+from adder_onnx.runtime.onnxruntime_library import import_onnxruntime
+from adder_onnx.runtime.onnxruntime_step import CPU_PROVIDER, CUDA_PROVIDER
 
 __all__ = [
     "DeviceChoice",
@@ -65,6 +67,7 @@ def resolve_device(device: str, providers: Sequence[object] | None = None) -> De
     Raises:
         DeviceError: the device is unknown, does not exist, or cannot be used.
         MissingDependencyError: a package that it needs is not installed.
+        BrokenDependencyError: it is, and cannot be imported.
     """
     if providers is not None:
         choice = _from_providers(providers)
@@ -116,11 +119,9 @@ def check_cupy(number: int) -> None:
     """
     try:
         import cupy
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"CuPy, which CUDA devices need, is not installed or cannot be imported "
-            f"({' '.join(str(error).split())}): {_INSTALL}"
-        ) from error
+    except (ImportError, OSError) as error:
+        title = "CuPy, which CUDA devices need,"
+        raise import_failure(error, "cupy", _INSTALL, title) from error
     runtime = cupy.cuda.runtime
     try:
         count = runtime.getDeviceCount()

@@ -19,6 +19,7 @@ from adder_onnx.kernels.cpu import (
     AdderConv,
     Program,
     QAdderConv,
+    StopFlag,
     padded_channels,
     select_isa,
 )
@@ -33,6 +34,7 @@ from adder_onnx.runtime.chain import (
     type_inside,
 )
 from adder_onnx.runtime.lru import LruCache
+from adder_onnx.runtime.run_control import RunControl
 
 __all__ = ["NativeExecutor"]
 
@@ -59,6 +61,7 @@ class _Compiled:
         inputs: list[NDArray[Any]],
         outputs: list[NDArray[Any]],
         threads: int,
+        stop: StopFlag,
         seconds: list[float] | None,
     ) -> None:
         try:
@@ -66,9 +69,9 @@ class _Compiled:
         except IndexError:
             arena = np.empty(self.arena_size, np.float32)
         if seconds is None:
-            self.program.run(arena, inputs, outputs, threads)
+            self.program.run(arena, inputs, outputs, threads, stop)
         else:
-            seconds += self.program.profile(arena, inputs, outputs, threads)
+            seconds += self.program.profile(arena, inputs, outputs, threads, stop)
         if len(self.arenas) < _MAX_ARENAS:
             self.arenas.append(arena)
 
@@ -96,16 +99,21 @@ class NativeExecutor:
         self._programs: LruCache[tuple[Shape, ...], _Compiled] = LruCache(_MAX_PROGRAMS)
 
     def run(
-        self, values: Mapping[str, NDArray[Any]], seconds: list[float] | None = None
+        self,
+        values: Mapping[str, NDArray[Any]],
+        control: RunControl,
+        seconds: list[float] | None = None,
     ) -> list[NDArray[Any]]:
         """The outputs, (N, M, oH, oW) in the order of `outputs`, as fresh arrays.
 
         Args:
             values: the inputs, by name.
+            control: what ends the run early.
             seconds: takes the time of each conversion and node, where given.
 
         Raises:
             InputError: shapes do not fit the nodes, or what they need takes too much memory.
+            RunTerminatedError: the run was ended.
         """
         chain = self._chain
         arrays = [np.ascontiguousarray(values[step.value]) for step in chain.entries]
@@ -118,7 +126,8 @@ class NativeExecutor:
             np.empty(shape, step.type)
             for step, shape in zip(chain.exits, compiled.output_shapes, strict=True)
         ]
-        compiled.run(arrays, results, self._threads, seconds)
+        compiled.run(arrays, results, self._threads, control.stop, seconds)
+        control.check()
         return results
 
     def memory(self) -> list[ChainMemory]:

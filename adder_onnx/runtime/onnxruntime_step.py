@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adder_onnx.errors import (
-    InputError,
-    MissingDependencyError,
-    ModelError,
-)
+from adder_onnx.errors import AdderError, InputError, ModelError
 from adder_onnx.graph.plan import OnnxruntimeStep
 from adder_onnx.runtime.imagewise import is_imagewise, with_any_batch
+from adder_onnx.runtime.onnxruntime_library import import_onnxruntime
+from adder_onnx.runtime.process_end import guarded, in_main_thread
+from adder_onnx.runtime.run_control import RunControl
+from adder_onnx.runtime.threads import require_threads
 
 __all__ = [
     "CPU_PROVIDER",
     "CUDA_PROVIDER",
     "OnnxruntimeExecutor",
     "failure",
-    "import_onnxruntime",
     "make_session",
     "make_session_options",
     "one_line",
@@ -37,20 +39,8 @@ _LARGE_BYTES = 4 << 20
 _SLICE_BYTES = 1 << 20
 """What the inputs of a slice may take, if it has an image for each thread."""
 
-
-def import_onnxruntime() -> Any:
-    """The onnxruntime module.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingDependencyError(
-            'onnxruntime is not installed: pip install "adder-onnx[cpu]"'
-        ) from error
-    return onnxruntime
+_profiling_lock = threading.Lock()
+"""Of options that are not theirs for a moment: other sessions may be made with the same ones."""
 
 
 def make_session_options(given: Any, threads: int) -> Any:
@@ -75,17 +65,43 @@ def make_session(step: OnnxruntimeStep, session_options: Any, providers: Sequenc
 
     Raises:
         ModelError: onnxruntime refuses it.
+        InputError: there are not as many threads as the options say.
     """
     ort = import_onnxruntime()
+
+    require_threads(max(session_options.intra_op_num_threads, 1))
+
+    def make() -> Any:
+        # A session profiles all that it executes, sub-models among it, itself.
+        with _without_profiling(session_options):
+            return ort.InferenceSession(
+                step.model.SerializeToString(),
+                session_options,
+                providers=list(providers),
+                enable_fallback=0,
+            )
+
+    # On a GPU it belongs to the stream of the caller, who must not go before it is through.
+    control = RunControl(apart=in_main_thread() and list(providers) == [CPU_PROVIDER])
     try:
-        return ort.InferenceSession(
-            step.model.SerializeToString(),
-            session_options,
-            providers=list(providers),
-            enable_fallback=0,
-        )
+        return guarded(partial(control.call, make), control)
+    except AdderError:
+        raise
     except Exception as error:  # onnxruntime's errors have no common base but Exception
         raise ModelError(f"onnxruntime refuses a part of the model: {one_line(error)}") from error
+
+
+@contextmanager
+def _without_profiling(options: Any) -> Iterator[None]:
+    if not options.enable_profiling:
+        yield
+        return
+    with _profiling_lock:
+        options.enable_profiling = False
+        try:
+            yield
+        finally:
+            options.enable_profiling = True
 
 
 def failure(error: Exception) -> InputError:
@@ -109,26 +125,31 @@ class OnnxruntimeExecutor:
         self._least_images = session_options.intra_op_num_threads
 
     def run(
-        self, values: Mapping[str, NDArray[Any]], seconds: list[float] | None = None
+        self,
+        values: Mapping[str, NDArray[Any]],
+        control: RunControl,
+        seconds: list[float] | None = None,
     ) -> list[NDArray[Any]]:
         """The outputs, in the order of `outputs`, for the inputs in ``values``.
 
         Raises:
             InputError: onnxruntime fails on these inputs.
+            RunTerminatedError: the run was ended.
         """
         feeds = {name: values[name] for name in self.inputs}
         try:
             if self._is_imagewise:
-                return self._run_slices(feeds)
-            return self._run(feeds)
+                return self._run_slices(feeds, control.options)
+            return self._run(feeds, control.options)
         except Exception as error:
+            control.check()
             raise failure(error) from error
 
-    def _run(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        results: list[NDArray[Any]] = self._session.run(list(self.outputs), feeds)
+    def _run(self, feeds: Mapping[str, NDArray[Any]], options: Any) -> list[NDArray[Any]]:
+        results: list[NDArray[Any]] = self._session.run(list(self.outputs), feeds, options)
         return results
 
-    def _run_slices(self, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def _run_slices(self, feeds: Mapping[str, NDArray[Any]], options: Any) -> list[NDArray[Any]]:
         batch = min(array.shape[0] for array in feeds.values())
         size = sum(array.nbytes for array in feeds.values())
         images = max(self._least_images, batch * _SLICE_BYTES // max(size, 1))
@@ -137,8 +158,8 @@ class OnnxruntimeExecutor:
             or images >= batch
             or any(array.shape[0] != batch for array in feeds.values())
         ):
-            return self._run(feeds)
-        first = self._run({name: array[:images] for name, array in feeds.items()})
+            return self._run(feeds, options)
+        first = self._run({name: array[:images] for name, array in feeds.items()}, options)
         results = [np.empty((batch, *array.shape[1:]), array.dtype) for array in first]
         for result, array in zip(results, first, strict=True):
             result[:images] = array
@@ -150,7 +171,7 @@ class OnnxruntimeExecutor:
             for name, result in zip(self.outputs, results, strict=True):
                 part = result[start:stop]
                 binding.bind_output(name, "cpu", 0, part.dtype.type, part.shape, part.ctypes.data)
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding, options)
         return results
 
 

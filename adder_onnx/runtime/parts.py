@@ -9,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from adder_onnx.graph.plan import ChainStep, ConversionStep, OnnxruntimeStep, Plan, Step
+from adder_onnx.runtime.run_control import RunControl
 
 __all__ = ["Executor", "constants_of", "last_uses", "parts_of"]
 
@@ -24,11 +25,14 @@ class Executor(Protocol):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
-    def run(self, values: dict[str, Any], seconds: list[float] | None = None) -> list[Any]:
+    def run(
+        self, values: dict[str, Any], control: RunControl, seconds: list[float] | None = None
+    ) -> list[Any]:
         """The outputs, in the order of `outputs`, as new arrays.
 
         Args:
             values: the inputs, by name.
+            control: what ends the run early.
             seconds: takes the times of kernels, where given and where there are any of ours.
         """
 

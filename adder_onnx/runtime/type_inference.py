@@ -14,7 +14,8 @@ import onnx_ir as ir
 
 from adder_onnx.errors import ModelError
 from adder_onnx.ops import MIN_OPSET, function_bodies
-from adder_onnx.runtime.onnxruntime_step import CPU_PROVIDER, import_onnxruntime, one_line
+from adder_onnx.runtime.onnxruntime_library import import_onnxruntime
+from adder_onnx.runtime.onnxruntime_step import CPU_PROVIDER, one_line
 
 __all__ = ["complete_types"]
 
@@ -54,6 +55,7 @@ def _describe_outputs(proto: onnx.ModelProto) -> Any:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1  # nothing is run
     try:
         session = ort.InferenceSession(
             proto.SerializeToString(),

@@ -13,11 +13,13 @@ try:
         AdderConv,
         Program,
         QAdderConv,
+        StopFlag,
         available_isas,
         choose_roundings,
         inner_loop_rate,
         input_gradient,
         padded_channels,
+        startable_threads,
     )
 except ModuleNotFoundError as error:
     if (Path(__file__).parent / "module.cpp").exists():
@@ -36,12 +38,14 @@ __all__ = [
     "AdderConv",
     "Program",
     "QAdderConv",
+    "StopFlag",
     "available_isas",
     "choose_roundings",
     "inner_loop_rate",
     "input_gradient",
     "padded_channels",
     "select_isa",
+    "startable_threads",
 ]
 
 ARITHMETICS = ("fast", "exact")

@@ -60,6 +60,14 @@ class QAdderConv:
         isa: str,
     ) -> None: ...
 
+class StopFlag:
+    """Ends a run early; `set` may be called from any thread."""
+
+    def __init__(self) -> None: ...
+    def set(self) -> None: ...
+    @property
+    def is_set(self) -> bool: ...
+
 class Program:
     """Kernels for fixed shapes over one block of memory.
 
@@ -140,13 +148,17 @@ class Program:
         inputs: Sequence[NDArray[Any]],
         outputs: Sequence[NDArray[Any]],
         threads: int,
-    ) -> None: ...
+        stop: StopFlag | None = None,
+    ) -> None:
+        """Fills the outputs; once ``stop`` is set the rest is left out, and they hold anything."""
+
     def profile(
         self,
         arena: NDArray[np.float32],
         inputs: Sequence[NDArray[Any]],
         outputs: Sequence[NDArray[Any]],
         threads: int,
+        stop: StopFlag | None = None,
     ) -> list[float]:
         """Runs as `run` does; returns the seconds of each step, in the order of adding."""
 
@@ -188,6 +200,7 @@ def choose_roundings(
     parts: int,
     sweeps: int,
     threads: int,
+    stop: StopFlag | None = None,
 ) -> None:
     """Moves weights by their steps where that makes a layer's sums err less.
 
@@ -204,10 +217,14 @@ def choose_roundings(
         parts: into how many ranges the samples are divided; at most as many as there are.
         sweeps: how often each weight is visited.
         threads: to use.
+        stop: once it is set, the rest is left out.
 
     Raises:
         ValueError: shapes do not fit together, or a step is none.
     """
 
 def available_isas() -> list[str]: ...
+def startable_threads(wanted: int) -> int:
+    """How many of so many threads can be had at the same time; they are started, and ended."""
+
 def padded_channels(channels: int) -> int: ...

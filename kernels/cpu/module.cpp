@@ -14,9 +14,12 @@
 
 #include "float32/adder_conv.h"
 #include "float32/input_gradient.h"
+#include "gil.h"
 #include "isa/isa.h"
 #include "program/program.h"
 #include "rounding/rounding.h"
+#include "threads/startable.h"
+#include "threads/stop_flag.h"
 #include "uint8/qadder_conv.h"
 
 namespace nb = nanobind;
@@ -149,21 +152,24 @@ std::vector<Pointer> addresses(const std::vector<Array>& arrays,
 }
 
 void run_program(const Program& program, const Arena& arena, const std::vector<Input>& inputs,
-                 const std::vector<Output>& outputs, int threads, double* seconds = nullptr) {
+                 const std::vector<Output>& outputs, int threads, const StopFlag* stop,
+                 double* seconds = nullptr) {
   if (threads < 1) throw std::invalid_argument("threads must be at least 1");
   if (static_cast<int64_t>(arena.size()) < program.arena_size(threads))
     throw std::invalid_argument("the arena is too small");
   const auto from = addresses<const void*>(inputs, program.inputs(), "inputs");
   const auto to = addresses<void*>(outputs, program.outputs(), "outputs");
-  nb::gil_scoped_release release;
-  program.run(arena.data(), from, to, threads, seconds);
+  const StopFlag never;
+  ReleasedGil released;
+  program.run(arena.data(), from, to, threads, stop == nullptr ? never : *stop, seconds);
 }
 
 std::vector<double> profile_program(const Program& program, const Arena& arena,
                                     const std::vector<Input>& inputs,
-                                    const std::vector<Output>& outputs, int threads) {
+                                    const std::vector<Output>& outputs, int threads,
+                                    const StopFlag* stop) {
   std::vector<double> seconds(program.step_count());
-  run_program(program, arena, inputs, outputs, threads, seconds.data());
+  run_program(program, arena, inputs, outputs, threads, stop, seconds.data());
   return seconds;
 }
 
@@ -226,7 +232,7 @@ void run_input_gradient(const Weights& x, const Weights& weights, const Weights&
     if (grad_x.shape(i) != x.shape(i))
       throw std::invalid_argument("the gradient of the input has not the input's shape");
   const Isa level = isa_from_name(isa);
-  nb::gil_scoped_release release;
+  ReleasedGil released;
   input_gradient(p, s, x.data(), weights.data(), grad_y.data(), grad_x.data(), level, threads);
 }
 
@@ -235,7 +241,7 @@ using Matrix = nb::ndarray<Type, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 void run_choose_roundings(const Matrix<const uint8_t>& x, const Matrix<uint8_t>& weights,
                           const Matrix<int8_t>& steps, const Matrix<float>& missing, int64_t parts,
-                          int sweeps, int threads) {
+                          int sweeps, int threads, const StopFlag* stop) {
   const size_t filters = weights.shape(0), taps = x.shape(0), samples = x.shape(1);
   if (threads < 1) throw std::invalid_argument("threads must be at least 1");
   if (parts < 1 || parts > static_cast<int64_t>(samples))
@@ -248,13 +254,17 @@ void run_choose_roundings(const Matrix<const uint8_t>& x, const Matrix<uint8_t>&
     if (step < -1 || step > 1 || other < 0 || other > 255)
       throw std::invalid_argument("a weight's step is not -1, 0 or 1, or leads out of uint8");
   }
-  nb::gil_scoped_release release;
+  const StopFlag never;
+  ReleasedGil released;
   choose_roundings(x.data(), weights.data(), steps.data(), missing.data(),
                    static_cast<int64_t>(filters), static_cast<int64_t>(taps),
-                   static_cast<int64_t>(samples), parts, sweeps, threads);
+                   static_cast<int64_t>(samples), parts, sweeps, threads,
+                   stop == nullptr ? never : *stop);
 }
 
 NB_MODULE(_native, m) {
+  // Threads that sleep while the process ends hold objects, which is no defect to print.
+  nb::set_leak_warnings(false);
   nb::class_<AdderConv>(m, "AdderConv")
       .def(nb::new_(&make_adder_conv), "weights"_a.noconvert(), "scale"_a.noconvert(),
            "bias"_a.noconvert(), "clip_min"_a, "clip_max"_a, "strides"_a, "dilations"_a, "group"_a, "isa"_a,
@@ -267,6 +277,10 @@ NB_MODULE(_native, m) {
            "factor"_a.noconvert(), "bias"_a.noconvert(), "z_scale"_a, "z_zero_point"_a, "y_scale"_a,
            "y_zero_point"_a, "clip_min"_a, "bits"_a, "strides"_a, "dilations"_a, "group"_a,
            "isa"_a);
+  nb::class_<StopFlag>(m, "StopFlag")
+      .def(nb::init<>())
+      .def("set", &StopFlag::set)
+      .def_prop_ro("is_set", &StopFlag::is_set);
   nb::class_<Program>(m, "Program")
       .def(nb::init<int64_t, int64_t>(), "batch"_a, "pass_"_a)
       .def(
@@ -296,11 +310,13 @@ NB_MODULE(_native, m) {
       .def(
           "run",
           [](const Program& self, const Arena& arena, const std::vector<Input>& inputs,
-             const std::vector<Output>& outputs,
-             int threads) { run_program(self, arena, inputs, outputs, threads); },
-          "arena"_a.noconvert(), "inputs"_a.noconvert(), "outputs"_a.noconvert(), "threads"_a)
+             const std::vector<Output>& outputs, int threads, const StopFlag* stop) {
+            run_program(self, arena, inputs, outputs, threads, stop);
+          },
+          "arena"_a.noconvert(), "inputs"_a.noconvert(), "outputs"_a.noconvert(), "threads"_a,
+          "stop"_a = nb::none())
       .def("profile", &profile_program, "arena"_a.noconvert(), "inputs"_a.noconvert(),
-           "outputs"_a.noconvert(), "threads"_a);
+           "outputs"_a.noconvert(), "threads"_a, "stop"_a = nb::none());
   m.def("available_isas", [] {
     std::vector<std::string> names;
     for (Isa isa : available_isas()) names.emplace_back(isa_name(isa));
@@ -314,7 +330,7 @@ NB_MODULE(_native, m) {
         const ElementType element = to_element_type(type);
         const Isa level = isa_from_name(isa);
         const Form form = to_form(arithmetic);
-        nb::gil_scoped_release release;
+        ReleasedGil released;
         return element == ElementType::kUint8 ? q8_inner_loop_rate(level, threads, seconds)
                                               : f32_inner_loop_rate(form, level, threads, seconds);
       },
@@ -324,7 +340,14 @@ NB_MODULE(_native, m) {
         "dilations"_a, "group"_a, "isa"_a, "threads"_a);
   m.def("choose_roundings", &run_choose_roundings, "x"_a.noconvert(), "weights"_a.noconvert(),
         "steps"_a.noconvert(), "missing"_a.noconvert(), "parts"_a, "sweeps"_a,
-        "threads"_a);
+        "threads"_a, "stop"_a = nb::none());
+  m.def(
+      "startable_threads",
+      [](int wanted) {
+        ReleasedGil released;
+        return startable_threads(wanted);
+      },
+      "wanted"_a);
   m.def("padded_channels", &padded_channels, "channels"_a);
 }
 

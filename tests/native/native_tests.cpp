@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -303,7 +304,8 @@ void test_program(Isa isa) {
     Exact<float> arena(program.arena_size(threads));
     Exact<uint8_t> y(x.size());
     double seconds[4];
-    program.run(arena.data(), {x.data()}, {y.data()}, threads, timed ? seconds : nullptr);
+    const StopFlag never;
+    program.run(arena.data(), {x.data()}, {y.data()}, threads, never, timed ? seconds : nullptr);
     return y;
   };
   const Exact<uint8_t> expected = result(make(kBatch), 1, false);
@@ -318,6 +320,42 @@ void test_program(Isa isa) {
                      " images, " + std::to_string(threads) + " threads");
       });
     for (std::thread& caller : callers) caller.join();
+  }
+}
+
+// Runs that are stopped from outside, at any moment, end, and leave an arena that can be used again.
+void test_stop(Isa isa) {
+  constexpr int64_t kBatch = 40, kSide = 12;
+  const ConvParams a = {16, 16, 3, 3, 1, 1, 1, 1, 1};
+  const Exact<uint8_t> w(16 * 16 * 9, 7), x(kBatch * 16 * kSide * kSide, 9);
+  const Exact<float> factor(16, 0.01f), bias(16, 150.0f);
+  const auto conv = std::make_shared<QAdderConv>(a, w.data(), 3, factor.data(), bias.data(),
+                                                 Q8Activation{0.1f, 4, 0.3f, 5, 0, 255}, isa);
+  const Conversion bytes = {ElementType::kUint8, ElementType::kUint8, 1, 0, 255};
+  const ImageShape image = {kBatch, 16, kSide, kSide};
+  const int64_t size = 3 * kSide * kSide * 16 / 4;
+  Program program(kBatch, 3);
+  program.add_nchw_to_nhwc(0, bytes, image, 0);
+  program.add_qadder_conv(conv, {kBatch, kSide, kSide, kSide, kSide, 1, 1}, 0, -1, size);
+  program.add_nhwc_to_nchw(size, image, 0, bytes);
+  Exact<float> arena(program.arena_size(3));
+  Exact<uint8_t> expected(x.size());
+  const StopFlag never;
+  program.run(arena.data(), {x.data()}, {expected.data()}, 3, never);
+  for (int round = 0; round < 20; ++round) {
+    Exact<uint8_t> y(x.size());
+    StopFlag stop;
+    std::thread other([&] {
+      std::this_thread::sleep_for(std::chrono::microseconds(20 * round));
+      stop.set();
+    });
+    program.run(arena.data(), {x.data()}, {y.data()}, 1 + round % 3, stop);
+    other.join();
+    program.run(arena.data(), {x.data()}, {y.data()}, 1 + round % 3, never);
+    expect(y == expected, "after a run that was stopped");
+    Exact<uint8_t> untouched(x.size());
+    program.run(arena.data(), {x.data()}, {untouched.data()}, 3, stop);
+    expect(untouched == Exact<uint8_t>(x.size()), "stopped before it began");
   }
 }
 
@@ -379,6 +417,7 @@ int main() {
       test_gradient(isa, c, ++seed);
     }
     test_program(isa);
+    test_stop(isa);
     std::printf("%s: %d shapes in uint8 and in float32\n", name, kCases);
   }
   uint32_t seed = 0;

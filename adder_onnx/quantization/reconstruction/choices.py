@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from adder_onnx.kernels.cpu import choose_roundings
 from adder_onnx.quantization.ranges import Quantization
 from adder_onnx.quantization.reconstruction.layers import sums
 from adder_onnx.quantization.weights import weight_of
+from adder_onnx.runtime.run_control import call_interruptibly
 
 __all__ = [
     "Seen",
@@ -138,14 +140,17 @@ def choose_weights(
     for number in range(group):
         own = slice(number * filters // group, (number + 1) * filters // group)
         taps = slice(number * len(x) // group, (number + 1) * len(x) // group)
-        choose_roundings(
-            x[taps],
-            integers[own],
-            steps[own],
-            missing[own],
-            min(_PARTS, x.shape[1]),
-            _SWEEPS,
-            threads,
+        call_interruptibly(
+            partial(
+                choose_roundings,
+                x[taps],
+                integers[own],
+                steps[own],
+                missing[own],
+                min(_PARTS, x.shape[1]),
+                _SWEEPS,
+                threads,
+            )
         )
     return integers.reshape(shape)
 

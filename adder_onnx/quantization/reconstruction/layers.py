@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.kernels.cpu import AdderConv, Program, padded_channels, select_isa
+from adder_onnx.runtime.run_control import call_interruptibly
 
 __all__ = ["run_layer", "sums"]
 
@@ -75,7 +77,11 @@ def run_layer(
     )
     program.add_nhwc_to_nchw(y_at, (batch, *out_shape), 0, "float32", "float32")
     y = np.empty((batch, *out_shape), np.float32)
-    program.run(np.empty(program.arena_size(threads), np.float32), inputs, [y], threads)
+    call_interruptibly(
+        partial(
+            program.run, np.empty(program.arena_size(threads), np.float32), inputs, [y], threads
+        )
+    )
     return y
 
 
@@ -114,5 +120,6 @@ def sums(
     program.add_nhwc_to_nchw(y_at, (1, filters, samples, 1), 0, "float32", "float32")
     y = np.empty((1, filters, samples, 1), np.float32)
     arena = np.empty(program.arena_size(threads), np.float32)
-    program.run(arena, [np.ascontiguousarray(columns).reshape(1, taps, samples, 1)], [y], threads)
+    inputs = [np.ascontiguousarray(columns).reshape(1, taps, samples, 1)]
+    call_interruptibly(partial(program.run, arena, inputs, [y], threads))
     return y.reshape(filters, samples)

@@ -16,6 +16,7 @@ from adder_onnx.runtime.chain import Shape
 from adder_onnx.runtime.cuda.chain import CudaChain, Program
 from adder_onnx.runtime.cuda.errors import DeviceLostError, DeviceMemoryError
 from adder_onnx.runtime.cuda.gpu import Gpu
+from adder_onnx.runtime.run_control import RunControl
 
 __all__ = ["MAX_ARENA", "MAX_GRAPHS", "ChainExecutor"]
 
@@ -70,11 +71,14 @@ class ChainExecutor:
         # By input shapes, those used last at the end; None after one use.
         self._graphs: OrderedDict[tuple[Shape, ...], _Graph | None] = OrderedDict()
 
-    def run(self, values: Mapping[str, Any], seconds: list[float] | None = None) -> list[Any]:
+    def run(
+        self, values: Mapping[str, Any], control: RunControl, seconds: list[float] | None = None
+    ) -> list[Any]:
         """The outputs, (N, M, oH, oW) in the order of `outputs`, as new arrays of the device.
 
         Args:
             values: arrays of the device by name, each in C order.
+            control: what ends the run early; launches are not, since they take microseconds.
             seconds: takes the time of each conversion and node, where given, launch and waiting
                 for its end included; there is no graph then.
 

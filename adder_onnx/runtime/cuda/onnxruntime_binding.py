@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,15 @@ from adder_onnx.errors import AdderError, DeviceError, ModelError
 from adder_onnx.graph.plan import OnnxruntimeStep
 from adder_onnx.runtime.cuda.errors import onnxruntime_failure
 from adder_onnx.runtime.cuda.gpu import Gpu
+from adder_onnx.runtime.onnxruntime_library import import_onnxruntime
 from adder_onnx.runtime.onnxruntime_step import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
     OnnxruntimeExecutor,
     failure,
-    import_onnxruntime,
     make_session,
 )
+from adder_onnx.runtime.run_control import RunControl
 
 __all__ = [
     "BoundExecutor",
@@ -96,13 +97,18 @@ class HostExecutor:
         self._gpu = gpu
         self.inputs, self.outputs = step.inputs, step.outputs
 
-    def run(self, values: Mapping[str, Any], seconds: list[float] | None = None) -> list[Any]:
+    def run(
+        self, values: Mapping[str, Any], control: RunControl, seconds: list[float] | None = None
+    ) -> list[Any]:
         """The outputs, in the CPU's memory; inputs are fetched from the GPU where they are there.
 
         Raises:
             InputError: onnxruntime fails on these inputs.
+            RunTerminatedError: ``control`` ends the run.
+            RunTimeoutError: its time is up.
         """
-        return self._executor.run({name: to_host(self._gpu, values[name]) for name in self.inputs})
+        feeds = {name: to_host(self._gpu, values[name]) for name in self.inputs}
+        return control.call(lambda: self._executor.run(feeds, control))
 
 
 class BoundExecutor:
@@ -151,23 +157,25 @@ class BoundExecutor:
         )
         self._dims = {value.name: _dims(value) for value in (*graph.input, *graph.output)}
         self._dims.update(dict.fromkeys(set(self.outputs) & set(declared)))
-        self._options = import_onnxruntime().RunOptions()
-        # All is on one stream: whoever needs a result waits for that.
-        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
-    def run(self, values: Mapping[str, Any], seconds: list[float] | None = None) -> list[Any]:
+    def run(
+        self, values: Mapping[str, Any], control: RunControl, seconds: list[float] | None = None
+    ) -> list[Any]:
         """The outputs, in the order of `outputs`, numeric ones as arrays of the GPU.
 
         Raises:
             InputError: onnxruntime fails on these inputs.
+            RunTerminatedError: ``control`` ends the run.
+            RunTimeoutError: its time is up.
             DeviceError: the GPU fails, or its memory does not suffice.
         """
         if not self._bindable or any(0 in values[name].shape for name in self.inputs):
             feeds = {name: to_host(self._gpu, values[name]) for name in self.inputs}
-            try:
-                return list(self._session.run(list(self.outputs), feeds))
-            except Exception as error:
-                raise self._failure(error) from error
+            return list(
+                self._call(
+                    control, lambda: self._session.run(list(self.outputs), feeds, control.options)
+                )
+            )
         arrays = {name: to_gpu(self._gpu, values[name]) for name in self.inputs}
         binding = self._session.io_binding()
         for name, array in arrays.items():
@@ -182,14 +190,24 @@ class BoundExecutor:
                 binding.bind_output(name, *self._gpu.ort_device)
             else:
                 self._bind(binding.bind_output, name, result)
-        try:
-            self._session.run_with_iobinding(binding, self._options)
-        except Exception as error:
-            raise self._failure(error) from error
+        # All is on one stream: whoever needs a result waits for that.
+        options = control.new_options()
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._call(control, lambda: self._session.run_with_iobinding(binding, options))
         for i, (value, dtype) in enumerate(zip(binding.get_outputs(), self._types, strict=True)):
             if results[i] is None:
                 results[i] = self._adopt(value, dtype)
         return results
+
+    def _call(self, control: RunControl, work: Callable[[], Any]) -> Any:
+        """What a call of onnxruntime gives; nobody leaves while it uses the stream."""
+        try:
+            return control.call(work, leaves=False)
+        except AdderError:
+            raise
+        except Exception as error:
+            control.check()
+            raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> AdderError:
         found = onnxruntime_failure(error, self._gpu.name)

@@ -18,6 +18,7 @@ from adder_onnx.runtime.cuda.gpu import Gpu
 from adder_onnx.runtime.cuda.onnxruntime_binding import standard_executor, to_gpu, to_host
 from adder_onnx.runtime.onnxruntime_step import CUDA_PROVIDER
 from adder_onnx.runtime.parts import Executor, constants_of, last_uses, parts_of
+from adder_onnx.runtime.run_control import RunControl
 from adder_onnx.runtime.times import Recorder
 
 __all__ = ["CudaRunner"]
@@ -108,6 +109,7 @@ class CudaRunner:
         feed: dict[str, Any],
         names: Sequence[str],
         kind: Kind,
+        control: RunControl,
         recorder: Recorder | None = None,
     ) -> list[Any]:
         """The outputs ``names`` as new arrays of ``kind``, for inputs that `adopt` gave.
@@ -120,6 +122,8 @@ class CudaRunner:
                 closed.
             DeviceError: the GPU fails, its memory does not suffice, or a CUDA graph is being
                 captured on the caller's stream.
+            RunTerminatedError: ``control`` ends the run.
+            RunTimeoutError: its time is up.
         """
         gpu = self._gpu
         with self._remembering():
@@ -129,7 +133,8 @@ class CudaRunner:
                 def execute() -> list[Any]:
                     gpu.wait(context.stream, caller)
                     with gpu.using(context.stream):
-                        values = self._execute(context, {**feed, **self._constants}, recorder)
+                        values = {**feed, **self._constants}
+                        values = self._execute(context, values, control, recorder)
                         if kind in (Kind.NUMPY, Kind.TORCH_CPU):
                             results = [self._copy_to_host(values[name]) for name in names]
                             return [to_same_kind(result, kind) for result in results]
@@ -171,18 +176,23 @@ class CudaRunner:
             raise
 
     def _execute(
-        self, context: Context, values: dict[str, Any], recorder: Recorder | None
+        self,
+        context: Context,
+        values: dict[str, Any],
+        control: RunControl,
+        recorder: Recorder | None,
     ) -> dict[str, Any]:
         for executor, release in zip(context.executors, self._release, strict=True):
+            control.check()
             start = 0.0 if recorder is None else recorder.now()
             if isinstance(executor, ChainExecutor):
                 for name in executor.inputs:
                     values[name] = to_gpu(self._gpu, values[name])
             if recorder is None:
-                results = executor.run(values)
+                results = executor.run(values, control)
             else:
                 seconds: list[float] = []
-                results = executor.run(values, seconds)
+                results = executor.run(values, control, seconds)
                 self._gpu.finish()
                 recorder.add(start, seconds)
             values.update(zip(executor.outputs, results, strict=True))

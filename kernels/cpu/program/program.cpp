@@ -61,6 +61,7 @@ struct Program::Pass {
   int64_t first, images;
   const std::vector<const void*>& inputs;
   const std::vector<void*>& outputs;
+  const StopFlag& stop;
 
   float* at(int64_t offset) const { return offset < 0 ? nullptr : arena + scale * offset; }
 
@@ -221,7 +222,9 @@ class Program::Tasks {
     }
   }
 
+  // Does nothing once the run is to stop.
   void run(int64_t task) const {
+    if (pass_.stop.is_set()) return;
     const Step& s = step_;
     switch (s.kind) {
       case Kind::kNchwToNhwc:
@@ -284,7 +287,8 @@ void Program::run_narrow(const Pass& pass, double* seconds) const {
 }
 
 void Program::run(float* arena, const std::vector<const void*>& inputs,
-                  const std::vector<void*>& outputs, int threads, double* seconds) const {
+                  const std::vector<void*>& outputs, int threads, const StopFlag& stop,
+                  double* seconds) const {
   if (seconds != nullptr) std::fill_n(seconds, steps_.size(), 0.0);
   // As many passes on one thread each as leave no thread idle.
   const int64_t used = std::min(threads, kMaxPasses);
@@ -294,8 +298,9 @@ void Program::run(float* arena, const std::vector<const void*>& inputs,
     const Clock::time_point start = Clock::now();
     std::vector<double> spent(seconds == nullptr ? 0 : used * steps_.size());
     parallel_for(passes, static_cast<int>(used), [&](int64_t i) {
+      if (stop.is_set()) return;
       const int slot = free.take();
-      const Pass pass{arena + slot * pass_size_, 1, i * pass_, pass_, inputs, outputs};
+      const Pass pass{arena + slot * pass_size_, 1, i * pass_, pass_, inputs, outputs, stop};
       run_narrow(pass, seconds == nullptr ? nullptr : spent.data() + slot * steps_.size());
       free.give_back(slot);
     });
@@ -310,7 +315,7 @@ void Program::run(float* arena, const std::vector<const void*>& inputs,
   const int64_t left = batch_ - passes * pass_;
   if (left == 0 && passes > 0) return;
   const int64_t scale = left > pass_ ? slots(threads) : 1;
-  run_wide({arena, scale, passes * pass_, left, inputs, outputs}, threads, seconds);
+  run_wide({arena, scale, passes * pass_, left, inputs, outputs, stop}, threads, seconds);
 }
 
 }  // namespace adder_onnx

@@ -6,6 +6,7 @@
 
 #include "float32/adder_conv.h"
 #include "layout/layout.h"
+#include "threads/stop_flag.h"
 #include "uint8/max_pool.h"
 #include "uint8/qadder_conv.h"
 
@@ -51,9 +52,11 @@ class Program {
   const std::vector<Port>& outputs() const { return outputs_; }
 
   // Where `seconds` is given, the time of each step, in the order in which they were added, is
-  // stored there; of the time of passes on several threads each step gets its share.
+  // stored there; of the time of passes on several threads each step gets its share. Once `stop` is
+  // set the rest is left out: the arena can be used again, the outputs hold anything.
   void run(float* arena, const std::vector<const void*>& inputs,
-           const std::vector<void*>& outputs, int threads, double* seconds = nullptr) const;
+           const std::vector<void*>& outputs, int threads, const StopFlag& stop,
+           double* seconds = nullptr) const;
 
  private:
   enum class Kind { kNchwToNhwc, kNhwcToNchw, kAdderConv, kQAdderConv, kMaxPool };

@@ -73,7 +73,7 @@ double growth(const Part& part, int64_t k, int t, double sign, const float* row,
 // Filters first … last - 1.
 void choose_block(const uint8_t* x, const std::vector<Part>& parts, uint8_t* weights,
                   int8_t* steps, float* missing, int64_t first, int64_t last, int64_t taps,
-                  int64_t samples, int sweeps) {
+                  int64_t samples, int sweeps, const StopFlag& stop) {
   const int64_t count = static_cast<int64_t>(parts.size());
   std::vector<double> totals((last - first) * count);
   for (int64_t m = first; m < last; ++m)
@@ -82,7 +82,7 @@ void choose_block(const uint8_t* x, const std::vector<Part>& parts, uint8_t* wei
         totals[(m - first) * count + p] += static_cast<double>(missing[m * samples + i]);
   std::vector<float> row(samples);
   for (int sweep = 0; sweep < sweeps; ++sweep)
-    for (int64_t k = 0; k < taps; ++k) {
+    for (int64_t k = 0; k < taps && !stop.is_set(); ++k) {
       std::copy_n(x + k * samples, samples, row.begin());
       for (int64_t m = first; m < last; ++m) {
         int8_t& step = steps[m * taps + k];
@@ -114,7 +114,7 @@ void choose_block(const uint8_t* x, const std::vector<Part>& parts, uint8_t* wei
 
 void choose_roundings(const uint8_t* x, uint8_t* weights, int8_t* steps, float* missing,
                       int64_t filters, int64_t taps, int64_t samples, int64_t parts, int sweeps,
-                      int threads) {
+                      int threads, const StopFlag& stop) {
   std::vector<Part> all(parts);
   for (int64_t p = 0; p < parts; ++p)
     all[p] = {p * samples / parts, (p + 1) * samples / parts, std::vector<Counts>(taps)};
@@ -126,7 +126,7 @@ void choose_roundings(const uint8_t* x, uint8_t* weights, int8_t* steps, float* 
   parallel_for(blocks, threads, [&](int64_t block) {
     const int64_t first = block * kFilters;
     choose_block(x, all, weights, steps, missing, first, std::min(first + kFilters, filters), taps,
-                 samples, sweeps);
+                 samples, sweeps, stop);
   });
 }
 

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "threads/stop_flag.h"
+
 namespace adder_onnx {
 
 // Coordinate descent on a layer's error over samples of its input, filter by filter: a weight moves
@@ -12,9 +14,10 @@ namespace adder_onnx {
 // x: (taps, samples), integers of the input. weights: (filters, taps), integers; changed. steps:
 // (filters, taps), -1, 0 or 1: the other integer that a weight may be, less the one it is; changed.
 // missing: (filters, samples), the sums' targets less Σ |x - w|; changed. Each weight is visited
-// `sweeps` times, in the order of the taps. The result does not depend on `threads`.
+// `sweeps` times, in the order of the taps. The result does not depend on `threads`. Once `stop` is
+// set the rest is left out.
 void choose_roundings(const uint8_t* x, uint8_t* weights, int8_t* steps, float* missing,
                       int64_t filters, int64_t taps, int64_t samples, int64_t parts, int sweeps,
-                      int threads);
+                      int threads, const StopFlag& stop);
 
 }  // namespace adder_onnx

@@ -8,6 +8,8 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <new>
+#include <system_error>
 #include <thread>
 
 namespace adder_onnx {
@@ -90,7 +92,7 @@ class Pool {
     Job job(counts, phases, helpers, task);
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      for (; workers_ < helpers; ++workers_) std::thread([this] { serve(); }).detach();
+      grow(helpers);
       queue_.push_back(&job);
     }
     for (int i = 0; i < helpers; ++i) wake_.notify_one();
@@ -104,6 +106,16 @@ class Pool {
   }
 
  private:
+  // Adds workers until there are `wanted`, or no more threads to be had: then those that there are
+  // do the work. The next run asks again.
+  void grow(int wanted) {
+    try {
+      for (; workers_ < wanted; ++workers_) std::thread([this] { serve(); }).detach();
+    } catch (const std::system_error&) {
+    } catch (const std::bad_alloc&) {
+    }
+  }
+
   void serve() {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {

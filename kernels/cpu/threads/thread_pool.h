@@ -23,7 +23,7 @@ class TaskRef {
 // Calls task(phase, i) for every i in [0, counts[phase]), one phase after the other, on at most
 // `threads` threads, the caller's among them, and returns when all have ended. What a phase writes
 // the next one may read. Calls from several threads at once share the workers. The pool grows to
-// what is asked for and survives a fork. `task` must not throw.
+// what is asked for, or to as many threads as the system gives, and survives a fork. `task` must not throw.
 void run_phases(const int64_t* counts, int64_t phases, int threads, TaskRef task);
 
 // One phase: calls task(i) for every i in [0, count).
