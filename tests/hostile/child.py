@@ -82,6 +82,9 @@ def load_commands() -> dict[str, Main]:
     """Each command's ``main``, with all that it imports, so that children begin at once."""
     for module in ("torch", "onnxscript", "onnxruntime", "adder_onnx.export", "PIL.Image"):
         importlib.import_module(module)
+    import torch
+
+    torch.set_num_threads(1)  # a child that has only one of its parent's threads waits for others
     name = "adder_onnx.cli.{}"
     return {
         c: importlib.import_module(name.format(c.removeprefix("adder-"))).main for c in COMMANDS
