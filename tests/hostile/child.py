@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import os
 import resource
@@ -144,6 +145,7 @@ def _be_the_command(case: Case, main: Main, folder: str, messages: int, output: 
     """In the child: becomes a command as a shell starts it, and ends."""
     status = 250
     try:
+        faulthandler.disable()  # that of a test, which would print more
         os.setsid()
         os.chdir(folder)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
