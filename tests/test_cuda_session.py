@@ -19,7 +19,7 @@ from onnx import TensorProto
 
 import adder_onnx
 from adder_onnx.cli import bench
-from adder_onnx.errors import DeviceError, InputError
+from adder_onnx.errors import DeviceError, InputError, RunTimeoutError
 from adder_onnx.inspection import profile
 from adder_onnx.quantization import quantize
 from adder_onnx.runtime import session
@@ -34,6 +34,7 @@ from tests.cuda_on_cpu.device import CpuGpu, GpuArray
 from tests.cuda_on_cpu.sessions import assert_equals_stock, cuda_session, pretend
 from tests.models import W1, W2, K, adder_conv, image, make_model, network, node
 from tests.random_graphs import random_model
+from tests.test_interruption import counting
 from tests.test_random_graphs import TOLERANCE, stock
 
 
@@ -354,3 +355,12 @@ def test_bench_shows_the_plan_of_the_device(
         "conversion",
         "onnxruntime",
     ]
+
+
+def test_a_time_ends_a_loop_in_a_sub_model(gpu: CpuGpu) -> None:
+    s = cuda_session(counting())
+    x = np.zeros((1, 3, 4, 4), np.float32)
+    (expected,) = s.run(None, {"X": x})
+    with pytest.raises(RunTimeoutError):
+        s.run(None, {"X": np.full(x.shape, 1e15, np.float32)}, timeout=0.1)
+    np.testing.assert_array_equal(s.run(None, {"X": x}, timeout=60)[0], expected)

@@ -179,3 +179,27 @@ def test_memory_does_not_grow_with_the_set() -> None:
         return most
 
     assert peak(2000) < 8 << 20
+
+
+@pytest.mark.parametrize("given", [0, 1, 3])
+def test_fewer_threads_than_workers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, given: int
+) -> None:
+    """Images that no thread decodes are decoded where they are needed."""
+    start = threading.Thread.start
+    started: list[threading.Thread] = []
+
+    def start_few(thread: threading.Thread) -> None:
+        if len(started) >= given:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_few)
+    found = list(infer(_echo, _dataset(10, (3,)), _HOW, batch_size=4, workers=8, skip_bad=True))
+    monkeypatch.undo()
+    numbers = [i for batch, _ in found for i in batch]
+    assert numbers == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    for batch, outputs in found:
+        np.testing.assert_array_equal(outputs["logits"][:, 0], batch)
+    assert "fewer threads than --workers says" in caplog.text

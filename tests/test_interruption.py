@@ -181,6 +181,15 @@ def test_a_signal_ends_a_chain_of_adder_layers() -> None:
             call(None, feed)
 
 
+def test_a_signal_while_the_session_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which takes long where onnxruntime computes constants."""
+    ended = threading.Event()
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: ended.wait(30))
+    with ends_soon(0.2), alarm(0.2, interrupt), pytest.raises(KeyboardInterrupt):
+        adder_onnx.InferenceSession(network())
+    ended.set()
+
+
 def test_a_signal_whose_handler_returns_ends_nothing() -> None:
     session = adder_onnx.InferenceSession(counting())
     slow = np.full(X.shape, 5_000, np.float32)

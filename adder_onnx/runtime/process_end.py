@@ -21,7 +21,7 @@ __all__ = ["guarded", "in_main_thread"]
 
 T = TypeVar("T")
 
-_MOST_SECONDS = 5.0
+_MOST_SECONDS = 2.0
 """That are waited at exit: a single operator of onnxruntime is not ended early."""
 
 _POLL_SECONDS = 0.005

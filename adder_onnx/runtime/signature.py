@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from adder_onnx.errors import InputError
+from adder_onnx.errors import AdderError, InputError
 from adder_onnx.graph.plan import Plan
 from adder_onnx.runtime.description import NodeArg, describe_value
 
@@ -92,6 +92,8 @@ class Signature:
             raise InputError(f"input {expected.name!r} is None; expected {expected.type}")
         try:
             array = adopt(value)
+        except AdderError:  # the session is closed, or a GPU fails
+            raise
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(
                 f"input {expected.name!r} is not an array that {self._device} can take: {error}"
