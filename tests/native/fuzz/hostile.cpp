@@ -223,7 +223,7 @@ class Maker {
           !is_small({pad, 8}, 1000) || stride < 1)
         return number_(1, 6);
       const int64_t room = in + 2 * pad - (kernel - 1) * dilation - 1;
-      return room < 0 ? number_(1, 6) : room / stride + 1 + (bytes_.chance(5) ? number_(0, 3) : 0);
+      return room < 0 || bytes_.chance(5) ? number_(1, 6) : room / stride + 1;
     };
     ConvShape s{};
     s.batch = image_.batch;
