@@ -172,6 +172,7 @@ void run_program(const Program& program, const Arena& arena, const std::vector<I
     throw std::invalid_argument("the arena is too small");
   const auto from = addresses<const void*>(inputs, program.inputs(), "inputs");
   const auto to = addresses<void*>(outputs, program.outputs(), "outputs");
+  program.close();  // while nobody else can add to it
   nb::gil_scoped_release release;
   program.run(arena.data(), from, to, threads, seconds);
 }
@@ -319,6 +320,8 @@ NB_MODULE(_native, m) {
       [](const std::string& type, const std::string& isa, int threads, double seconds,
          const std::string& arithmetic) {
         const ElementType element = to_element_type(type);
+        if (element == ElementType::kFloat16)
+          throw std::invalid_argument("the kernels take float32 and uint8");
         const Isa level = isa_from_name(isa);
         const Form form = to_form(arithmetic);
         nb::gil_scoped_release release;

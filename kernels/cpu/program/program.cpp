@@ -99,7 +99,7 @@ int64_t Program::slots(int threads) const {
 }
 
 Program::Step Program::make_step(Kind kind, int64_t batch) const {
-  if (has_run_.is_set()) throw std::invalid_argument("nothing can be added to a program that has run");
+  if (is_closed_.is_set()) throw std::invalid_argument("nothing can be added to a program that has run");
   if (batch != batch_ && !is_one_pass())
     throw std::invalid_argument("only a program of one pass may have steps of different batches");
   if (batch > batch_)
@@ -355,7 +355,7 @@ void Program::run_narrow(const Pass& pass, double* seconds) const {
 void Program::run(float* arena, const std::vector<const void*>& inputs,
                   const std::vector<void*>& outputs, int threads, double* seconds) const {
   check_run(arena, inputs, outputs, threads);
-  has_run_.set();
+  close();
   if (seconds != nullptr) std::fill_n(seconds, steps_.size(), 0.0);
   const auto is_empty = [](const Step& step) { return step.is_empty; };
   if (std::all_of(steps_.begin(), steps_.end(), is_empty)) return;

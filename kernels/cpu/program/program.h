@@ -32,8 +32,8 @@ namespace adder_onnx {
 //     type, or in a program of one pass the caller's own, where no step has written;
 //   * a step has the program's batch, or in a program of one pass a smaller one.
 //
-// A program runs on several threads at once, with an arena each. Once it has been run, nothing can be
-// added.
+// A program runs on several threads at once, with an arena each. Once it has been run, or closed,
+// nothing can be added.
 class Program {
  public:
   // Steps hold `batch` images, of which a pass takes `pass`: offsets are planned for so many. A wide
@@ -54,6 +54,9 @@ class Program {
                        int64_t z, int64_t y);
   // Of uint8; `params` has as many channels in as out, and one group.
   void add_max_pool(const ConvParams& params, const ConvShape& shape, int64_t x, int64_t y);
+
+  // From here on nothing can be added. Running a program closes it, too.
+  void close() const { is_closed_.set(); }
 
   // What an array given to `run` as an input or output must hold.
   struct Port {
@@ -125,7 +128,7 @@ class Program {
   std::vector<Step> steps_;
   Tensors tensors_;
   std::vector<Port> inputs_, outputs_;
-  mutable Mark has_run_;
+  mutable Mark is_closed_;
 };
 
 }  // namespace adder_onnx

@@ -59,6 +59,8 @@ Q8Epilogue make_epilogue(const Q8Activation& a) {
   const float low = static_cast<float>(-a.y_zero_point) * a.y_scale;
   e.low = std::max(a.clip_min, low);
   e.high = static_cast<float>(a.top - a.y_zero_point) * a.y_scale;
+  // Then the quotient is bounded, which is exact.
+  if (std::isinf(e.high)) e.high = std::numeric_limits<float>::infinity();
   e.top = a.top;
   return e;
 }
