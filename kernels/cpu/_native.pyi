@@ -4,12 +4,12 @@ Arrays are NumPy, C-contiguous. Tensors are (N, C, H, W) and float32, float16 or
 program, (N, H, W, C padded to `padded_channels`) and float32 or uint8 inside it.
 
 Everything is checked before memory is taken, read or written by it. What does not fit raises
-ValueError: a size or offset that is negative or so large that sizes of memory would overflow, shapes
-that do not belong together, an array that is not aligned to its elements or shares memory with one
-that is written, an unknown name. What is no argument at all raises TypeError: arrays of another
-number of dimensions, or of an element type where there is one for all, not contiguous, or read-only
-where they are written; numbers beyond 64 bits, of ``threads`` 32. Where there is no memory,
-MemoryError is raised. ``isa`` is one of `available_isas`.
+ValueError: a size or offset that is negative, or so large that sizes of memory would overflow;
+shapes that do not belong together; an array that is not aligned to its elements, or shares memory
+with one that is written; an unknown name. What is no argument at all raises TypeError: arrays of
+another number of dimensions or another fixed element type, not contiguous, or read-only where they
+are written; numbers beyond 64 bits, 32 for ``threads``. Where there is no memory, MemoryError is
+raised. ``isa`` is one of `available_isas`.
 """
 
 from collections.abc import Sequence
@@ -54,9 +54,9 @@ class QAdderConv:
     ``factor`` is x_scale * scale; ``zero_point`` is that of x and the weights.
 
     Raises:
-        ValueError: as for `AdderConv`; a zero point is no uint8, ``bits`` are not 2 to 8, ``y_scale``
-            is not positive and finite, ``clip_min`` is NaN, or a filter has so many taps that their
-            sum may not fit into int32.
+        ValueError: as for `AdderConv`; a zero point is no uint8, ``bits`` are not 2 to 8,
+            ``y_scale`` is not positive and finite, ``clip_min`` is NaN, or a filter has so many
+            taps that their sum may not fit into int32.
     """
 
     def __init__(
@@ -84,17 +84,18 @@ class Program:
     the rest in one pass that all threads share. Offsets are those of a pass and count floats, as
     `arena_size` does. Inputs and outputs are numbered in the order in which they are added.
 
-    A step reads what a step before it has written at the same offset, in the same shape and type; in
-    a program of one pass also what no step has written, which is the caller's. It writes beside what
-    it reads, but may write where its residual is. Once it has been run, nothing can be added.
+    A step reads what a step before it has written at the same offset, in the same shape and type;
+    in a program of one pass also what no step has written, which is the caller's. It writes beside
+    what it reads, but may write where its residual is. Once a program has been run, nothing can be
+    added.
 
     Args:
         batch: images of every step; a program of one pass may have steps of fewer.
         pass_: images of a pass.
 
     Raises:
-        ValueError: ``batch`` is negative, or ``pass_`` not positive. Whatever is added raises it, and
-            adds nothing, where it breaks a rule above: a size, offset, geometry, type or number.
+        ValueError: ``batch`` is negative, or ``pass_`` not positive. So does whatever is added, and
+            adds nothing, where a size, offset, geometry, type or number breaks a rule.
     """
 
     def __init__(self, batch: int, pass_: int) -> None: ...
@@ -173,8 +174,8 @@ class Program:
     def scratch_size(self, threads: int) -> int:
         """A bound on the bytes that a run takes beside its arena.
 
-        Most are for rows of inputs that are copied with their padding: many, where pads or dilations
-        are large.
+        Most are for rows of inputs that are copied with their padding: many, where pads or
+        dilations are large.
 
         Raises:
             ValueError: ``threads`` is not positive.
@@ -190,8 +191,9 @@ class Program:
         """Runs all steps, on at most so many threads.
 
         Raises:
-            ValueError: the arena is too small, an array has not the shape or type of its port, is not
-                aligned, or an output shares memory with any other array, or an input with the arena.
+            ValueError: the arena is too small, an array has not the shape or type of its port, is
+                not aligned, or an output shares memory with any other array, or an input with the
+                arena.
             MemoryError: there is not as much memory as `scratch_size` says.
         """
 
@@ -239,8 +241,8 @@ def input_gradient(
     ``grad_y`` (N, M, oH, oW). The result does not depend on ``threads``.
 
     Raises:
-        ValueError: shapes do not fit together, strides, pads, dilations, ``group`` or ``threads`` are
-            not valid, or ``grad_x`` shares memory with another array.
+        ValueError: shapes do not fit together, strides, pads, dilations, ``group`` or ``threads``
+            are not valid, or ``grad_x`` shares memory with another array.
     """
 
 def choose_roundings(
@@ -269,8 +271,8 @@ def choose_roundings(
         threads: to use.
 
     Raises:
-        ValueError: shapes do not fit together, a step is none, numbers are not valid, or arrays share
-            memory.
+        ValueError: shapes do not fit together, a step is none, numbers are not valid, or arrays
+            share memory.
     """
 
 def available_isas() -> list[str]: ...
