@@ -344,6 +344,7 @@ int main() {
   for (const Case& c : cases(kCases)) test_max_pool(c, ++seed);
   test_conversions();
   test_pool();
+  test_checks();
   std::printf("%d failures\n", failures.load());
   return failures == 0 ? 0 : 1;
 }

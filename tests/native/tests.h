@@ -8,3 +8,6 @@ void expect(bool holds, const std::string& what);
 
 // Of the thread pool.
 void test_pool();
+
+// Of what is refused.
+void test_checks();

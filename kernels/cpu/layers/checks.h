@@ -31,7 +31,8 @@ void check_params(const ConvParams& params);
 ConvParams checked_conv(const ConvParams& params);
 
 // `params` must have passed check_params. No size or pad is negative, and the output has no fewer
-// pixels than it has without padding at the end; what it has more is such padding.
+// pixels than it has without padding at the end; what it has more is such padding. Input and output
+// are images that check_image (layout/layout.h) takes.
 void check_shape(const ConvParams& params, const ConvShape& shape);
 
 // Some bytes that a caller gives.

@@ -230,10 +230,11 @@ void check_image(const ImageShape& s) {
 }
 
 void check_conversion(const Conversion& c) {
-  if (c.inside == ElementType::kFloat16)
+  using T = ElementType;
+  if (c.inside != T::kFloat32 && c.inside != T::kUint8)
     throw std::invalid_argument("the kernels take float32 and uint8");
-  const bool changes = (c.inside == ElementType::kUint8) != (c.outside == ElementType::kUint8);
-  if (changes && c.outside != ElementType::kFloat32)
+  const T other = c.inside == T::kFloat32 ? T::kFloat16 : T::kUint8;
+  if (c.outside != T::kFloat32 && c.outside != other)
     throw std::invalid_argument("only float32 becomes uint8, and back");
   if (!(c.scale > 0) || c.zero_point < 0 || c.zero_point > 255 || c.top < 0 || c.top > 255)
     throw std::invalid_argument("a scale must be positive, a zero point and the top 0 to 255");
