@@ -2,6 +2,14 @@
 
 Arrays are NumPy, C-contiguous. Tensors are (N, C, H, W) and float32, float16 or uint8 outside a
 program, (N, H, W, C padded to `padded_channels`) and float32 or uint8 inside it.
+
+Everything is checked before memory is taken, read or written by it. What does not fit raises
+ValueError: a size or offset that is negative, or so large that sizes of memory would overflow;
+shapes that do not belong together; an array that is not aligned to its elements, or shares memory
+with one that is written; an unknown name. What is no argument at all raises TypeError: arrays of
+another number of dimensions or another fixed element type, not contiguous, or read-only where they
+are written; numbers beyond 64 bits, 32 for ``threads``. Where there is no memory, MemoryError is
+raised. ``isa`` is one of `available_isas`.
 """
 
 from collections.abc import Sequence
@@ -16,6 +24,10 @@ class AdderConv:
     y = min(max(scale[m] * sum + bias[m] + residual, clip_min), clip_max), where sum is the
     operator's (negative) output. ``arithmetic`` is ``fast`` or ``exact``; docs/precision.md says
     what each computes. Weights that are not finite, or larger than 2**100, are always ``exact``.
+
+    Raises:
+        ValueError: there is no channel or kernel position, ``group`` does not divide the filters,
+            strides or dilations are not positive, or there is not one scale and bias per filter.
     """
 
     @property
@@ -40,6 +52,11 @@ class QAdderConv:
     """A quantized adder convolution: the operator QLinearAdderConv with its constants.
 
     ``factor`` is x_scale * scale; ``zero_point`` is that of x and the weights.
+
+    Raises:
+        ValueError: as for `AdderConv`; a zero point is no uint8, ``bits`` are not 2 to 8,
+            ``y_scale`` is not positive and finite, ``clip_min`` is NaN, or a filter has so many
+            taps that their sum may not fit into int32.
     """
 
     def __init__(
@@ -75,9 +92,18 @@ class Program:
     the rest in one pass that all threads share. Offsets are those of a pass and count floats, as
     `arena_size` does. Inputs and outputs are numbered in the order in which they are added.
 
+    A step reads what a step before it has written at the same offset, in the same shape and type;
+    in a program of one pass also what no step has written, which is the caller's. It writes beside
+    what it reads, but may write where its residual is. Once a program has been run, nothing can be
+    added.
+
     Args:
-        batch: images of every step; a program of one pass may have steps of others.
+        batch: images of every step; a program of one pass may have steps of fewer.
         pass_: images of a pass.
+
+    Raises:
+        ValueError: ``batch`` is negative, or ``pass_`` not positive. So does whatever is added, and
+            adds nothing, where a size, offset, geometry, type or number breaks a rule.
     """
 
     def __init__(self, batch: int, pass_: int) -> None: ...
@@ -114,7 +140,12 @@ class Program:
         x: int,
         z: int,
         y: int,
-    ) -> None: ...
+    ) -> None:
+        """Offsets: of the input, the residual, negative if there is none, and the output.
+
+        ``out_size`` is at least what fits without padding at the end; more is such padding.
+        """
+
     def add_qadder_conv(
         self,
         conv: QAdderConv,
@@ -141,7 +172,23 @@ class Program:
     ) -> None:
         """Max pooling of uint8. Padding does not count; a window of padding alone gives 0."""
 
-    def arena_size(self, threads: int) -> int: ...
+    def arena_size(self, threads: int) -> int:
+        """The float32 elements that a run needs.
+
+        Raises:
+            ValueError: ``threads`` is not positive.
+        """
+
+    def scratch_size(self, threads: int) -> int:
+        """A bound on the bytes that a run takes beside its arena.
+
+        Most are for rows of inputs that are copied with their padding: many, where pads or
+        dilations are large.
+
+        Raises:
+            ValueError: ``threads`` is not positive.
+        """
+
     def run(
         self,
         arena: NDArray[np.float32],
@@ -150,7 +197,16 @@ class Program:
         threads: int,
         stop: StopFlag | None = None,
     ) -> None:
-        """Fills the outputs; once ``stop`` is set the rest is left out, and they hold anything."""
+        """Runs all steps, on at most so many threads.
+
+        Once ``stop`` is set the rest is left out: the outputs hold anything.
+
+        Raises:
+            ValueError: the arena is too small, an array has not the shape or type of its port, is
+                not aligned, or an output shares memory with any other array, or an input with the
+                arena.
+            MemoryError: there is not as much memory as `scratch_size` says.
+        """
 
     def profile(
         self,
@@ -160,7 +216,11 @@ class Program:
         threads: int,
         stop: StopFlag | None = None,
     ) -> list[float]:
-        """Runs as `run` does; returns the seconds of each step, in the order of adding."""
+        """Runs as `run` does; returns the seconds of each step, in the order of adding.
+
+        Raises:
+            ValueError, MemoryError: as `run` does.
+        """
 
 def inner_loop_rate(
     type: str, isa: str, threads: int, seconds: float, arithmetic: str = "fast"
@@ -168,6 +228,10 @@ def inner_loop_rate(
     """Taps per second of the bare inner loop, on so many threads at once: the kernels' bound.
 
     ``type`` is ``float32``, in one of its two arithmetics, or ``uint8``.
+
+    Raises:
+        ValueError: a name is unknown, ``threads`` are not 1 to 1024, or ``seconds`` not more than 0
+            and at most 3600.
     """
 
 def input_gradient(
@@ -189,7 +253,8 @@ def input_gradient(
     ``grad_y`` (N, M, oH, oW). The result does not depend on ``threads``.
 
     Raises:
-        ValueError: shapes do not fit together.
+        ValueError: shapes do not fit together, strides, pads, dilations, ``group`` or ``threads``
+            are not valid, or ``grad_x`` shares memory with another array.
     """
 
 def choose_roundings(
@@ -214,17 +279,23 @@ def choose_roundings(
         steps: (filters, taps), -1, 0 or 1: the other integer that a weight may be, less the one
             that it is; changed.
         missing: (filters, samples), what the sums should be, less ``sum |x - w|``; changed.
-        parts: into how many ranges the samples are divided; at most as many as there are.
+        parts: into how many ranges the samples are divided; at most as many as there are, and 256.
         sweeps: how often each weight is visited.
         threads: to use.
         stop: once it is set, the rest is left out.
 
     Raises:
-        ValueError: shapes do not fit together, or a step is none.
+        ValueError: shapes do not fit together, a step is none, numbers are not valid, or arrays
+            share memory.
     """
 
 def available_isas() -> list[str]: ...
 def startable_threads(wanted: int) -> int:
     """How many of so many threads can be had at the same time; they are started, and ended."""
 
-def padded_channels(channels: int) -> int: ...
+def padded_channels(channels: int) -> int:
+    """The number of channels that so many take inside a program.
+
+    Raises:
+        ValueError: it is negative, or no such number.
+    """

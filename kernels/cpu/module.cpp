@@ -7,7 +7,6 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <cmath>
 #include <optional>
 #include <stdexcept>
 #include <tuple>
@@ -16,6 +15,7 @@
 #include "float32/input_gradient.h"
 #include "gil.h"
 #include "isa/isa.h"
+#include "layers/checks.h"
 #include "program/program.h"
 #include "rounding/rounding.h"
 #include "threads/startable.h"
@@ -39,21 +39,29 @@ using Quantization = std::optional<std::tuple<float, int, int>>;
 using Input = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 using Output = nb::ndarray<nb::c_contig, nb::device::cpu>;
 
+// NumPy has arrays whose elements do not lie at multiples of their size.
+template <typename... Arrays>
+void check_alignment(const Arrays&... arrays) {
+  const auto is_aligned = [](const auto& array) {
+    return reinterpret_cast<uintptr_t>(array.data()) % array.itemsize() == 0;
+  };
+  if (!(is_aligned(arrays) && ...))
+    throw std::invalid_argument("an array is not aligned to its elements");
+}
+
 template <typename Array>
 ConvParams make_params(const Array& weights, const Vector& scale, const Vector& bias, Pair strides,
                        Pair dilations, int64_t group) {
+  check_alignment(weights, scale, bias);
   ConvParams p{};
   p.out_channels = static_cast<int64_t>(weights.shape(0));
-  p.in_channels = static_cast<int64_t>(weights.shape(1)) * group;
+  p.in_channels = checked_product({static_cast<int64_t>(weights.shape(1)), group});
   p.kernel_h = static_cast<int64_t>(weights.shape(2));
   p.kernel_w = static_cast<int64_t>(weights.shape(3));
   std::tie(p.stride_h, p.stride_w) = strides;
   std::tie(p.dilation_h, p.dilation_w) = dilations;
   p.group = group;
-  if (group < 1 || p.out_channels % group != 0)
-    throw std::invalid_argument("the number of filters is not a multiple of group");
-  if (p.stride_h < 1 || p.stride_w < 1 || p.dilation_h < 1 || p.dilation_w < 1)
-    throw std::invalid_argument("strides and dilations must be at least 1");
+  check_params(p);
   if (static_cast<int64_t>(scale.shape(0)) != p.out_channels ||
       static_cast<int64_t>(bias.shape(0)) != p.out_channels)
     throw std::invalid_argument("scale and bias must have one value per filter");
@@ -86,10 +94,8 @@ std::shared_ptr<QAdderConv> make_qadder_conv(const Bytes4& weights, int zero_poi
                                              const std::string& isa) {
   const ConvParams p = make_params(weights, factor, bias, strides, dilations, group);
   if (bits < 2 || bits > 8) throw std::invalid_argument("bits must be 2 to 8");
-  for (int zero : {zero_point, z_zero_point, y_zero_point})
-    if (zero < 0 || zero > 255) throw std::invalid_argument("a zero point must be 0 to 255");
-  if (!(y_scale > 0) || std::isinf(y_scale))
-    throw std::invalid_argument("the output's scale must be positive and finite");
+  if (zero_point < 0 || zero_point > 255)
+    throw std::invalid_argument("a zero point must be 0 to 255");
   const Q8Activation activation = {z_scale,  z_zero_point,    y_scale,
                                    y_zero_point, clip_min, (1 << bits) - 1};
   return std::make_shared<QAdderConv>(p, weights.data(), static_cast<uint8_t>(zero_point),
@@ -98,7 +104,6 @@ std::shared_ptr<QAdderConv> make_qadder_conv(const Bytes4& weights, int zero_poi
 
 ImageShape to_image(Quadruple nchw) {
   const auto [n, c, h, w] = nchw;
-  if (n < 0 || c < 0 || h < 0 || w < 0) throw std::invalid_argument("a size is negative");
   return {n, c, h, w};
 }
 
@@ -112,15 +117,11 @@ ElementType to_element_type(const std::string& name) {
 Conversion to_conversion(const std::string& outside, const std::string& inside,
                          Quantization quantization) {
   Conversion c{to_element_type(outside), to_element_type(inside), 1.0f, 0, 255};
-  if (c.inside == ElementType::kFloat16)
-    throw std::invalid_argument("the kernels take float32 and uint8");
   const bool changes = (c.inside == ElementType::kUint8) != (c.outside == ElementType::kUint8);
-  if (changes != quantization.has_value() || (changes && c.outside != ElementType::kFloat32))
+  if (changes != quantization.has_value())
     throw std::invalid_argument("float32 becomes uint8, and back, by a quantization, and nothing "
                                 "else does");
   if (quantization) std::tie(c.scale, c.zero_point, c.top) = *quantization;
-  if (!(c.scale > 0) || c.zero_point < 0 || c.zero_point > 255 || c.top < 0 || c.top > 255)
-    throw std::invalid_argument("a scale must be positive, a zero point and the top 0 to 255");
   return c;
 }
 
@@ -132,6 +133,23 @@ bool has_type(nb::dlpack::dtype dtype, ElementType type) {
   return dtype.code == static_cast<uint8_t>(code) && dtype.bits == bits && dtype.lanes == 1;
 }
 
+template <typename Array>
+std::string shape_text(const Array& array) {
+  std::string text;
+  for (size_t i = 0; i < array.ndim(); ++i)
+    text += (i == 0 ? "" : ", ") + std::to_string(array.shape(i));
+  return "(" + text + ")";
+}
+
+template <typename Array>
+bool has_shape(const Array& array, const ImageShape& s) {
+  const int64_t shape[] = {s.batch, s.channels, s.height, s.width};
+  if (array.ndim() != 4) return false;
+  for (size_t i = 0; i < 4; ++i)
+    if (static_cast<int64_t>(array.shape(i)) != shape[i]) return false;
+  return true;
+}
+
 // The addresses of arrays, each checked to be what the program takes or gives.
 template <typename Pointer, typename Array>
 std::vector<Pointer> addresses(const std::vector<Array>& arrays,
@@ -140,9 +158,9 @@ std::vector<Pointer> addresses(const std::vector<Array>& arrays,
     throw std::invalid_argument(std::string("wrong number of ") + what);
   std::vector<Pointer> pointers;
   for (size_t i = 0; i < arrays.size(); ++i) {
-    if (static_cast<int64_t>(arrays[i].size()) != ports[i].size)
+    if (!has_shape(arrays[i], ports[i].shape))
       throw std::invalid_argument(std::string("an array among the ") + what +
-                                  " has the wrong size");
+                                  " has the wrong size: its shape is " + shape_text(arrays[i]));
     if (!has_type(arrays[i].dtype(), ports[i].type))
       throw std::invalid_argument(std::string("an array among the ") + what +
                                   " has the wrong element type");
@@ -151,17 +169,20 @@ std::vector<Pointer> addresses(const std::vector<Array>& arrays,
   return pointers;
 }
 
+const StopFlag& flag_of(const StopFlag* stop) {
+  return stop == nullptr ? StopFlag::never() : *stop;
+}
+
 void run_program(const Program& program, const Arena& arena, const std::vector<Input>& inputs,
                  const std::vector<Output>& outputs, int threads, const StopFlag* stop,
                  double* seconds = nullptr) {
-  if (threads < 1) throw std::invalid_argument("threads must be at least 1");
   if (static_cast<int64_t>(arena.size()) < program.arena_size(threads))
     throw std::invalid_argument("the arena is too small");
   const auto from = addresses<const void*>(inputs, program.inputs(), "inputs");
   const auto to = addresses<void*>(outputs, program.outputs(), "outputs");
-  const StopFlag never;
+  program.close();  // while nobody else can add to it
   ReleasedGil released;
-  program.run(arena.data(), from, to, threads, stop == nullptr ? never : *stop, seconds);
+  program.run(arena.data(), from, to, threads, seconds, flag_of(stop));
 }
 
 std::vector<double> profile_program(const Program& program, const Arena& arena,
@@ -205,6 +226,7 @@ using Floats4 = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
 void run_input_gradient(const Weights& x, const Weights& weights, const Weights& grad_y,
                         const Floats4& grad_x, Pair strides, Pair pad_begin, Pair dilations,
                         int64_t group, const std::string& isa, int threads) {
+  check_alignment(x, weights, grad_y, grad_x);
   ConvParams p{};
   p.in_channels = static_cast<int64_t>(x.shape(1));
   p.out_channels = static_cast<int64_t>(weights.shape(0));
@@ -220,12 +242,8 @@ void run_input_gradient(const Weights& x, const Weights& weights, const Weights&
   s.out_h = static_cast<int64_t>(grad_y.shape(2));
   s.out_w = static_cast<int64_t>(grad_y.shape(3));
   std::tie(s.pad_top, s.pad_left) = pad_begin;
-  if (threads < 1) throw std::invalid_argument("threads must be at least 1");
-  if (p.stride_h < 1 || p.stride_w < 1 || p.dilation_h < 1 || p.dilation_w < 1 || s.pad_top < 0 ||
-      s.pad_left < 0)
-    throw std::invalid_argument("strides, dilations and pads of an adder convolution are not valid");
-  if (group < 1 || p.out_channels % group != 0 || p.in_channels % group != 0 ||
-      static_cast<int64_t>(weights.shape(1)) != p.group_in() ||
+  check_params(p);
+  if (static_cast<int64_t>(weights.shape(1)) != p.group_in() ||
       grad_y.shape(0) != x.shape(0) || grad_y.shape(1) != weights.shape(0))
     throw std::invalid_argument("input, filters and gradient do not fit together");
   for (size_t i = 0; i < 4; ++i)
@@ -243,23 +261,15 @@ void run_choose_roundings(const Matrix<const uint8_t>& x, const Matrix<uint8_t>&
                           const Matrix<int8_t>& steps, const Matrix<float>& missing, int64_t parts,
                           int sweeps, int threads, const StopFlag* stop) {
   const size_t filters = weights.shape(0), taps = x.shape(0), samples = x.shape(1);
-  if (threads < 1) throw std::invalid_argument("threads must be at least 1");
-  if (parts < 1 || parts > static_cast<int64_t>(samples))
-    throw std::invalid_argument("there are not as many samples as parts");
   if (weights.shape(1) != taps || steps.shape(0) != filters || steps.shape(1) != taps ||
       missing.shape(0) != filters || missing.shape(1) != samples)
     throw std::invalid_argument("input, weights, steps and sums do not fit together");
-  for (size_t i = 0; i < filters * taps; ++i) {
-    const int step = steps.data()[i], other = weights.data()[i] + step;
-    if (step < -1 || step > 1 || other < 0 || other > 255)
-      throw std::invalid_argument("a weight's step is not -1, 0 or 1, or leads out of uint8");
-  }
-  const StopFlag never;
+  check_alignment(missing);
   ReleasedGil released;
   choose_roundings(x.data(), weights.data(), steps.data(), missing.data(),
                    static_cast<int64_t>(filters), static_cast<int64_t>(taps),
                    static_cast<int64_t>(samples), parts, sweeps, threads,
-                   stop == nullptr ? never : *stop);
+                   flag_of(stop));
 }
 
 NB_MODULE(_native, m) {
@@ -307,6 +317,7 @@ NB_MODULE(_native, m) {
       .def("add_max_pool", &add_max_pool, "channels"_a, "kernel"_a, "strides"_a, "dilations"_a,
            "batch"_a, "in_size"_a, "out_size"_a, "pad_begin"_a, "x"_a, "y"_a)
       .def("arena_size", &Program::arena_size, "threads"_a)
+      .def("scratch_size", &Program::scratch_size, "threads"_a)
       .def(
           "run",
           [](const Program& self, const Arena& arena, const std::vector<Input>& inputs,
@@ -326,8 +337,9 @@ NB_MODULE(_native, m) {
       "inner_loop_rate",
       [](const std::string& type, const std::string& isa, int threads, double seconds,
          const std::string& arithmetic) {
-        if (threads < 1) throw std::invalid_argument("threads must be at least 1");
         const ElementType element = to_element_type(type);
+        if (element == ElementType::kFloat16)
+          throw std::invalid_argument("the kernels take float32 and uint8");
         const Isa level = isa_from_name(isa);
         const Form form = to_form(arithmetic);
         ReleasedGil released;
@@ -348,7 +360,7 @@ NB_MODULE(_native, m) {
         return startable_threads(wanted);
       },
       "wanted"_a);
-  m.def("padded_channels", &padded_channels, "channels"_a);
+  m.def("padded_channels", &checked_channels, "channels"_a);
 }
 
 }  // namespace

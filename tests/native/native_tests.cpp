@@ -3,9 +3,6 @@
 // beside it is seen; results are compared with plain loops. What is random comes from fixed seeds.
 //
 //   native_tests          exit status 0 where all agree, 1 with a line for each that does not
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -23,12 +20,11 @@
 #include "isa/isa.h"
 #include "layout/layout.h"
 #include "program/program.h"
-#include "uint8/qadder_conv.h"
+#include "tests.h"
 #include "threads/thread_pool.h"
+#include "uint8/qadder_conv.h"
 
 using namespace adder_onnx;
-
-namespace {
 
 std::atomic<int> failures{0};
 
@@ -37,6 +33,8 @@ void expect(bool holds, const std::string& what) {
   ++failures;
   std::printf("FAILED: %s\n", what.c_str());
 }
+
+namespace {
 
 // An allocation that ends with the last element.
 template <typename T>
@@ -304,8 +302,7 @@ void test_program(Isa isa) {
     Exact<float> arena(program.arena_size(threads));
     Exact<uint8_t> y(x.size());
     double seconds[4];
-    const StopFlag never;
-    program.run(arena.data(), {x.data()}, {y.data()}, threads, never, timed ? seconds : nullptr);
+      program.run(arena.data(), {x.data()}, {y.data()}, threads, timed ? seconds : nullptr);
     return y;
   };
   const Exact<uint8_t> expected = result(make(kBatch), 1, false);
@@ -340,8 +337,7 @@ void test_stop(Isa isa) {
   program.add_nhwc_to_nchw(size, image, 0, bytes);
   Exact<float> arena(program.arena_size(3));
   Exact<uint8_t> expected(x.size());
-  const StopFlag never;
-  program.run(arena.data(), {x.data()}, {expected.data()}, 3, never);
+  program.run(arena.data(), {x.data()}, {expected.data()}, 3);
   for (int round = 0; round < 20; ++round) {
     Exact<uint8_t> y(x.size());
     StopFlag stop;
@@ -349,54 +345,15 @@ void test_stop(Isa isa) {
       std::this_thread::sleep_for(std::chrono::microseconds(20 * round));
       stop.set();
     });
-    program.run(arena.data(), {x.data()}, {y.data()}, 1 + round % 3, stop);
+    program.run(arena.data(), {x.data()}, {y.data()}, 1 + round % 3, nullptr, stop);
     other.join();
-    program.run(arena.data(), {x.data()}, {y.data()}, 1 + round % 3, never);
+    program.run(arena.data(), {x.data()}, {y.data()}, 1 + round % 3);
     expect(y == expected, "after a run that was stopped");
     Exact<uint8_t> untouched(x.size());
-    program.run(arena.data(), {x.data()}, {untouched.data()}, 3, stop);
+    program.run(arena.data(), {x.data()}, {untouched.data()}, 3, nullptr, stop);
     expect(untouched == Exact<uint8_t>(x.size()), "stopped before it began");
   }
 }
-
-// Phases of any size, empty ones among them, follow each other, whoever calls.
-void test_phases() {
-  std::vector<std::thread> callers;
-  for (int caller = 0; caller < 4; ++caller)
-    callers.emplace_back([caller] {
-      for (int round = 0; round < 200; ++round) {
-        const int64_t counts[] = {0, 1 + round % 5, 0, 7, 1, 0};
-        int64_t made[6] = {};
-        std::vector<int64_t> marks(32);
-        std::atomic<bool> in_order{true};
-        run_phases(counts, 6, 1 + (round + caller) % 4, [&](int64_t phase, int64_t i) {
-          // What the phase before wrote is there.
-          if (phase == 3)
-            for (int64_t k = 0; k < counts[1]; ++k)
-              if (marks[k] != k + 1) in_order = false;
-          if (phase == 1) marks[i] = i + 1;
-          if (phase == 4) made[4] = 1;
-        });
-        expect(in_order && made[4] == 1, "phases in order");
-      }
-    });
-  for (std::thread& caller : callers) caller.join();
-}
-
-#if !defined(__SANITIZE_THREAD__)  // which does not follow threads after a fork
-// A forked child has none of its parent's workers.
-void test_fork() {
-  const pid_t child = fork();
-  if (child == 0) {
-    std::atomic<int> sum{0};
-    parallel_for(100, 3, [&](int64_t i) { sum += static_cast<int>(i); });
-    _exit(sum == 4950 ? 0 : 1);
-  }
-  int status = 1;
-  waitpid(child, &status, 0);
-  expect(status == 0, "after a fork");
-}
-#endif
 
 }  // namespace
 
@@ -423,10 +380,8 @@ int main() {
   uint32_t seed = 0;
   for (const Case& c : cases(kCases)) test_max_pool(c, ++seed);
   test_conversions();
-  test_phases();
-#if !defined(__SANITIZE_THREAD__)
-  test_fork();
-#endif
+  test_pool();
+  test_checks();
   std::printf("%d failures\n", failures.load());
   return failures == 0 ? 0 : 1;
 }

@@ -4,14 +4,17 @@
 #include <cmath>
 #include <type_traits>
 
-#include "threads/inner_loop_rate.h"
+#include "layers/checks.h"
 #include "layers/input_rows.h"
+#include "threads/inner_loop_rate.h"
 
 namespace adder_onnx {
 namespace {
 
 // A partial sum, and one of weights, stays far from the largest float.
 constexpr float kMaxWeight = 0x1p100f;
+
+constexpr int64_t kSumPixels = 8;  // whose taps are summed side by side
 
 Form select_form(const ConvParams& a, const float* weights, Form wanted) {
   const int64_t count = a.out_channels * a.group_in() * a.kernel_size();
@@ -61,45 +64,45 @@ void find_runs(const InputRows<float>& source, std::vector<F32Run>& runs) {
 void sum_taps(const ConvParams& a, const InputRows<float>& source, int64_t out_w,
               const F32Kernel& kernel, const F32Pixels& pixels, double* sums) {
   const int64_t pitch = source.pitch(), channels = a.group_in();
+  const int64_t stride_w = out_w == 1 ? 1 : a.stride_w;
   if (a.kernel_size() == 1) {
     for (int64_t row = 0; row < pixels.count; row += out_w)
-      kernel.sum_channels(pixels.x[row] + pixels.offset, a.stride_w * pitch, out_w, channels,
+      kernel.sum_channels(pixels.x[row] + pixels.offset, stride_w * pitch, out_w, channels,
                           sums + row);
     return;
   }
-  constexpr int64_t kStep = 8;  // pixels
   static thread_local std::vector<double> input_sums;
   const float* first = pixels.x[0];
   const int64_t last_tap = (a.kernel_h - 1) * a.dilation_h * source.width() +
                            (a.kernel_w - 1) * a.dilation_w;
   const int64_t inputs = (pixels.x[pixels.count - 1] - first) / pitch + last_tap + 1;
-  input_sums.resize(inputs + kStep * a.stride_w);
+  input_sums.resize(inputs + kSumPixels * stride_w);
   kernel.sum_channels(first + pixels.offset, pitch, inputs, channels, input_sums.data());
   const auto add_up = [&](auto stride) {
     for (int64_t row = 0; row < pixels.count; row += out_w) {
       const double* from = input_sums.data() + (pixels.x[row] - first) / pitch;
-      for (int64_t q = 0; q < out_w; q += kStep, from += kStep * stride) {
-        double some[kStep] = {};
+      for (int64_t q = 0; q < out_w; q += kSumPixels, from += kSumPixels * stride) {
+        double some[kSumPixels] = {};
         for (int64_t i = 0; i < a.kernel_h; ++i)
           for (int64_t j = 0; j < a.kernel_w; ++j) {
             const double* tap = from + i * a.dilation_h * source.width() + j * a.dilation_w;
-            for (int64_t p = 0; p < kStep; ++p) some[p] += tap[p * stride];
+            for (int64_t p = 0; p < kSumPixels; ++p) some[p] += tap[p * stride];
           }
-        std::copy_n(some, std::min(kStep, out_w - q), sums + row + q);
+        std::copy_n(some, std::min(kSumPixels, out_w - q), sums + row + q);
       }
     }
   };
-  if (a.stride_w == 1)
+  if (stride_w == 1)
     add_up(std::integral_constant<int64_t, 1>{});
   else
-    add_up(a.stride_w);
+    add_up(stride_w);
 }
 
 }  // namespace
 
 AdderConv::AdderConv(const ConvParams& params, const float* weights, const float* scale,
                      const float* bias, Clip clip, Form form, Isa isa)
-    : params_(params),
+    : params_(checked_conv(params)),
       clip_(clip),
       form_(select_form(params, weights, form)),
       kernels_(float32_kernels(isa)),
@@ -131,6 +134,16 @@ Work AdderConv::share_out(const ConvShape& shape, int threads) const {
                          shape.out_w * padded_channels(params_.out_channels);
   return share_out_rows(shape, is_depthwise(params_) ? 1 : blocks_.count(),
                         floats * static_cast<int64_t>(sizeof(float)), threads);
+}
+
+int64_t AdderConv::scratch_bytes(const ConvShape& shape, const Work& work) const {
+  if (is_depthwise(params_)) return params_.kernel_size() * static_cast<int64_t>(sizeof(void*));
+  const int64_t runs = params_.kernel_size() * (params_.group_in() / kPartialTaps + 1);
+  const int64_t sums = InputRows<float>::pixels_of(params_, shape, work.rows) +
+                       work.rows * shape.out_w +
+                       kSumPixels * (shape.out_w == 1 ? 1 : params_.stride_w);
+  return InputRows<float>::bytes_of(params_, shape, work.rows) +
+         runs * static_cast<int64_t>(sizeof(F32Run)) + sums * static_cast<int64_t>(sizeof(double));
 }
 
 void AdderConv::run(const Work& work, int64_t task, const ConvShape& shape, const float* x,

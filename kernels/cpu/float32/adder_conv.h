@@ -23,9 +23,12 @@ class AdderConv {
   Form form() const { return form_; }
 
   Work share_out(const ConvShape& shape, int threads) const;
+  // The most bytes of memory that a thread takes beside tensors.
+  int64_t scratch_bytes(const ConvShape& shape, const Work& work) const;
 
   // x: (batch, in_h, in_w, padded C); y and z (or null): (batch, out_h, out_w, padded M). Output
-  // pixels with a tap that is not finite are computed in direct form.
+  // pixels with a tap that is not finite are computed in direct form. The shape must have passed
+  // check_shape, with at least one output pixel and filter.
   void run(const Work& work, int64_t task, const ConvShape& shape, const float* x, const float* z,
            float* y) const;
 

@@ -1,10 +1,11 @@
 #include "float32/input_gradient.h"
 
 #include <algorithm>
-#include <vector>
+#include <stdexcept>
 
-#include "layers/aligned.h"
 #include "isa/select.h"
+#include "layers/aligned.h"
+#include "layers/checks.h"
 #include "layout/layout.h"
 #include "threads/thread_pool.h"
 
@@ -32,11 +33,25 @@ AlignedVector<float> pack_weights(const ConvParams& a, const float* w) {
 void input_gradient(const ConvParams& params, const ConvShape& shape, const float* x,
                     const float* weights, const float* grad_y, float* grad_x, Isa isa,
                     int threads) {
+  if (threads < 1) throw std::invalid_argument("threads must be at least 1");
+  checked_conv(params);
+  check_shape(params, shape);
+  ImageShape in = {shape.batch, params.in_channels, shape.in_h, shape.in_w};
+  ImageShape out = {shape.batch, params.out_channels, shape.out_h, shape.out_w};
+  const auto floats = [](const float* at, int64_t count) {
+    return Memory{at, count * static_cast<int64_t>(sizeof(float))};
+  };
+  const Memory to = floats(grad_x, in.nchw_size());
+  const int64_t taps = params.group_in() * params.kernel_size();
+  for (const Memory& from : {floats(x, in.nchw_size()), floats(grad_y, out.nchw_size()),
+                             floats(weights, params.out_channels * taps)})
+    if (overlap(to, from))
+      throw std::invalid_argument("the gradient of the input shares memory with what it is made of");
+  if (in.nchw_size() == 0) return;
+  in.batch = out.batch = 1;
   const F32GradientKernel kernel = float32_kernels(isa).gradient;
   const AlignedVector<float> packed = pack_weights(params, weights);
   const AlignedVector<float> zeros(padded_channels(params.out_channels));
-  ImageShape in = {1, params.in_channels, shape.in_h, shape.in_w};
-  ImageShape out = {1, params.out_channels, shape.out_h, shape.out_w};
   const int64_t bytes =
       static_cast<int64_t>(sizeof(float)) * (2 * in.nhwc_size() + out.nhwc_size());
   const int64_t images =

@@ -59,6 +59,22 @@ int64_t InputRows<T>::elements_per_row(const ConvParams& a, const ConvShape& s) 
          (is_copied ? copied_pitch<T>(a) : padded_channels(a.in_channels));
 }
 
+template <typename T>
+int64_t InputRows<T>::pixels_of(const ConvParams& a, const ConvShape& s, int64_t rows) {
+  // They may begin and end within an image.
+  const int64_t images = std::min(s.batch, rows / s.out_h + 2);
+  const int64_t in_rows = span(std::min(rows, s.out_h), a.stride_h, a.kernel_h, a.dilation_h);
+  const int64_t width = span(s.out_w, a.stride_w, a.kernel_w, a.dilation_w);
+  return needs_copy<T>(a, s) ? images * in_rows * width : images * s.in_h * s.in_w;
+}
+
+template <typename T>
+int64_t InputRows<T>::bytes_of(const ConvParams& a, const ConvShape& s, int64_t rows) {
+  const int64_t addresses = rows * s.out_w + a.kernel_size();
+  const int64_t copied = needs_copy<T>(a, s) ? pixels_of(a, s, rows) * copied_pitch<T>(a) : 0;
+  return addresses * static_cast<int64_t>(sizeof(void*)) + copied * static_cast<int64_t>(sizeof(T));
+}
+
 // Calls f(image, first row, number of rows) for each image that has some of the output rows.
 template <typename T>
 template <typename F>

@@ -29,6 +29,11 @@ class InputRows {
   // Elements of input, copied or not, that a further output row needs.
   static int64_t elements_per_row(const ConvParams& params, const ConvShape& shape);
 
+  // Bounds for a task of so many output rows: on the input pixels from its first to its last tap, and
+  // on the bytes that a thread takes to make them readable.
+  static int64_t pixels_of(const ConvParams& params, const ConvShape& shape, int64_t rows);
+  static int64_t bytes_of(const ConvParams& params, const ConvShape& shape, int64_t rows);
+
   // Makes the output rows [first, last) of a group readable; the next call makes them invalid.
   void select(int64_t group, int64_t first, int64_t last);
 

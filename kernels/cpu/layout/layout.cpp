@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <stdexcept>
 
+#include "layers/checks.h"
 #include "layout/half.h"
 
 #if defined(__SSE2__)
@@ -223,7 +225,24 @@ void choose(const Conversion& c, const F& f) {
 
 }  // namespace
 
-int64_t conversion_tasks(const ImageShape& shape) { return shape.batch * stripes_per_image(shape); }
+void check_image(const ImageShape& s) {
+  checked_product({s.batch, s.height, s.width, checked_channels(s.channels), sizeof(float)});
+}
+
+void check_conversion(const Conversion& c) {
+  using T = ElementType;
+  if (c.inside != T::kFloat32 && c.inside != T::kUint8)
+    throw std::invalid_argument("the kernels take float32 and uint8");
+  const T other = c.inside == T::kFloat32 ? T::kFloat16 : T::kUint8;
+  if (c.outside != T::kFloat32 && c.outside != other)
+    throw std::invalid_argument("only float32 becomes uint8, and back");
+  if (!(c.scale > 0) || c.zero_point < 0 || c.zero_point > 255 || c.top < 0 || c.top > 255)
+    throw std::invalid_argument("a scale must be positive, a zero point and the top 0 to 255");
+}
+
+int64_t conversion_tasks(const ImageShape& shape) {
+  return shape.channels == 0 ? 0 : shape.batch * stripes_per_image(shape);
+}
 
 void nchw_to_nhwc(const ImageShape& shape, const Conversion& c, const void* nchw, void* nhwc,
                   int64_t task) {

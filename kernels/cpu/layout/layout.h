@@ -36,7 +36,14 @@ struct Conversion {
   int32_t top;
 };
 
-// Both directions share out their work in so many tasks, which may run in any order and at once.
+// Throw std::invalid_argument: a size is negative, or the product of all is beyond kMaxSize bytes of
+// either side; types or a quantization that are no row of the table, or a scale that is not
+// positive, a zero point or top that is no uint8. What passes is safe with all that follows here.
+void check_image(const ImageShape& shape);
+void check_conversion(const Conversion& conversion);
+
+// Both directions share out their work in so many tasks, which may run in any order and at once;
+// none where there are no channels.
 int64_t conversion_tasks(const ImageShape& shape);
 
 // The padding channels of `nhwc` are set to zero.

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <limits>
 #include <stdexcept>
 #include <utility>
 
+#include "layers/checks.h"
 #include "threads/thread_pool.h"
 
 namespace adder_onnx {
@@ -19,18 +21,19 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Sizes that would make a kernel read or write where it must not.
-void check_axis(int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad) {
-  if (in < 0 || out < 0 || pad < 0 || kernel < 1 || stride < 1)
-    throw std::invalid_argument("sizes, pads and strides of a convolution or pooling are not valid");
-}
-
-// What so many elements of channels-last tensors take of the arena. Rows are multiples of 16.
-int64_t floats(int64_t elements, ElementType type) {
-  return type == ElementType::kUint8 ? elements / 4 : elements;
-}
-
 uint8_t* bytes(float* at) { return reinterpret_cast<uint8_t*>(at); }
+
+void check_alignment(const void* at, int64_t alignment) {
+  if (reinterpret_cast<uintptr_t>(at) % static_cast<uintptr_t>(alignment) != 0)
+    throw std::invalid_argument("an array is not aligned to its elements");
+}
+
+// Inputs and outputs are numbered in the order in which they are added.
+template <typename Ports>
+void check_number(int64_t number, const Ports& ports) {
+  if (number != static_cast<int64_t>(ports.size()))
+    throw std::invalid_argument("inputs and outputs must be added in the order of their numbers");
+}
 
 // Numbers below 64 that nobody else has at the moment.
 class Slots {
@@ -83,112 +86,152 @@ struct Program::Pass {
 };
 
 Program::Program(int64_t batch, int64_t pass) : batch_(batch), pass_(pass) {
-  if (batch < 0 || pass < 1) throw std::invalid_argument("a pass must have at least one image");
+  if (batch < 0 || pass < 1)
+    throw std::invalid_argument("a batch must have no less than 0 images, and a pass at least one");
+  checked_sum(batch, 0);
+  checked_sum(pass, 0);
 }
 
-int64_t Program::arena_size(int threads) const { return pass_size_ * slots(threads); }
+int64_t Program::arena_size(int threads) const { return tensors_.size() * slots(threads); }
 
 int64_t Program::slots(int threads) const {
+  if (threads < 1) throw std::invalid_argument("threads must be at least 1");
   return std::clamp<int64_t>(ceil_div(batch_, pass_), 1, std::min(threads, kMaxPasses));
 }
 
 Program::Step Program::make_step(Kind kind, int64_t batch) const {
-  if (batch != batch_ && batch_ > pass_)
+  if (is_closed_.is_set())
+    throw std::invalid_argument("nothing can be added to a program that has run");
+  if (batch != batch_ && !is_one_pass())
     throw std::invalid_argument("only a program of one pass may have steps of different batches");
+  if (batch > batch_)
+    throw std::invalid_argument("a step has a larger batch than its program");
   Step step;
   step.kind = kind;
   step.batch = batch;
   return step;
 }
 
-void Program::reserve(int64_t offset, int64_t size) {
+// Of one pass. `shape` must have passed check_image, or check_shape have looked at it.
+Tensor Program::make_tensor(int64_t offset, ImageShape shape, ElementType type) const {
   if (offset < 0) throw std::invalid_argument("a buffer's offset is negative");
-  pass_size_ = std::max(pass_size_, offset + size);
-}
-
-// Inputs and outputs are numbered in the order in which they are added.
-void Program::reserve_port(std::vector<Port>& ports, int64_t number, Port port) {
-  if (number != static_cast<int64_t>(ports.size()))
-    throw std::invalid_argument("inputs and outputs must be added in the order of their numbers");
-  ports.push_back(port);
+  shape.batch = std::min(shape.batch, pass_);
+  const Tensor tensor = {offset, shape, type};
+  checked_sum(offset, tensor.size());
+  return tensor;
 }
 
 void Program::add_nchw_to_nhwc(int64_t input, const Conversion& conversion,
                                const ImageShape& shape, int64_t to) {
+  check_conversion(conversion);
+  check_image(shape);
   Step step = make_step(Kind::kNchwToNhwc, shape.batch);
+  const Tensor y = make_tensor(to, shape, conversion.inside);
+  check_number(input, inputs_);
   step.port = input;
   step.conversion = conversion;
-  step.image = shape;
-  step.image.batch = std::min(shape.batch, pass_);
+  step.image = y.shape;
   step.y = to;
-  reserve(to, floats(step.image.nhwc_size(), conversion.inside));
-  reserve_port(inputs_, input, {shape.nchw_size(), conversion.outside});
+  step.is_empty = shape.nchw_size() == 0;
+  inputs_.push_back({shape, conversion.outside});
   steps_.push_back(std::move(step));
+  tensors_.write(y);
 }
 
 void Program::add_nhwc_to_nchw(int64_t from, const ImageShape& shape, int64_t output,
                                const Conversion& conversion) {
+  check_conversion(conversion);
+  check_image(shape);
   Step step = make_step(Kind::kNhwcToNchw, shape.batch);
+  const Tensor x = make_tensor(from, shape, conversion.inside);
+  check_number(output, outputs_);
+  tensors_.check_read(x, is_one_pass());
   step.port = output;
   step.conversion = conversion;
-  step.image = shape;
-  step.image.batch = std::min(shape.batch, pass_);
+  step.image = x.shape;
   step.x = from;
-  reserve(from, floats(step.image.nhwc_size(), conversion.inside));
-  reserve_port(outputs_, output, {shape.nchw_size(), conversion.outside});
+  step.is_empty = shape.nchw_size() == 0;
+  outputs_.push_back({shape, conversion.outside});
   steps_.push_back(std::move(step));
+  tensors_.read(x);
 }
 
-void Program::reserve_conv(const ConvParams& a, const ConvShape& shape, Step& step,
-                           ElementType type) {
-  check_axis(shape.in_h, shape.out_h, a.kernel_h, a.stride_h, shape.pad_top);
-  check_axis(shape.in_w, shape.out_w, a.kernel_w, a.stride_w, shape.pad_left);
-  const int64_t images = std::min(shape.batch, pass_);
-  const int64_t x_size =
-      floats(images * shape.in_h * shape.in_w * padded_channels(a.in_channels), type);
-  const int64_t y_size =
-      floats(images * shape.out_h * shape.out_w * padded_channels(a.out_channels), type);
-  reserve(step.x, x_size);
-  reserve(step.y, y_size);
-  if (step.z >= 0) reserve(step.z, y_size);
-  if (step.x < step.y + y_size && step.y < step.x + x_size)
-    throw std::invalid_argument("the output of a convolution or pooling overlaps its input");
+void Program::add_conv(Step step, const ConvParams& a, const ConvShape& shape, ElementType type) {
+  check_shape(a, shape);
+  const ImageShape in = {shape.batch, a.in_channels, shape.in_h, shape.in_w};
+  const ImageShape out = {shape.batch, a.out_channels, shape.out_h, shape.out_w};
+  const Tensor x = make_tensor(step.x, in, type), y = make_tensor(step.y, out, type);
+  Tensors::check_apart(y, x);
+  tensors_.check_read(x, is_one_pass());
+  if (step.z >= 0) {
+    const Tensor z = make_tensor(step.z, out, type);
+    Tensors::check_residual(y, z);
+    tensors_.check_read(z, is_one_pass());
+    tensors_.read(z);
+  }
   step.shape = shape;
+  step.is_empty = out.nchw_size() == 0;
+  steps_.push_back(std::move(step));
+  tensors_.read(x);
+  tensors_.write(y);
 }
 
 void Program::add_adder_conv(std::shared_ptr<const AdderConv> conv, const ConvShape& shape,
                              int64_t x, int64_t z, int64_t y) {
+  if (conv == nullptr) throw std::invalid_argument("there is no convolution");
   Step step = make_step(Kind::kAdderConv, shape.batch);
   step.x = x;
   step.z = z;
   step.y = y;
-  reserve_conv(conv->params(), shape, step, ElementType::kFloat32);
-  step.conv = std::move(conv);
-  steps_.push_back(std::move(step));
+  step.conv = conv;
+  add_conv(std::move(step), conv->params(), shape, ElementType::kFloat32);
 }
 
 void Program::add_qadder_conv(std::shared_ptr<const QAdderConv> conv, const ConvShape& shape,
                               int64_t x, int64_t z, int64_t y) {
+  if (conv == nullptr) throw std::invalid_argument("there is no convolution");
   Step step = make_step(Kind::kQAdderConv, shape.batch);
   step.x = x;
   step.z = z;
   step.y = y;
-  reserve_conv(conv->params(), shape, step, ElementType::kUint8);
-  step.qconv = std::move(conv);
-  steps_.push_back(std::move(step));
+  step.qconv = conv;
+  add_conv(std::move(step), conv->params(), shape, ElementType::kUint8);
 }
 
 void Program::add_max_pool(const ConvParams& params, const ConvShape& shape, int64_t x,
                            int64_t y) {
-  if (params.in_channels < 0 || params.out_channels != params.in_channels ||
-      params.dilation_h < 1 || params.dilation_w < 1)
-    throw std::invalid_argument("channels and dilations of a max pooling are not valid");
+  check_params(params);
+  if (params.out_channels != params.in_channels || params.group != 1)
+    throw std::invalid_argument("a max pooling has as many channels out as in, in one group");
   Step step = make_step(Kind::kMaxPool, shape.batch);
   step.x = x;
   step.y = y;
   step.pool = params;
-  reserve_conv(params, shape, step, ElementType::kUint8);
-  steps_.push_back(std::move(step));
+  add_conv(std::move(step), params, shape, ElementType::kUint8);
+}
+
+void Program::check_run(const float* arena, const std::vector<const void*>& inputs,
+                        const std::vector<void*>& outputs, int threads) const {
+  if (inputs.size() != inputs_.size()) throw std::invalid_argument("wrong number of inputs");
+  if (outputs.size() != outputs_.size()) throw std::invalid_argument("wrong number of outputs");
+  check_alignment(arena, alignof(float));
+  const Memory own = {arena, arena_size(threads) * static_cast<int64_t>(sizeof(float))};
+  std::vector<Memory> others;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    check_alignment(inputs[i], size_of(inputs_[i].type));
+    others.push_back({inputs[i], inputs_[i].bytes()});
+    if (overlap(own, others.back()))
+      throw std::invalid_argument("an input shares memory with the arena");
+  }
+  others.push_back(own);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    check_alignment(outputs[i], size_of(outputs_[i].type));
+    const Memory written = {outputs[i], outputs_[i].bytes()};
+    for (const Memory& other : others)
+      if (overlap(written, other))
+        throw std::invalid_argument("an output shares memory with the arena, an input or an output");
+    others.push_back(written);
+  }
 }
 
 // What a step does for a pass, as tasks.
@@ -196,6 +239,7 @@ class Program::Tasks {
  public:
   Tasks(const Step& step, const Pass& pass, int threads)
       : step_(step), pass_(pass), shape_(pass.shape(step)), image_(pass.image(step)) {
+    if (step.is_empty) return;
     switch (step.kind) {
       case Kind::kAdderConv:
         work_ = step.conv->share_out(shape_, threads);
@@ -219,6 +263,15 @@ class Program::Tasks {
       case Kind::kQAdderConv:
       case Kind::kMaxPool: return work_.tasks;
       default: return conversion_tasks(image_);
+    }
+  }
+
+  int64_t scratch_bytes() const {
+    if (count() == 0) return 0;
+    switch (step_.kind) {
+      case Kind::kAdderConv: return step_.conv->scratch_bytes(shape_, work_);
+      case Kind::kQAdderConv: return step_.qconv->scratch_bytes(shape_, work_);
+      default: return 0;
     }
   }
 
@@ -258,6 +311,21 @@ class Program::Tasks {
   Work work_{};
 };
 
+int64_t Program::scratch_size(int threads) const {
+  static const std::vector<const void*> kNoInputs;
+  static const std::vector<void*> kNoOutputs;
+  const StopFlag& never = StopFlag::never();
+  const int64_t most = std::min(batch_, slots(threads) * pass_);
+  const Pass narrow{nullptr, 1, 0, std::min(batch_, pass_), kNoInputs, kNoOutputs, never};
+  const Pass wide{nullptr, 1, 0, most, kNoInputs, kNoOutputs, never};
+  int64_t bytes = 0;
+  for (const Step& step : steps_)
+    bytes = std::max({bytes, Tasks(step, narrow, 1).scratch_bytes(),
+                      Tasks(step, wide, threads).scratch_bytes()});
+  const int64_t used = std::min(threads, kMaxThreads);
+  return std::min(bytes, std::numeric_limits<int64_t>::max() / used) * used;
+}
+
 void Program::run_wide(const Pass& pass, int threads, double* seconds) const {
   std::vector<Tasks> tasks;
   std::vector<int64_t> counts;
@@ -287,9 +355,13 @@ void Program::run_narrow(const Pass& pass, double* seconds) const {
 }
 
 void Program::run(float* arena, const std::vector<const void*>& inputs,
-                  const std::vector<void*>& outputs, int threads, const StopFlag& stop,
-                  double* seconds) const {
+                  const std::vector<void*>& outputs, int threads, double* seconds,
+                  const StopFlag& stop) const {
+  check_run(arena, inputs, outputs, threads);
+  close();
   if (seconds != nullptr) std::fill_n(seconds, steps_.size(), 0.0);
+  const auto is_empty = [](const Step& step) { return step.is_empty; };
+  if (std::all_of(steps_.begin(), steps_.end(), is_empty)) return;
   // As many passes on one thread each as leave no thread idle.
   const int64_t used = std::min(threads, kMaxPasses);
   const int64_t passes = batch_ > pass_ ? batch_ / pass_ / used * used : 0;
@@ -300,7 +372,7 @@ void Program::run(float* arena, const std::vector<const void*>& inputs,
     parallel_for(passes, static_cast<int>(used), [&](int64_t i) {
       if (stop.is_set()) return;
       const int slot = free.take();
-      const Pass pass{arena + slot * pass_size_, 1, i * pass_, pass_, inputs, outputs, stop};
+      const Pass pass{arena + slot * tensors_.size(), 1, i * pass_, pass_, inputs, outputs, stop};
       run_narrow(pass, seconds == nullptr ? nullptr : spent.data() + slot * steps_.size());
       free.give_back(slot);
     });

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
+#include "layers/checks.h"
 #include "threads/thread_pool.h"
 
 namespace adder_onnx {
@@ -81,7 +84,9 @@ void choose_block(const uint8_t* x, const std::vector<Part>& parts, uint8_t* wei
       for (int64_t i = parts[p].begin; i < parts[p].end; ++i)
         totals[(m - first) * count + p] += static_cast<double>(missing[m * samples + i]);
   std::vector<float> row(samples);
-  for (int sweep = 0; sweep < sweeps; ++sweep)
+  bool has_moved = true;  // where nothing has, nothing ever will
+  for (int sweep = 0; sweep < sweeps && has_moved; ++sweep) {
+    has_moved = false;
     for (int64_t k = 0; k < taps && !stop.is_set(); ++k) {
       std::copy_n(x + k * samples, samples, row.begin());
       for (int64_t m = first; m < last; ++m) {
@@ -98,6 +103,7 @@ void choose_block(const uint8_t* x, const std::vector<Part>& parts, uint8_t* wei
         for (int64_t p = 0; p < count && all; ++p)
           all = growth(parts[p], k, t, sign, row.data(), own, total[p]) < -kLeast;
         if (!all) continue;
+        has_moved = true;
         for (int64_t p = 0; p < count; ++p)
           total[p] -= sign * (2.0 * parts[p].counts[k].at_most[t] -
                               static_cast<double>(parts[p].end - parts[p].begin));
@@ -108,6 +114,15 @@ void choose_block(const uint8_t* x, const std::vector<Part>& parts, uint8_t* wei
         step = static_cast<int8_t>(-step);
       }
     }
+  }
+}
+
+void check_steps(const uint8_t* weights, const int8_t* steps, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const int other = weights[i] + steps[i];
+    if (steps[i] < -1 || steps[i] > 1 || other < 0 || other > 255)
+      throw std::invalid_argument("a weight's step is not -1, 0 or 1, or leads out of uint8");
+  }
 }
 
 }  // namespace
@@ -115,6 +130,21 @@ void choose_block(const uint8_t* x, const std::vector<Part>& parts, uint8_t* wei
 void choose_roundings(const uint8_t* x, uint8_t* weights, int8_t* steps, float* missing,
                       int64_t filters, int64_t taps, int64_t samples, int64_t parts, int sweeps,
                       int threads, const StopFlag& stop) {
+  if (threads < 1 || sweeps < 0)
+    throw std::invalid_argument("threads must be at least 1, and sweeps at least 0");
+  if (parts < 1 || parts > kMaxParts || parts > samples)
+    throw std::invalid_argument("there are not as many samples as parts, or parts are not 1 to " +
+                                std::to_string(kMaxParts));
+  const int64_t size = checked_product({filters, taps});
+  const Memory memory[] = {{x, checked_product({taps, samples})},
+                           {weights, size},
+                           {steps, size},
+                           {missing, checked_product({filters, samples, sizeof(float)})}};
+  for (const Memory& one : memory)
+    for (const Memory* other = memory; other < &one; ++other)
+      if (overlap(one, *other))
+        throw std::invalid_argument("input, weights, steps and sums share memory");
+  check_steps(weights, steps, size);
   std::vector<Part> all(parts);
   for (int64_t p = 0; p < parts; ++p)
     all[p] = {p * samples / parts, (p + 1) * samples / parts, std::vector<Counts>(taps)};

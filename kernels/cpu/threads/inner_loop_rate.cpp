@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <numeric>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "threads/thread_pool.h"
@@ -14,6 +16,11 @@ double inner_loop_rate(int threads, double seconds, double taps,
   using Clock = std::chrono::steady_clock;
   constexpr int kParts = 10;
   constexpr int64_t kTimes = 100;
+  if (threads < 1 || threads > kMaxThreads)
+    throw std::invalid_argument("threads must be at least 1, and at most " +
+                                std::to_string(kMaxThreads));
+  if (!(seconds > 0 && seconds <= 3600))
+    throw std::invalid_argument("seconds must be more than 0, and at most 3600");
   double best = 0;
   for (int part = 0; part < kParts; ++part) {
     std::vector<double> rates(threads);

@@ -11,6 +11,12 @@ class StopFlag {
   void set() { set_.store(true, std::memory_order_relaxed); }
   bool is_set() const { return set_.load(std::memory_order_relaxed); }
 
+  // One that nobody sets.
+  static const StopFlag& never() {
+    static const StopFlag flag;
+    return flag;
+  }
+
  private:
   std::atomic<bool> set_{false};
 };

@@ -7,8 +7,10 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <exception>
 #include <mutex>
 #include <new>
+#include <stdexcept>
 #include <system_error>
 #include <thread>
 
@@ -53,7 +55,7 @@ class Job {
     while (phase_of(ticket) < phases_) {
       const int64_t phase = phase_of(ticket), i = static_cast<int64_t>(ticket & 0xffffffff);
       if (i < counts_[phase]) {
-        task_(phase, i);
+        run_task(phase, i);
         if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == counts_[phase]) {
           done_.store(0, std::memory_order_relaxed);
           ticket_.store(open(phase + 1), std::memory_order_release);
@@ -66,7 +68,21 @@ class Job {
     }
   }
 
+  // To be called when nobody is in it any more.
+  void rethrow() const {
+    if (error_ != nullptr) std::rethrow_exception(error_);
+  }
+
  private:
+  void run_task(int64_t phase, int64_t i) {
+    if (has_failed_.load(std::memory_order_relaxed)) return;
+    try {
+      task_(phase, i);
+    } catch (...) {
+      if (!has_failed_.exchange(true)) error_ = std::current_exception();
+    }
+  }
+
   static int64_t phase_of(uint64_t ticket) { return static_cast<int64_t>(ticket >> 32); }
 
   // The first ticket of the first phase from this one on that has tasks.
@@ -80,6 +96,8 @@ class Job {
   const TaskRef task_;
   std::atomic<uint64_t> ticket_;
   std::atomic<int64_t> done_{0};
+  std::atomic<bool> has_failed_{false};
+  std::exception_ptr error_;
 };
 
 class Pool {
@@ -103,14 +121,14 @@ class Pool {
     }
     Spin spin;
     while (job.working.load(std::memory_order_acquire) != 0) spin.wait();
+    job.rethrow();
   }
 
  private:
-  // Adds workers until there are `wanted`, or no more threads to be had: then those that there are
-  // do the work. The next run asks again.
-  void grow(int wanted) {
+  // Where the system gives no more threads, those that there are do all work.
+  void grow(int helpers) {
     try {
-      for (; workers_ < wanted; ++workers_) std::thread([this] { serve(); }).detach();
+      for (; workers_ < helpers; ++workers_) std::thread([this] { serve(); }).detach();
     } catch (const std::system_error&) {
     } catch (const std::bad_alloc&) {
     }
@@ -155,7 +173,8 @@ Pool& pool() {
 
 void run_phases(const int64_t* counts, int64_t phases, int threads, TaskRef task) {
   const int64_t most = phases == 0 ? 0 : *std::max_element(counts, counts + phases);
-  const int helpers = static_cast<int>(std::min<int64_t>(threads, most)) - 1;
+  if (most >= kMaxTasks) throw std::invalid_argument("there are too many tasks");
+  const int helpers = static_cast<int>(std::min<int64_t>(std::min(threads, kMaxThreads), most)) - 1;
   if (helpers > 0) return pool().run(counts, phases, helpers, task);
   for (int64_t phase = 0; phase < phases; ++phase)
     for (int64_t i = 0; i < counts[phase]; ++i) task(phase, i);

@@ -20,10 +20,17 @@ class TaskRef {
   void (*call_)(const void*, int64_t, int64_t);
 };
 
+// The most threads of a call; who asks for more gets these. Tasks of a phase are at most kMaxTasks.
+constexpr int kMaxThreads = 1024;
+constexpr int64_t kMaxTasks = int64_t{1} << 31;
+
 // Calls task(phase, i) for every i in [0, counts[phase]), one phase after the other, on at most
 // `threads` threads, the caller's among them, and returns when all have ended. What a phase writes
 // the next one may read. Calls from several threads at once share the workers. The pool grows to
-// what is asked for, or to as many threads as the system gives, and survives a fork. `task` must not throw.
+// what is asked for, as far as the system gives it threads, and survives a fork.
+//
+// Where a task throws, those not yet begun are left out, and the call throws what the first one did
+// when no other is under way any more. Throws std::invalid_argument where a phase has too many tasks.
 void run_phases(const int64_t* counts, int64_t phases, int threads, TaskRef task);
 
 // One phase: calls task(i) for every i in [0, count).

@@ -3,12 +3,16 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 
-#include "threads/inner_loop_rate.h"
+#include "layers/checks.h"
 #include "layers/input_rows.h"
+#include "threads/inner_loop_rate.h"
 
 namespace adder_onnx {
 namespace {
+
+constexpr int64_t kMaxTaps = std::numeric_limits<int32_t>::max() / 255;
 
 // (M, C/group, kH, kW) to [block][kernel position][eight of channels][lane][8 bytes]. What fills up
 // eights has no distance from what fills them up in the input; filters that fill up a register are zero.
@@ -35,7 +39,17 @@ AlignedVector<uint8_t> pack_weights(const ConvParams& a, const FilterBlocks& blo
   return packed;
 }
 
+void check_activation(const Q8Activation& a) {
+  for (int32_t value : {a.z_zero_point, a.y_zero_point})
+    if (value < 0 || value > 255) throw std::invalid_argument("a zero point must be 0 to 255");
+  if (a.top < 3 || a.top > 255) throw std::invalid_argument("the largest integer must be 3 to 255");
+  if (!(a.y_scale > 0) || std::isinf(a.y_scale))
+    throw std::invalid_argument("the output's scale must be positive and finite");
+  if (std::isnan(a.clip_min)) throw std::invalid_argument("the output's lower bound is not a number");
+}
+
 Q8Epilogue make_epilogue(const Q8Activation& a) {
+  check_activation(a);
   Q8Epilogue e{};
   e.z_scale = a.z_scale;
   e.z_zero_point = a.z_zero_point;
@@ -45,6 +59,8 @@ Q8Epilogue make_epilogue(const Q8Activation& a) {
   const float low = static_cast<float>(-a.y_zero_point) * a.y_scale;
   e.low = std::max(a.clip_min, low);
   e.high = static_cast<float>(a.top - a.y_zero_point) * a.y_scale;
+  // Then the quotient is bounded, which is exact.
+  if (std::isinf(e.high)) e.high = std::numeric_limits<float>::infinity();
   e.top = a.top;
   return e;
 }
@@ -70,11 +86,13 @@ bool is_reciprocal_exact(float y_scale, int32_t top) {
 QAdderConv::QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t zero_point,
                        const float* factor, const float* bias, const Q8Activation& activation,
                        Isa isa)
-    : params_(params),
+    : params_(checked_conv(params)),
       zero_point_(zero_point),
       epilogue_(make_epilogue(activation)),
       kernels_(uint8_kernels(isa)),
       blocks_(params, kernels_.sad.filters_per_block) {
+  if (params.group_in() > kMaxTaps / params.kernel_size())
+    throw std::invalid_argument("a filter has so many taps that their sum may not fit into int32");
   const auto factor_of = [&](int64_t m) { return -factor[m]; };
   const auto bias_of = [&](int64_t m) { return bias[m]; };
   if (is_depthwise(params)) {
@@ -95,6 +113,11 @@ Work QAdderConv::share_out(const ConvShape& shape, int threads) const {
                         InputRows<uint8_t>::elements_per_row(params_, shape) +
                             shape.out_w * padded_channels(params_.out_channels),
                         threads);
+}
+
+int64_t QAdderConv::scratch_bytes(const ConvShape& shape, const Work& work) const {
+  if (is_depthwise(params_)) return params_.kernel_size() * static_cast<int64_t>(sizeof(void*));
+  return InputRows<uint8_t>::bytes_of(params_, shape, work.rows);
 }
 
 void QAdderConv::run(const Work& work, int64_t task, const ConvShape& shape, const uint8_t* x,

@@ -22,15 +22,21 @@ struct Q8Activation {
 
 class QAdderConv {
  public:
-  // weights: (M, C/group, kH, kW) in C order; factor, bias: M values; zero_point: of x.
+  // weights: (M, C/group, kH, kW) in C order; factor, bias: M values; zero_point: of x. `isa` must be
+  // one that this machine has. Throws std::invalid_argument where `params` (layers/checks.h) or
+  // `activation` are not valid: zero points are uint8, y_scale is positive and finite, clip_min is a
+  // number, top is 3 to 255; or where the sum of a filter's taps may not fit into int32.
   QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t zero_point,
              const float* factor, const float* bias, const Q8Activation& activation, Isa isa);
 
   const ConvParams& params() const { return params_; }
 
   Work share_out(const ConvShape& shape, int threads) const;
+  // The most bytes of memory that a thread takes beside tensors.
+  int64_t scratch_bytes(const ConvShape& shape, const Work& work) const;
 
-  // x: (batch, in_h, in_w, padded C); y and z (or null): (batch, out_h, out_w, padded M).
+  // x: (batch, in_h, in_w, padded C); y and z (or null): (batch, out_h, out_w, padded M). The shape
+  // must have passed check_shape, with at least one output pixel and filter.
   void run(const Work& work, int64_t task, const ConvShape& shape, const uint8_t* x,
            const uint8_t* z, uint8_t* y) const;
 
