@@ -61,10 +61,12 @@ def to_numpy(value: Any) -> NDArray[Any]:
         raise ValueError(
             "it is on another device; move it to the CPU, or use a session on that device"
         )
-    if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack__"):
+    if isinstance(value, np.ndarray):
         return np.asarray(value)
-    if _is_text(value):
+    if _needs_a_copy(value):
         return value.numpy()  # type: ignore[no-any-return]
+    if not hasattr(value, "__dlpack__"):
+        return np.asarray(value)
     return np.from_dlpack(value)
 
 
@@ -75,10 +77,12 @@ def to_same_kind(result: Any, kind: Kind) -> Any:
     return sys.modules["torch"].from_numpy(result)
 
 
-def _is_text(value: Any) -> bool:
-    """Whether a value is onnxruntime's ``OrtValue`` of strings, which DLPack does not know."""
+def _needs_a_copy(value: Any) -> bool:
+    """Whether a value is an ``OrtValue`` that does not speak DLPack: text, or an older one."""
     ort = sys.modules.get("onnxruntime")
-    return ort is not None and isinstance(value, ort.OrtValue) and "string" in value.data_type()
+    if ort is None or not isinstance(value, ort.OrtValue):
+        return False
+    return not hasattr(value, "__dlpack__") or "string" in value.data_type()
 
 
 def _device_type(value: Any) -> int:
