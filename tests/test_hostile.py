@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adder_onnx.files import open_atomically
-from tests.hostile import judge
+from tests.hostile import judge, load
 from tests.hostile.__main__ import KINDS, choose, describe
 from tests.hostile.case import Case
 from tests.hostile.child import load_commands, run_cases
@@ -171,3 +171,26 @@ def test_a_seed_gives_the_same_cases(tmp_path):
         return [dataclasses.replace(c, arguments=()) for c in cases]
 
     assert names(tmp_path / "a") == names(tmp_path / "b")
+
+
+def test_load():
+    """A small part of what `benchmarks.reliability` runs."""
+    models = load.digits_models()
+    runs = load.run_in_threads(models, 60)
+    assert (runs["runs"], runs["wrong"]) == (480, [])
+    sessions = load.open_sessions(models, 10)
+    assert (sessions["sessions"], sessions["wrong"]) == (10, [])
+
+
+def test_load_notices_wrong_answers_and_what_grows(monkeypatch):
+    models = load.digits_models()
+    real, count = load._answer, iter(range(10**6))
+    monkeypatch.setattr(load, "_answer", lambda *a: real(*a) + (next(count) == 100))
+    assert len(load.run_in_threads(models, 60)["wrong"]) == 1
+    held = load.Held(100 << 20, 4, 9)
+    assert held.growth(load.Held(120 << 20, 4, 9)) == []
+    assert held.growth(load.Held(200 << 20, 5, 10)) == [
+        "memory grows from 100 to 200 MiB",
+        "threads grow from 4 to 5",
+        "descriptors grow from 9 to 10",
+    ]
