@@ -136,7 +136,7 @@ def _tables() -> dict[str, bytes]:
         "a zero": b"0024.png,\0\n",
         "no UTF-8": b"0024.png,\xff\xfe\n",
         "two million lines": b"a,1\n" * 2_000_000,
-        "half a million lines": b"".join(b"%d.png,%d\n" % (i, i) for i in range(500_000)),
+        "many lines": b"".join(b"%d.png,%d\n" % (i, i) for i in range(50_000)),
         "numbers of 5000 digits": b"0024.png," + b"9" * 5000 + b"\n",
         "a number of 10**18": b"0024.png,1000000000000000000\n",
         "a number below 0": b"0024.png,-1\n",
