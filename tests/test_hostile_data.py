@@ -29,6 +29,7 @@ from tests.hostile import archives, images, pickles
 GREY = Preprocessing(1, 8, 8, (0.3,), (0.4,))
 MODEL = pickles.MODEL
 RNG = np.random.default_rng(0)
+_TARS = dict(archives._tars(RNG))
 
 
 def _refused(path: Path, words: str = "", how: Preprocessing | None = GREY) -> str:
@@ -45,7 +46,7 @@ def test_bombs_as_batches(tmp_path: Path, what: str) -> None:
     _refused(tmp_path / "test_batch", "is not a Python batch of CIFAR-10, or is truncated")
 
 
-@pytest.mark.parametrize("what", set(pickles.batches()) - {"good", "no pixels"})
+@pytest.mark.parametrize("what", sorted(set(pickles.batches()) - {"good", "no pixels"}))
 def test_batches_that_are_odd(tmp_path: Path, what: str) -> None:
     (tmp_path / "test_batch").write_bytes(pickles.batches()[what])
     _refused(tmp_path / "test_batch", "batch")
@@ -56,7 +57,7 @@ _ARRAYS_TAKEN.add("of long doubles")
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize("what", archives._arrays().keys() - _ARRAYS_TAKEN)
+@pytest.mark.parametrize("what", sorted(archives._arrays().keys() - _ARRAYS_TAKEN))
 def test_arrays_that_are_odd(tmp_path: Path, what: str, compressed: bool) -> None:
     import zipfile
 
@@ -79,8 +80,9 @@ def test_array_of_zeros_that_fills_the_memory(
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize(("what", "data"), archives._tars(RNG))
-def test_archives_that_are_odd(tmp_path: Path, what: str, data: bytes, compressed: bool) -> None:
+@pytest.mark.parametrize("what", _TARS)
+def test_archives_that_are_odd(tmp_path: Path, what: str, compressed: bool) -> None:
+    data = _TARS[what]
     path = tmp_path / ("a.tar.gz" if compressed else "a.tar")
     path.write_bytes(gzip.compress(data, 1) if compressed else data)
     if what == "good":
@@ -108,8 +110,9 @@ def test_more_members_than_in_any_data_set(tmp_path: Path) -> None:
     _refused(path, "more than 10000 files")
 
 
-@pytest.mark.parametrize(("what", "data"), [*archives._gzips(RNG)][:1:-1][-4:])
-def test_compressed_mnist(tmp_path: Path, what: str, data: bytes) -> None:
+@pytest.mark.parametrize("what", ["many in one", "followed by zeros", "followed by something"])
+def test_compressed_mnist(tmp_path: Path, what: str) -> None:
+    data = dict(archives._gzips(RNG))[what]
     labels = datasets.idx(np.zeros(2, np.uint8))
     files = {"t10k-images-idx3-ubyte.gz": data, "t10k-labels-idx1-ubyte": labels}
     datasets.write_files(tmp_path, files)

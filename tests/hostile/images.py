@@ -91,13 +91,10 @@ def _images() -> dict[str, bytes]:
 def _folders(folder: Path) -> Iterator[tuple[str, Path]]:
     """What lies where images should: links, pipes, sockets, odd names."""
     good = _images()["good"]
-    pipe = place(folder) / "pipe"
-    os.mkfifo(pipe)
-    yield "a pipe", pipe
-    for suffix in (".png", ".npz", ".bin", ".tar.gz", ".csv"):
-        named = pipe.with_suffix(suffix)
-        os.mkfifo(named)
-        yield f"a pipe{suffix}", named
+    for suffix in ("", ".png", ".npz", ".bin", ".tar.gz", ".csv"):
+        pipe = place(folder) / f"pipe{suffix}"
+        os.mkfifo(pipe)
+        yield f"a pipe{suffix}", pipe
     inside = place(folder)
     (inside / "cat").mkdir()
     os.mkfifo(inside / "cat" / "a.png")
