@@ -41,6 +41,7 @@ def _arrays() -> dict[str, bytes]:
         "good": good,
         "of 10**12 images": npy(_described("(1000000000000, 1, 8, 8)"), data),
         "of 10**12 images without pixels": npy(_described("(1000000000000, 1, 0, 8)")),
+        "of 10**12 floats without pixels": npy(_described("(1000000000000, 1, 0, 8)", "'<f4'")),
         "of 10**12 texts without letters": npy(_described("(1000000000000,)", "'<U0'")),
         "of 10**12 voids": npy(_described("(1000000000000,)", "'|V0'")),
         "of 2**80 images": npy(_described(f"({2**40}, {2**40})"), data),
