@@ -164,6 +164,8 @@ def cases(rng: np.random.Generator, folder: Path) -> Iterator[Case]:
     for what, path in _folders(folder):
         yield Case(what, "adder-run", (MODEL, "--data", str(path)))
         for option in ("--labels-csv", "--class-map", "--output"):
+            if option == "--output" and "pipe" in what:
+                continue  # it is written to once somebody reads it
             arguments = (MODEL, "--data", str(DIGITS / "test"), option, str(path))
             yield Case(f"{what}, {option}", "adder-run", arguments)
         yield Case(f"{what}, a checkpoint", "adder-export", (str(path), str(folder / "net.onnx")))
