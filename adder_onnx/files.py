@@ -82,6 +82,12 @@ def check_writable(path: Path) -> None:
         raise AdderError(f"cannot write {path}: there is no folder {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise AdderError(f"cannot write {path}: no permission to write in {folder}")
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # the name is too long
+        raise AdderError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:

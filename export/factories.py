@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ def make_model(factory: str) -> nn.Module:
         )
     path = Path(where)
     is_file = path.suffix == ".py"
-    if is_file and not path.is_file():
+    if is_file and not os.path.isfile(path):
         raise ExportError(f"{path} does not exist")
     printed = io.StringIO()
     try:

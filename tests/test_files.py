@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from adder_onnx.errors import AdderError
-from adder_onnx.files import check_writable, open_atomically, open_scratch, write_atomically
+from adder_onnx.files import (
+    check_readable,
+    check_writable,
+    open_atomically,
+    open_scratch,
+    same_file,
+    write_atomically,
+)
 
 
 @contextmanager
@@ -166,3 +173,31 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     assert pipe.is_fifo()
     reader.join(10)
     assert received == [b"data"]
+
+
+def test_what_cannot_be_a_file(tmp_path: Path) -> None:
+    for name in ("a" * 300, "a\0b"):
+        with pytest.raises(AdderError, match="cannot write"):
+            check_writable(tmp_path / name)
+        with pytest.raises(AdderError, match="cannot read"):
+            check_readable(tmp_path / name, AdderError)
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (circle, pipe, tmp_path, tmp_path / "none", Path("/dev/null")):
+        with pytest.raises(AdderError, match="cannot read"):
+            check_readable(path, AdderError)
+    assert check_readable(tmp_path, AdderError, folder=True) == 0
+
+
+def test_the_same_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    os.link(tmp_path / "a", tmp_path / "c")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for name in ("a", "b", "c", "./a"):
+        assert same_file(tmp_path / "a", tmp_path / name)
+    for name in ("d", "circle", "a\0", "a" * 300):
+        assert not same_file(tmp_path / "a", tmp_path / name)
+    assert same_file(tmp_path / "d", tmp_path / ".." / tmp_path.name / "d")

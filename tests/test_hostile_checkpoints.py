@@ -211,15 +211,10 @@ def test_names_beyond_those_of_networks(tmp_path: Path, state: dict[str, torch.T
 
 
 @pytest.mark.parametrize(
-    ("what", "data"),
-    [
-        (what, data)
-        for what, data in checkpoints.safetensors(np.random.default_rng(0))
-        if not what.startswith("damaged") and what not in ("good", "a shape of 1000 axes")
-    ],
+    "what", sorted(checkpoints._headers().keys() - {"good", "a shape of 1000 axes"})
 )
-def test_safetensors_that_are_not_what_they_say(tmp_path: Path, what: str, data: bytes) -> None:
-    _refused(tmp_path / "net.pth", data)
+def test_safetensors_that_are_not_what_they_say(tmp_path: Path, what: str) -> None:
+    _refused(tmp_path / "net.pth", checkpoints._headers()[what])
 
 
 def test_old_tar(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from tests.hostile import archives, images, pickles
 GREY = Preprocessing(1, 8, 8, (0.3,), (0.4,))
 MODEL = pickles.MODEL
 RNG = np.random.default_rng(0)
+_TARS = dict(archives._tars(RNG))
 
 
 def _refused(path: Path, words: str = "", how: Preprocessing | None = GREY) -> str:
@@ -45,17 +46,18 @@ def test_bombs_as_batches(tmp_path: Path, what: str) -> None:
     _refused(tmp_path / "test_batch", "is not a Python batch of CIFAR-10, or is truncated")
 
 
-@pytest.mark.parametrize("what", set(pickles.batches()) - {"good", "no pixels"})
+@pytest.mark.parametrize("what", sorted(set(pickles.batches()) - {"good", "no pixels"}))
 def test_batches_that_are_odd(tmp_path: Path, what: str) -> None:
     (tmp_path / "test_batch").write_bytes(pickles.batches()[what])
     _refused(tmp_path / "test_batch", "batch")
 
 
 _ARRAYS_TAKEN = {"good", "of columns", "of a long header", "of not finite numbers"}
+_ARRAYS_TAKEN.add("of long doubles")
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize("what", archives._arrays().keys() - _ARRAYS_TAKEN)
+@pytest.mark.parametrize("what", sorted(archives._arrays().keys() - _ARRAYS_TAKEN))
 def test_arrays_that_are_odd(tmp_path: Path, what: str, compressed: bool) -> None:
     import zipfile
 
@@ -65,18 +67,22 @@ def test_arrays_that_are_odd(tmp_path: Path, what: str, compressed: bool) -> Non
     _refused(tmp_path / "a.npz", "a.npz")
 
 
-def test_array_of_zeros_that_fills_the_memory(tmp_path: Path) -> None:
-    (tmp_path / "a.npz").write_bytes(archives._bomb(2 << 30))
-    _refused(tmp_path / "a.npz", "more than 50 times its size")
+def test_array_of_zeros_that_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.npz").write_bytes(archives._bomb(64 << 20))
+    with monkeypatch.context() as patch:
+        patch.setattr("adder_onnx.evaluation.npz._FREE", 16 << 20)
+        _refused(tmp_path / "a.npz", "more than 50 times its size")
     with limited(32 << 20):
         _refused(tmp_path / "a.npz", r"what is compressed of its arrays takes 64\.0 MiB")
     assert open_dataset(tmp_path / "a.npz", preprocessing=GREY).images == 1 << 20
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize(("what", "data"), archives._tars(RNG))
-def test_archives_that_are_odd(tmp_path: Path, what: str, data: bytes, compressed: bool) -> None:
+@pytest.mark.parametrize("what", _TARS)
+def test_archives_that_are_odd(tmp_path: Path, what: str, compressed: bool) -> None:
+    data = _TARS[what]
     path = tmp_path / ("a.tar.gz" if compressed else "a.tar")
     path.write_bytes(gzip.compress(data, 1) if compressed else data)
     if what == "good":
@@ -104,8 +110,9 @@ def test_more_members_than_in_any_data_set(tmp_path: Path) -> None:
     _refused(path, "more than 10000 files")
 
 
-@pytest.mark.parametrize(("what", "data"), [*archives._gzips(RNG)][:1:-1][-4:])
-def test_compressed_mnist(tmp_path: Path, what: str, data: bytes) -> None:
+@pytest.mark.parametrize("what", ["many in one", "followed by zeros", "followed by something"])
+def test_compressed_mnist(tmp_path: Path, what: str) -> None:
+    data = dict(archives._gzips(RNG))[what]
     labels = datasets.idx(np.zeros(2, np.uint8))
     files = {"t10k-images-idx3-ubyte.gz": data, "t10k-labels-idx1-ubyte": labels}
     datasets.write_files(tmp_path, files)
@@ -228,7 +235,8 @@ _RARE = ("ICO of mode RGB", "EPS of mode RGB", "PDF of mode RGB", "TGA of mode R
 
 
 @pytest.mark.parametrize("what", images._images())
-def test_images_that_are_odd(tmp_path: Path, what: str, recwarn: pytest.WarningsRecorder) -> None:
+@pytest.mark.filterwarnings(r"ignore:::PIL\.")  # as where pytest sets no filters
+def test_images_that_are_odd(tmp_path: Path, what: str) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(images._images()[what])
     try:
@@ -238,7 +246,6 @@ def test_images_that_are_odd(tmp_path: Path, what: str, recwarn: pytest.Warnings
         assert not what.startswith(("good", "that moves", "JPEG", "PNG of", "BMP", "GIF", "WEBP"))
     else:
         assert not what.startswith((*_RARE, "of 10**18", "of no", "PPM of 10", "empty", "text"))
-    assert not recwarn.list
 
 
 def test_image_within_the_memory(tmp_path: Path) -> None:
@@ -311,3 +318,13 @@ def test_tables_that_are_odd(tmp_path: Path, what: str, capfd: pytest.CaptureFix
         assert run.main([MODEL, *arguments]) == 2
         (line,) = capfd.readouterr().err.splitlines()
         assert len(line) < 2200
+
+
+def test_what_pillow_finds_odd_is_no_second_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.tiff"
+    Image.new("L", (8, 8)).save(path)
+    path.write_bytes(path.read_bytes().replace(b"\x00\x01\x04\x00", b"\x00\x01\x04\x00\xff\xff", 1))
+    command = [sys.executable, "-m", "adder_onnx.cli.run", MODEL, "--data", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1

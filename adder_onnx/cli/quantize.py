@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from adder_onnx.evaluation import FORMATS, SPLITS, Dataset, open_dataset
 from adder_onnx.evaluation.inference import load_inputs
 from adder_onnx.evaluation.network import Network
 from adder_onnx.evaluation.outputs import choose_output
-from adder_onnx.files import check_writable, write_atomically
+from adder_onnx.files import check_writable, same_file, write_atomically
 from adder_onnx.graph.loading import read_model
 from adder_onnx.quantization import Quantized, quantize
 from adder_onnx.quantization.ranges import CALIBRATIONS
@@ -134,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     check_writable(options.output)
-    if options.output.exists() and options.output.resolve() == options.model.resolve():
+    if os.path.exists(options.output) and same_file(options.output, options.model):
         raise AdderError(f"{options.output} would replace the float model: choose another name")
     proto = read_model(options.model)
     session = InferenceSession(options.model, threads=options.threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -165,7 +166,7 @@ def _check_options(options: argparse.Namespace) -> None:
         raise AdderError("--first says which images --limit takes: give --limit N, too")
     if options.output is not None:
         check_output(options.output)
-        if options.output.exists() and same_file(options.output, options.data):
+        if os.path.exists(options.output) and same_file(options.output, options.data):
             raise AdderError(f"--output {options.output} would replace the data: choose another")
 
 

@@ -30,6 +30,7 @@ from adder_onnx.evaluation.text_files import Row, read_lines, read_text, split_c
 
 __all__ = ["read_class_map"]
 
+_LONGEST_LABEL = 10_000
 _INTEGER = re.compile(r"[0-9]{1,18}")
 _SYNSET_LINE = re.compile(r"(n[0-9]{8})\s+(?![0-9]+$)(\S.*)")
 
@@ -201,6 +202,8 @@ def _number(path: Path, entry: _Entry, model: Classes) -> int:
     """The number of the model's class that an entry names."""
     value, labels = entry.value, model.labels or ()
     place = f"{path}, {entry.place}"
+    if isinstance(value, str) and len(value) > _LONGEST_LABEL:
+        raise DataError(f"{place}: a label of {len(value)} characters")
     if isinstance(value, str) and not _INTEGER.fullmatch(value):
         found, ambiguous = match_names([value], labels)
         if ambiguous:

@@ -19,8 +19,9 @@ _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "DIB", "MPO", "J
 """What image files are, whatever they are called; Pillow's others are rare, or run programs."""
 
 _COPIES = 3  # decoded, copied, and converted
-# Pillow's own limit is an error; half of it is large, and no reason for a second line.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What Pillow finds odd in an image is no reason for a second line beside an error, or for any where
+# the image can be read. Filters hold for all threads, and are not safe to set in one of them.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def read_image(path: Path) -> Dataset:

@@ -15,6 +15,7 @@ __all__ = ["Line", "Row", "read_lines", "read_text", "split_columns"]
 
 _LARGEST = 1 << 25
 _MOST_LINES = 1_000_000
+_MOST_COLUMNS = 1000
 _DELIMITERS = ("\t", ";", ",")
 _INTEGER = re.compile(r"[0-9]{1,18}")
 
@@ -90,7 +91,7 @@ def split_columns(path: Path, lines: Sequence[Line]) -> list[Row]:
     words, only the last counts if a number follows in all lines, else only the first.
 
     Raises:
-        DataError: quotes are not closed.
+        DataError: quotes are not closed, or there are very many columns.
     """
     for delimiter in _DELIMITERS:
         if all(delimiter in line.text for line in lines):
@@ -109,4 +110,8 @@ def _split(path: Path, line: Line, delimiter: str) -> Row:
         (fields,) = csv.reader([line.text], delimiter=delimiter, strict=True)
     except (csv.Error, ValueError) as error:
         raise DataError(f"{path}, line {line.number}: {error}") from error
+    if len(fields) > _MOST_COLUMNS:
+        raise DataError(
+            f"{path}, line {line.number}: {len(fields)} columns, more than {_MOST_COLUMNS}"
+        )
     return Row(line.number, tuple(field.strip() for field in fields))

@@ -202,32 +202,38 @@ def _tensors(header: Any, data: bytes = bytes(64), length: int | None = None) ->
     return struct.pack("<Q", len(text) if length is None else length) + text + data
 
 
-def safetensors(rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
-    """Files of safetensors whose header is wrong."""
+def _headers() -> dict[str, bytes]:
+    """Files of safetensors by what is wrong with their headers."""
 
     def entry(shape: Any = (4, 4), at: Any = (0, 64), kind: Any = "F32") -> dict[str, Any]:
         return {"a": {"dtype": kind, "shape": shape, "data_offsets": at}}
 
-    good = _tensors(entry())
-    yield "good", good
-    yield "a length that lies", _tensors(entry(), length=1 << 60)
-    yield "a length of a little more", _tensors(entry(), length=300)
-    yield "a header of 100 MB", _tensors(b"{" + b" " * (100 << 20) + b"}")
-    yield "a nested header", _tensors(b'{"a":' * 100_000)
-    yield "nested arrays", _tensors(b'{"a":' + b"[" * 100_000)
-    yield "offsets beyond the end", _tensors(entry(at=(0, 1 << 50)))
-    yield "offsets backwards", _tensors(entry(at=(64, 0)))
-    yield "offsets below 0", _tensors(entry(at=(-64, 0)))
-    yield "a shape that is not that long", _tensors(entry(shape=(4, 5)))
-    yield "a shape of 10**12", _tensors(entry(shape=(10**6, 10**6)))
-    yield "a shape of 2**80", _tensors(entry(shape=(2**40, 2**40)))
-    yield "a shape of 1000 axes", _tensors(entry(shape=(4, 4, *[1] * 1000)))
-    yield "a type that is none", _tensors(entry(kind="F31"))
-    yield "one twice", _tensors(b'{"a":' + json.dumps(entry()["a"]).encode() + b',"a":3}')
-    yield "two in one place", _tensors({**entry(), "b": entry()["a"]})
-    yield "no tensor", _tensors({})
+    return {
+        "good": _tensors(entry()),
+        "a length that lies": _tensors(entry(), length=1 << 60),
+        "a length of a little more": _tensors(entry(), length=300),
+        "a header of 100 MB": _tensors(b"{" + b" " * (100 << 20) + b"}"),
+        "a nested header": _tensors(b'{"a":' * 100_000),
+        "nested arrays": _tensors(b'{"a":' + b"[" * 100_000),
+        "offsets beyond the end": _tensors(entry(at=(0, 1 << 50))),
+        "offsets backwards": _tensors(entry(at=(64, 0))),
+        "offsets below 0": _tensors(entry(at=(-64, 0))),
+        "a shape that is not that long": _tensors(entry(shape=(4, 5))),
+        "a shape of 10**12": _tensors(entry(shape=(10**6, 10**6))),
+        "a shape of 2**80": _tensors(entry(shape=(2**40, 2**40))),
+        "a shape of 1000 axes": _tensors(entry(shape=(4, 4, *[1] * 1000))),
+        "a type that is none": _tensors(entry(kind="F31")),
+        "one twice": _tensors(b'{"a":' + json.dumps(entry()["a"]).encode() + b',"a":3}'),
+        "two in one place": _tensors({**entry(), "b": entry()["a"]}),
+        "no tensor": _tensors({}),
+    }
+
+
+def safetensors(rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
+    """Files of safetensors whose header is wrong, or damaged."""
+    yield from _headers().items()
     for i in range(80):
-        yield f"damaged {i}", mutated(rng, good)
+        yield f"damaged {i}", mutated(rng, _headers()["good"])
 
 
 def cases(rng: np.random.Generator, folder: Path) -> Iterator[Case]:

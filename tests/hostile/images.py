@@ -91,13 +91,10 @@ def _images() -> dict[str, bytes]:
 def _folders(folder: Path) -> Iterator[tuple[str, Path]]:
     """What lies where images should: links, pipes, sockets, odd names."""
     good = _images()["good"]
-    pipe = place(folder) / "pipe"
-    os.mkfifo(pipe)
-    yield "a pipe", pipe
-    for suffix in (".png", ".npz", ".bin", ".tar.gz", ".csv"):
-        named = pipe.with_suffix(suffix)
-        os.mkfifo(named)
-        yield f"a pipe{suffix}", named
+    for suffix in ("", ".png", ".npz", ".bin", ".tar.gz", ".csv"):
+        pipe = place(folder) / f"pipe{suffix}"
+        os.mkfifo(pipe)
+        yield f"a pipe{suffix}", pipe
     inside = place(folder)
     (inside / "cat").mkdir()
     os.mkfifo(inside / "cat" / "a.png")
@@ -136,7 +133,7 @@ def _tables() -> dict[str, bytes]:
         "a zero": b"0024.png,\0\n",
         "no UTF-8": b"0024.png,\xff\xfe\n",
         "two million lines": b"a,1\n" * 2_000_000,
-        "half a million lines": b"".join(b"%d.png,%d\n" % (i, i) for i in range(500_000)),
+        "many lines": b"".join(b"%d.png,%d\n" % (i, i) for i in range(50_000)),
         "numbers of 5000 digits": b"0024.png," + b"9" * 5000 + b"\n",
         "a number of 10**18": b"0024.png,1000000000000000000\n",
         "a number below 0": b"0024.png,-1\n",
@@ -167,6 +164,8 @@ def cases(rng: np.random.Generator, folder: Path) -> Iterator[Case]:
     for what, path in _folders(folder):
         yield Case(what, "adder-run", (MODEL, "--data", str(path)))
         for option in ("--labels-csv", "--class-map", "--output"):
+            if option == "--output" and "pipe" in what:
+                continue  # it is written to once somebody reads it
             arguments = (MODEL, "--data", str(DIGITS / "test"), option, str(path))
             yield Case(f"{what}, {option}", "adder-run", arguments)
         yield Case(f"{what}, a checkpoint", "adder-export", (str(path), str(folder / "net.onnx")))
