@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import onnx
@@ -55,7 +55,7 @@ def messages(model: onnx.ModelProto) -> Iterator[Found]:
 def _inside(found: Found) -> list[Found]:
     message, nesting, in_function = found
     kind = type(message)
-    texts, parts = _fields(kind)
+    texts, parts = _fields(kind)  # type: ignore[arg-type]
     for name in texts:
         _check_text(message, name)
     if kind is onnx.GraphProto:
@@ -85,8 +85,8 @@ def _check_text(message: Any, name: str) -> None:
         raise ModelError(f"the {name} of a {type(message).__name__} in the model is not UTF-8")
 
 
-@lru_cache(maxsize=None)
-def _fields(kind: Any) -> tuple[tuple[str, ...], tuple[tuple[str, bool], ...]]:
+@cache
+def _fields(kind: type[Any]) -> tuple[tuple[str, ...], tuple[tuple[str, bool], ...]]:
     """The names of a message's fields of text, and of those of messages: whether it has several."""
     fields = kind.DESCRIPTOR.fields
     default = kind()

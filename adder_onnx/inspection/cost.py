@@ -104,9 +104,7 @@ class Cost:
 def cost_of(node: ir.Node) -> Cost:
     """A node's cost, for the shapes that its values have."""
     found = operations_of(node)
-    constants = dict.fromkeys(
-        v for v in node.inputs if v is not None and v.const_value is not None
-    )
+    constants = dict.fromkeys(v for v in node.inputs if v is not None and v.const_value is not None)
     others = dict.fromkeys(
         v for v in (*node.inputs, *node.outputs) if v is not None and v not in constants
     )

@@ -117,6 +117,7 @@ def _table(
     while sum(widths[i] + 2 for i in kept) > console.width:
         widest = max(kept, key=lambda i: (not columns[i].is_number, widths[i]))
         widths[widest] -= 1
+
     def line(cells: Sequence[str]) -> str:
         return "  ".join(_fitted(cells[i], widths[i], columns[i].is_number) for i in kept)
 

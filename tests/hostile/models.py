@@ -1,7 +1,7 @@
 """Models that are strange in their structure: what a message of ONNX says is changed at random.
 
-A case is a valid small model after one to three changes. Changes keep the file readable as protobuf;
-`model_bytes` has those that do not.
+A case is a valid small model after one to three changes. Changes keep the file readable as
+protobuf; `model_bytes` has those that do not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,21 @@ _COUNT = 300
 
 _INTEGERS = (-1, 0, 1, 2, 3, 5, 7, 99, 10**5, 10**9, 10**12, 2**31 - 1, 2**31, 2**62, -(2**31))
 _EXTREME = (2**63 - 1, -(2**63))
-_TEXTS = ("", "X", "Y", "W", "Relu", "../x", "/dev/zero", "a" * 300, "a\x00b", "a\nb", "é", "N", "-1")
+_TEXTS = (
+    "",
+    "X",
+    "Y",
+    "W",
+    "Relu",
+    "../x",
+    "/dev/zero",
+    "a" * 300,
+    "a\x00b",
+    "a\nb",
+    "é",
+    "N",
+    "-1",
+)
 _FLOATS = (0.0, -1.0, 1e38, float("inf"), float("nan"), 1e-45)
 
 _IMAGE = (1, 3, 8, 8)
@@ -568,7 +582,9 @@ def _version(rng: np.random.Generator, model: onnx.ModelProto) -> str:
 
 
 _SCHEMAS = [
-    schema for schema in onnx.defs.get_all_schemas() if schema.domain == "" and not schema.deprecated
+    schema
+    for schema in onnx.defs.get_all_schemas()
+    if schema.domain == "" and not schema.deprecated
 ]
 
 _CHANGES: tuple[Callable[[np.random.Generator, onnx.ModelProto], str | None], ...] = (
