@@ -528,6 +528,13 @@ def test_parameters_of_integer_nodes_of_other_shapes(
         pass
 
 
+def test_fused_convolutions_without_weights() -> None:
+    model = base_models()["contrib"]
+    del model.graph.node[0].input[1:]
+    with pytest.raises(AdderError):
+        InferenceSession(model.SerializeToString(), threads=1)
+
+
 def test_batch_normalization_of_other_sizes() -> None:
     model = float_model()
     (tensor,) = [t for t in model.graph.initializer if t.name == "s"]

@@ -236,7 +236,7 @@ def _type_fused_nodes(graph: ir.Graph) -> None:
         if node.domain == "com.microsoft.nchwc":
             type_: ir.TypeProtocol | None = ir.TensorType(ir.DataType.FLOAT)
         elif (node.domain, node.op_type) == ("com.microsoft", "FusedConv"):
-            weight = node.inputs[1]
+            weight = node.inputs[1] if len(node.inputs) > 1 else None
             type_ = None if weight is None else weight.type
         else:
             continue
