@@ -20,6 +20,7 @@ from adder_onnx.graph.functions import inline_functions
 from adder_onnx.graph.loading import load_graph, read_model
 from adder_onnx.graph.memory import Buffer, place_buffers
 from adder_onnx.graph.names import Names
+from adder_onnx.inspection.dimensions import assume
 from adder_onnx.inspection.inputs import random_feed
 from adder_onnx.inspection.tables import _visible
 from adder_onnx.memory import limited
@@ -584,6 +585,13 @@ def test_random_inputs_of_strange_shapes(shape: list[int]) -> None:
 
     with pytest.raises(InputError, match="input 'X'"):
         random_feed([NodeArg("X", "tensor(uint8)", list(shape))])
+
+
+def test_dimensions_that_are_too_large() -> None:
+    model = float_model()
+    for arguments in ({"batch_size": 10**30}, {"batch_size": 1, "given": {"N": 2**63}}):
+        with pytest.raises(InputError, match="is too large; the largest"):
+            assume(model, **{"given": {}, **arguments})
 
 
 def test_thousands_of_buffers_do_not_overlap() -> None:
