@@ -4,10 +4,10 @@
                                      [--json FILE]
     python -m benchmarks.reliability --check
 
-Runs `tests.hostile`, each case of which is a call of a command, then `tests.hostile.load`, and for so
-many seconds ``fuzz_native`` (tests/native/fuzz), built with the address and undefined behaviour
-sanitizers. The result goes to ``benchmarks/results/reliability-<processor>.json`` and into the table
-of docs/reliability.md, unless --json names another file; --check only compares the two.
+Runs `tests.hostile`, each case of which is a call of a command, then `tests.hostile.load`, and for
+so many seconds ``fuzz_native`` (tests/native/fuzz), built with the address and undefined behaviour
+sanitizers. The result goes to ``benchmarks/results/reliability-<processor>.json`` and into the
+table of docs/reliability.md, unless --json names another file; --check only compares the two.
 
 The exit status is 0, and 1 where something went wrong, or the table is not up to date.
 

@@ -20,6 +20,7 @@ from functools import cached_property
 import onnx
 from onnx import TensorProto
 
+from adder_onnx.graph.foreign import refusals
 from adder_onnx.graph.plan import OnnxruntimeStep, Plan
 
 __all__ = ["Ending", "Endings"]
@@ -122,7 +123,8 @@ class _SubModel:
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int | None, ...]]:
-        graph = onnx.shape_inference.infer_shapes(_without_weights(self.proto)).graph
+        with refusals("shapes contradict each other"):
+            graph = onnx.shape_inference.infer_shapes(_without_weights(self.proto)).graph
         return {
             value.name: tuple(_size(dim) for dim in value.type.tensor_type.shape.dim)
             for value in (*graph.input, *graph.value_info, *graph.output)

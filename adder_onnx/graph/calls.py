@@ -108,8 +108,8 @@ def _by_calls(functions: Mapping[_Id, onnx.FunctionProto]) -> list[_Id]:
         for name, function in functions.items()
     }
     order: dict[_Id, None] = {}
-    for root in calls:
-        begun: dict[_Id, list[_Id]] = {} if root in order else {root: sorted(calls[root])}
+    for root, called in calls.items():
+        begun: dict[_Id, list[_Id]] = {} if root in order else {root: sorted(called)}
         while begun:
             name, missing = next(reversed(begun.items()))
             if not missing:

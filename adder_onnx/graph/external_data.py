@@ -71,4 +71,4 @@ def _size(tensor: onnx.TensorProto) -> int:
     type_ = ir.DataType(tensor.data_type)
     if type_ == ir.DataType.STRING:
         raise ModelError(f"tensor {tensor.name!r} is text, which cannot be external data")
-    return -(-math.prod(tensor.dims) * type_.bitwidth // 8)
+    return int(-(-math.prod(tensor.dims) * type_.bitwidth // 8))

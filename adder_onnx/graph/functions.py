@@ -68,19 +68,25 @@ class _Inliner:
         copy.values.update(zip(function.inputs, inputs, strict=True))
         nodes = [copy.node(node) for node in function]
         # What has no name is an output that the call leaves out.
-        pairs = [
-            (old, self._result(call, copy.values.get(value), nodes))
-            for old, value in zip(call.outputs, function.outputs, strict=False)
-            if old.name
-        ]
-        old, new = [old for old, _ in pairs], [new for _, new in pairs]
+        wanted = [i for i, value in enumerate(call.outputs) if value.name]
+        old = [call.outputs[i] for i in wanted]
+        new = [self._result(call, copy.values.get(function.outputs[i]), nodes) for i in wanted]
         ir.convenience.replace_nodes_and_values(graph, call, [call], nodes, old, new)
 
     def _result(self, call: ir.Node, value: ir.Value | None, nodes: list[ir.Node]) -> ir.Value:
-        """What takes the place of a call's output: a value that nothing else stands for."""
+        """What takes the place, and the name, of a call's output: one of the copied nodes gives it.
+
+        For an input of the function it is a copy.
+        """
         if value is None:
-            raise ModelError(f"{_call(call)} leaves out an input that is an output, too")
-        return value
+            raise ModelError(f"{_call(call)} has an output that nothing gives")
+        producer = value.producer()
+        if producer is not None and producer.graph is None:
+            return value
+        identity = ir.Node("", "Identity", [value])
+        self.name(identity)
+        nodes.append(identity)
+        return identity.outputs[0]
 
     def _check_call(self, call: ir.Node, function: ir.Function) -> None:
         for domain, version in function.opset_imports.items():

@@ -13,6 +13,7 @@ from onnx_ir.passes import common as passes
 from adder_onnx.errors import ModelError
 from adder_onnx.graph.attributes import check_attributes
 from adder_onnx.graph.calls import check_calls
+from adder_onnx.graph.fatal import check_survivable
 from adder_onnx.graph.foreign import last_line, refusals
 from adder_onnx.graph.functions import inline_functions
 from adder_onnx.graph.inlined.restoration import restore_adder_nodes
@@ -21,7 +22,7 @@ from adder_onnx.graph.reading import read_model
 from adder_onnx.graph.sizes import check_countable
 from adder_onnx.ops import DOMAIN, MIN_OPSET, VERSION, function_bodies
 
-__all__ = ["load_graph", "read_model"]
+__all__ = ["check_valid", "load_graph", "read_model"]
 
 _WEIGHT_BYTES = 4096
 """Constants above this size are weights: nothing but a kernel looks into them."""
@@ -34,9 +35,11 @@ _logger = logging.getLogger(__name__)
 def load_graph(model: onnx.ModelProto) -> ir.Model:
     """Validates a model and brings it into the form that the other passes expect.
 
-    1. The model passes onnx's checker, and imports our operators in a version known here.
+    1. The model passes onnx's checker, imports our operators in a version known here, and has no
+       node that libraries do not survive (`attributes`, `fatal`).
     2. Function bodies that the file carries for our operators are dropped, with a warning where
-       one differs from ours; all other local functions are inlined.
+       one differs from ours; all other local functions are inlined, where that does not take too
+       much (`calls`).
     3. Types and shapes are inferred (without data propagation: a Range to 2**62 would hang it).
     4. Initializers are constants: they are no longer inputs, and Constant nodes have become
        initializers. Unused nodes are gone.
@@ -45,11 +48,14 @@ def load_graph(model: onnx.ModelProto) -> ir.Model:
     6. Every node of the main graph has a name of its own.
 
     Raises:
-        ModelError: the model is invalid; the message is onnx's own first line.
+        ModelError: the model is invalid; where onnx says so, the message is its own first line.
     """
     weights = {t.name: t for t in model.graph.initializer if t.ByteSize() > _WEIGHT_BYTES}
     checked = _without(weights, model)
-    _check(checked, weights)
+    check_valid(checked)
+    with refusals(_INVALID):
+        for tensor in weights.values():
+            onnx.checker.check_tensor(tensor)
     version = {entry.domain: entry.version for entry in checked.opset_import}.get(DOMAIN)
     if version not in (None, VERSION):
         raise ModelError(
@@ -77,6 +83,7 @@ def load_graph(model: onnx.ModelProto) -> ir.Model:
     if restored:
         inferred = _infer_again(inferred)
     check_countable(inferred)
+    check_survivable(inferred)
     return inferred
 
 
@@ -164,17 +171,28 @@ def _name_nodes(graph: ir.Graph) -> None:
         seen.add(name)
 
 
-def _check(model: onnx.ModelProto, weights: Mapping[str, onnx.TensorProto]) -> None:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for value in (*copy.graph.input, *copy.graph.output):
+def check_valid(model: onnx.ModelProto) -> None:
+    """Checks a model as onnx does, but that inputs and outputs may be of unknown rank.
+
+    Raises:
+        ModelError: it is not valid; the message is onnx's own first line.
+    """
+    ends = [*model.graph.input, *model.graph.output]
+    if any(_lacks_shape(value) for value in ends):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        model, ends = copy, [*copy.graph.input, *copy.graph.output]
+    for value in ends:
         # onnx wants a shape here, onnxruntime does without; the checker does not look into it.
-        if value.type.HasField("tensor_type"):
+        if _lacks_shape(value):
             value.type.tensor_type.shape.SetInParent()
     with refusals(_INVALID):
-        onnx.checker.check_model(copy)
-        for tensor in weights.values():
-            onnx.checker.check_tensor(tensor)
+        onnx.checker.check_model(model)
+
+
+def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
+    type_ = value.type
+    return type_.HasField("tensor_type") and not type_.tensor_type.HasField("shape")
 
 
 def _drop_our_bodies(model: onnx.ModelProto) -> None:
@@ -218,7 +236,7 @@ def _type_fused_nodes(graph: ir.Graph) -> None:
         if node.domain == "com.microsoft.nchwc":
             type_: ir.TypeProtocol | None = ir.TensorType(ir.DataType.FLOAT)
         elif (node.domain, node.op_type) == ("com.microsoft", "FusedConv"):
-            weight = node.inputs[1]
+            weight = node.inputs[1] if len(node.inputs) > 1 else None
             type_ = None if weight is None else weight.type
         else:
             continue

@@ -55,7 +55,7 @@ def messages(model: onnx.ModelProto) -> Iterator[Found]:
 def _inside(found: Found) -> list[Found]:
     message, nesting, in_function = found
     kind = type(message)
-    texts, parts = _fields(kind)
+    texts, parts = _fields(kind)  # type: ignore[arg-type]
     for name in texts:
         _check_text(message, name)
     if kind is onnx.GraphProto:

@@ -59,7 +59,8 @@ def _read(path: Path) -> bytes:
             "larger models keep their weights in a file of their own, as external data"
         )
     require(found.st_size, str(path), ModelError)
-    return path.read_bytes()
+    with path.open("rb") as file:
+        return file.read(found.st_size)
 
 
 def _parse(data: bytes, what: str) -> onnx.ModelProto:

@@ -50,4 +50,5 @@ def _bytes(value: ir.Value) -> int | None:
         return None
     if value.dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED):
         return None
-    return -(-math.prod(map(int, value.shape)) * value.dtype.bitwidth // 8)
+    count = math.prod(dim for dim in value.shape if isinstance(dim, int))
+    return -(-count * value.dtype.bitwidth // 8)

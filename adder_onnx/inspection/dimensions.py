@@ -10,6 +10,8 @@ from adder_onnx.errors import InputError
 
 __all__ = ["assume", "symbols"]
 
+_LARGEST = 2**63 - 1
+
 
 def symbols(model: onnx.ModelProto) -> list[str]:
     """Names of the symbolic dimensions of a model's inputs, in their order."""
@@ -38,7 +40,7 @@ def assume(
         input and its place, ``input[0]``.
 
     Raises:
-        InputError: a name is not that of a symbolic dimension.
+        InputError: a name is not that of a symbolic dimension, or a number is too large for one.
     """
     known = symbols(model)
     for name in given:
@@ -47,6 +49,9 @@ def assume(
                 f"the model's inputs have no symbolic dimension {name!r}; theirs are "
                 f"{', '.join(known) or 'none'}"
             )
+    for number in (batch_size, *given.values()):
+        if number > _LARGEST:
+            raise InputError(f"a dimension is too large; the largest number is {_LARGEST}")
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     assumed = dict(given)

@@ -15,7 +15,7 @@ from onnx_ir.passes import common as passes
 from adder_onnx.errors import InputError, ModelError
 from adder_onnx.graph.adder_node import AdderNode, adder_node, is_adder_node, mark_adder_nodes
 from adder_onnx.graph.fusion import fuse_epilogues
-from adder_onnx.graph.loading import load_graph
+from adder_onnx.graph.loading import check_valid, load_graph
 from adder_onnx.ops import DOMAIN, function_bodies
 from adder_onnx.quantization.observation import KEPT, Observation, make_runner, observe
 from adder_onnx.quantization.pooling import share_scales, shared_scales
@@ -323,5 +323,5 @@ def finish(graph: ir.Model, source: onnx.ModelProto) -> onnx.ModelProto:
     del proto.metadata_props[:]
     proto.metadata_props.extend(source.metadata_props)
     proto.producer_name = "adder-onnx"
-    onnx.checker.check_model(proto)
+    check_valid(proto)
     return proto

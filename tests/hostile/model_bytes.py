@@ -44,7 +44,7 @@ def _no_files(folder: Path) -> Iterator[tuple[str, Path]]:
     for size in (3 << 30, 30 << 30):
         path = _made(folder / f"sparse_{size}.onnx", Path.touch)
         os.truncate(path, size)
-        yield "a large file of zeros", path
+        yield f"a file of {size >> 30} GiB of zeros", path
     yield "deep messages", _made(folder / "deep.onnx", lambda path: path.write_bytes(_deep()))
 
 

@@ -1,7 +1,7 @@
 """Models that are strange in their structure: what a message of ONNX says is changed at random.
 
-A case is a valid small model after one to three changes. Changes keep the file readable as protobuf;
-`model_bytes` has those that do not.
+A case is a valid small model after one to three changes. Changes keep the file readable as
+protobuf; `model_bytes` has those that do not.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ def base_models() -> dict[str, onnx.ModelProto]:
         "floats": _floats(),
         "integers": _integers(),
         "control flow": _control_flow(),
+        "contrib": _contrib(),
         "functions": _functions(),
         "standard": _standard(),
     }
@@ -116,7 +117,7 @@ def _model(
         [helper.make_tensor_value_info("Y", TensorProto.FLOAT, ["N", None])],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
-    imports = [("", 18), (DOMAIN, VERSION), ("user", 1)]
+    imports = [("", 18), (DOMAIN, VERSION), ("user", 1), ("com.microsoft", 1)]
     return helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid(*entry) for entry in imports],
@@ -240,6 +241,22 @@ def _functions() -> onnx.ModelProto:
     ]
     constants = {"W": _weight(4, 3, 3, 3), "V": _weight(4, 2, 1, 1)}
     return _model([*calls, *_head("B")], constants, [inner, outer])
+
+
+def _contrib() -> onnx.ModelProto:
+    """Operators of onnxruntime's own, of which onnx knows nothing."""
+    return _model(
+        [
+            helper.make_node(
+                "FusedConv", ["X", "K"], ["A"], "n_A", domain="com.microsoft", activation="Relu"
+            ),
+            _adder("A", "W", "B"),
+            helper.make_node("Gelu", ["B"], ["C"], "n_C", domain="com.microsoft"),
+            _node("MatMul", ["C", "M"], "D"),
+            *_head("D"),
+        ],
+        {"K": _weight(3, 3, 3, 3), "W": _weight(4, 3, 3, 3), "M": _weight(4, 4)},
+    )
 
 
 def _standard() -> onnx.ModelProto:
