@@ -141,7 +141,8 @@ Convs make_convs(Bytes& bytes, const ConvParams& a, bool is_of_bytes) {
 // Steps that continue each other, but for numbers that are something else.
 class Maker {
  public:
-  Maker(Bytes& bytes, int percent) : bytes_(bytes), number_(bytes, percent) {}
+  Maker(Bytes& bytes, int percent)
+      : bytes_(bytes), number_(bytes, percent), random_(bytes.random()) {}
 
   void run() {
     const int64_t batch = number_(1, 3), pass = number_(1, 3);
@@ -218,19 +219,26 @@ class Maker {
   }
 
   ConvShape choose_shape(const ConvParams& a) {
+    // What fits, or more, however large: so that all else is right where one number is not.
     const auto out = [&](int64_t in, int64_t kernel, int64_t stride, int64_t dilation, int64_t pad) {
-      if (!is_small({in, 8}, 1000) || !is_small({kernel, dilation}, 1000) ||
-          !is_small({pad, 8}, 1000) || stride < 1)
-        return number_(1, 6);
-      const int64_t room = in + 2 * pad - (kernel - 1) * dilation - 1;
-      return room < 0 || bytes_.chance(5) ? number_(1, 6) : room / stride + 1;
+      if (stride < 1 || bytes_.chance(5)) return number_(1, 6);
+      const __int128 span = (static_cast<__int128>(kernel) - 1) * dilation + 1;
+      const __int128 padded = static_cast<__int128>(in) + pad;
+      const __int128 fitting = padded < span ? 0 : (padded - span) / stride + 1;
+      const __int128 all = fitting + bytes_.from(fitting == 0 ? 1 : 0, 2);
+      return all > std::numeric_limits<int64_t>::max() ? number_(1, 6) : static_cast<int64_t>(all);
+    };
+    const auto pad = [&](int64_t kernel, int64_t dilation) {
+      int64_t span;
+      const bool is_large = kernel < 1 || __builtin_mul_overflow(kernel - 1, dilation, &span);
+      return is_large || !bytes_.chance(40) ? number_(0, 2) : span;
     };
     ConvShape s{};
     s.batch = image_.batch;
     s.in_h = image_.height;
     s.in_w = image_.width;
-    s.pad_top = number_(0, 2);
-    s.pad_left = number_(0, 2);
+    s.pad_top = pad(a.kernel_h, a.dilation_h);
+    s.pad_left = pad(a.kernel_w, a.dilation_w);
     s.out_h = out(s.in_h, a.kernel_h, a.stride_h, a.dilation_h, s.pad_top);
     s.out_w = out(s.in_w, a.kernel_w, a.stride_w, a.dilation_w, s.pad_left);
     return s;
@@ -284,27 +292,60 @@ class Maker {
     int64_t bytes = kMaxBytes;
     const auto fits = [&](int64_t size) { return size <= bytes && (bytes -= size, true); };
     if (!fits(floats * 4 > 0 ? floats * 4 : floats) || scratch > 64 * kMaxBytes) return;
-    std::vector<Exact<uint8_t>> inputs, outputs;
-    std::vector<const void*> from;
-    std::vector<void*> to;
+    std::vector<Exact<uint8_t>> inputs;
     for (const Program::Port& port : program.inputs()) {
       if (!fits(port.bytes())) return;
       inputs.emplace_back(port.bytes(), static_cast<uint8_t>(bytes_.take(1)));
+      if (bytes_.chance(80))
+        for (uint8_t& byte : inputs.back()) byte = static_cast<uint8_t>(random_() % 64);
     }
-    for (const Program::Port& port : program.outputs()) {
+    for (const Program::Port& port : program.outputs())
       if (!fits(port.bytes())) return;
-      outputs.emplace_back(port.bytes());
-    }
+    const int fault = static_cast<int>(bytes_.from(0, 30));
+    const auto first = results(program, inputs, threads, fault);
+    const int others = threads == 1 ? 3 : 1;
+    if (fault < 2 || first.empty() || program.arena_size(others) > kMaxBytes) return;
+    if (program.scratch_size(others) > 64 * kMaxBytes) return;
+    compare(program, first, results(program, inputs, others, fault));
+  }
+
+  // The outputs; none where the run is refused. A `fault` of 0 or 1 makes it one that must be.
+  static std::vector<Exact<uint8_t>> results(const Program& program,
+                                             const std::vector<Exact<uint8_t>>& inputs, int threads,
+                                             int fault) {
+    Exact<float> arena(program.arena_size(threads), std::numeric_limits<float>::quiet_NaN());
+    std::vector<Exact<uint8_t>> outputs;
+    std::vector<const void*> from;
+    std::vector<void*> to;
+    for (const Program::Port& port : program.outputs()) outputs.emplace_back(port.bytes());
     for (const auto& input : inputs) from.push_back(input.data());
     for (auto& output : outputs) to.push_back(output.data());
-    if (bytes_.chance(3) && !to.empty()) to.pop_back();
-    Exact<float> arena(floats, std::numeric_limits<float>::quiet_NaN());
-    if (bytes_.chance(3) && !from.empty()) from[0] = arena.data();
-    takes([&] { program.run(arena.data(), from, to, threads); });
+    if (fault == 0) to.push_back(nullptr);
+    const bool is_shared = fault == 1 && !from.empty() && !inputs[0].empty() && !arena.empty();
+    if (is_shared) from[0] = arena.data();
+    const bool is_taken = takes([&] { program.run(arena.data(), from, to, threads); });
+    if (is_taken == (fault == 0 || is_shared)) fail("a run is taken or refused where it must not be");
+    return is_taken ? outputs : std::vector<Exact<uint8_t>>{};
+  }
+
+  // What is taken has one result, but for what is not a number.
+  static void compare(const Program& program, const std::vector<Exact<uint8_t>>& a,
+                      const std::vector<Exact<uint8_t>>& b) {
+    for (size_t i = 0; i < a.size(); ++i) {
+      const bool is_float = program.outputs()[i].type == ElementType::kFloat32;
+      for (size_t k = 0; k < a[i].size(); k += is_float ? 4 : 1) {
+        float x = 0, y = 1;
+        if (is_float) std::memcpy(&x, &a[i][k], 4);
+        if (is_float) std::memcpy(&y, &b[i][k], 4);
+        const bool is_same = std::memcmp(&a[i][k], &b[i][k], is_float ? 4 : 1) == 0;
+        if (!is_same && x == x && y == y) fail("threads change what a hostile program gives");
+      }
+    }
   }
 
   Bytes& bytes_;
   Numbers number_;
+  std::mt19937 random_;
   int64_t images_ = 1;
   int64_t inputs_ = 0, outputs_ = 0;
   ImageShape image_{};  // what is at at_, if all went well
