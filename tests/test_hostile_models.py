@@ -415,6 +415,14 @@ def test_calls_that_do_not_fit() -> None:
     refused("graph", lambda m: m.graph.node[0].attribute.append(attribute))
 
 
+@pytest.mark.parametrize("inputs", [["", "V"], ["A", ""], ["A"], [], ["", ""]])
+def test_calls_that_leave_out_what_the_body_needs(inputs: list[str]) -> None:
+    model = base_models()["functions"]
+    model.graph.node[1].input[:] = inputs
+    with pytest.raises(ModelError, match="not valid ONNX"):
+        load(model)
+
+
 def test_names_take_no_search() -> None:
     names = Names(["a"])
     assert [names.free("a") for _ in range(100_000)][-1] == "a_100000"
