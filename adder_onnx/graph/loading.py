@@ -67,7 +67,11 @@ def load_graph(model: onnx.ModelProto) -> ir.Model:
 
     with refusals(_INVALID):
         graph = ir.from_proto(checked)
-    inline_functions(graph)
+    if graph.functions:
+        inline_functions(graph)
+        with refusals(_INVALID):
+            inlined = ir.to_proto(graph)
+        check_valid(inlined)  # a call may leave out what a node of the body needs
     check_attributes(graph)
     _check_operators_known(graph)
     has_adder_nodes = any(node.domain == DOMAIN for node in graph.graph.all_nodes())

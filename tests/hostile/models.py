@@ -360,7 +360,7 @@ def _repeated(rng: np.random.Generator, model: onnx.ModelProto) -> str | None:
 
 
 def _clear(rng: np.random.Generator, model: onnx.ModelProto) -> str | None:
-    message = _pick(rng, _all_messages(model)[1:])
+    message = _pick(rng, _all_messages(model))
     chosen = _pick(rng, message.ListFields())
     if chosen is None:
         return None
@@ -371,6 +371,8 @@ def _clear(rng: np.random.Generator, model: onnx.ModelProto) -> str | None:
 def _attribute(rng: np.random.Generator, model: onnx.ModelProto) -> str | None:
     """An attribute of a node: another number, type or length; or one more."""
     node = _pick(rng, _nodes(model))
+    if node is None:
+        return None
     attribute = _pick(rng, node.attribute)
     names = ("strides", "pads", "dilations", "group", "kernel_shape", "axis", "to", "perm", "value")
     name = attribute.name if attribute is not None and rng.random() < 0.8 else _pick(rng, names)
@@ -388,7 +390,7 @@ def _rewire(rng: np.random.Generator, model: onnx.ModelProto) -> str | None:
     nodes = _nodes(model)
     names = [name for node in nodes for name in (*node.input, *node.output)] + ["", "unknown"]
     node = _pick(rng, nodes)
-    values = _pick(rng, (node.input, node.output))
+    values = None if node is None else _pick(rng, (node.input, node.output))
     if not values:
         return None
     index = int(rng.integers(len(values)))
@@ -399,6 +401,8 @@ def _rewire(rng: np.random.Generator, model: onnx.ModelProto) -> str | None:
 def _operator(rng: np.random.Generator, model: onnx.ModelProto) -> str | None:
     """A node has another operator, with attributes that it knows and strange numbers in them."""
     node = _pick(rng, _nodes(model))
+    if node is None:
+        return None
     schema = _pick(rng, _SCHEMAS)
     node.op_type, node.domain = schema.name, schema.domain
     if rng.random() < 0.8:
