@@ -188,8 +188,7 @@ def test_filters_may_be_none_at_all() -> None:
     x = np.zeros((1, 2, 5, 5), np.float32)
     for threads in (1, 3):
         arena = np.zeros(program.arena_size(threads), np.float32)
-        nothing = arena[100:100].reshape(1, 0, 3, 3)  # which shares no memory, wherever it is
-        program.run(arena, [x], [nothing], threads)
+        program.run(arena, [x], [np.zeros((1, 0, 3, 3), np.float32)], threads)
 
 
 # Programs
@@ -454,6 +453,12 @@ def test_sizes_that_only_kernels_have(
         with_input().add_adder_conv(
             conv, *sizes(out_size=out_size, pad_begin=pad_begin), 0, -1, 400
         )
+
+
+def test_an_output_too_large_by_its_filters() -> None:
+    conv = float_conv((2**16, 2, 1, 1))
+    with pytest.raises(ValueError, match="too large"):
+        with_input().add_adder_conv(conv, *sizes(out_size=(2**20, 2**20)), 0, -1, 400)
 
 
 def test_memory_for_rows_is_told_and_its_lack_survived() -> None:

@@ -79,6 +79,19 @@ void test_runs() {
   fresh.add_nchw_to_nhwc(1, kBytes, {1, 2, 3, 3}, 100);
 }
 
+// Which shares no memory with anything, wherever it is.
+void test_nothing() {
+  Program program = with_input();
+  program.add_nchw_to_nhwc(1, kBytes, {1, 0, 3, 3}, 100);
+  program.add_nhwc_to_nchw(100, {1, 0, 3, 3}, 0, kBytes);
+  const std::vector<uint8_t> x(18);
+  std::vector<float> arena(program.arena_size(1));
+  expect(!refuses([&] {
+    program.run(arena.data(), {x.data(), arena.data() + 1}, {arena.data() + 2}, 1);
+  }),
+         "arrays of nothing");
+}
+
 void test_gradient() {
   const std::vector<float> x(18), w(18);
   std::vector<float> grad_x(18);
@@ -101,5 +114,6 @@ void test_gradient() {
 void test_checks() {
   test_steps();
   test_runs();
+  test_nothing();
   test_gradient();
 }

@@ -58,7 +58,7 @@ struct Way {
 
 class Case {
  public:
-  explicit Case(Bytes& bytes) : bytes_(bytes), random_(bytes.random()), is_wild_(bytes.chance(15)) {}
+  explicit Case(Bytes& bytes) : bytes_(bytes), random_(bytes.random()), is_wild_(bytes.chance(15)), is_infinite_(bytes.chance(20)) {}
 
   void run() {
     batch_ = bytes_.from(0, 5);
@@ -86,6 +86,12 @@ class Case {
     float value;
     std::memcpy(&value, &bits, sizeof(value));
     return value;
+  }
+
+  // Of an input: in some programs it may be infinite, which no sum hides.
+  float random_value() {
+    if (!is_infinite_ || random_() % 64 > 0) return random_float();
+    return random_() % 2 == 0 ? INFINITY : -INFINITY;
   }
 
   // Of a quantization.
@@ -129,7 +135,7 @@ class Case {
 
   Bytes& bytes_;
   std::mt19937 random_;
-  bool is_wild_;
+  bool is_wild_, is_infinite_;
   int64_t batch_ = 0;
   int step_ = 0;
   std::vector<Value> values_;
@@ -184,14 +190,14 @@ void Case::add_input() {
     if (c.outside == ElementType::kUint8) {
       value.v[i] = port.bytes[i] = static_cast<uint8_t>(random_());
     } else if (c.outside == ElementType::kFloat16) {
-      uint16_t half = float_to_half(random_float());
+      uint16_t half = float_to_half(random_value());
       if (is_wild_) half = static_cast<uint16_t>(random_());
       std::memcpy(&port.bytes[2 * i], &half, 2);
       value.v[i] = half_to_float(half);
     } else {
       const float f = inside == ElementType::kUint8 && !is_wild_
                           ? static_cast<float>(static_cast<int>(random_() % 600) - 200) * 0.5f * c.scale
-                          : random_float();
+                          : random_value();
       std::memcpy(&port.bytes[4 * i], &f, 4);
       value.v[i] = inside == ElementType::kUint8 ? quantized(f, c) : f;
     }
