@@ -148,6 +148,7 @@ class Maker {
     const int64_t batch = number_(1, 3), pass = number_(1, 3);
     std::unique_ptr<Program> program;
     if (!takes([&] { program = std::make_unique<Program>(batch, pass); })) return;
+    images_in_all_ = batch;
     images_ = std::min(batch, pass);
     image_ = {batch, number_(1, 20), number_(1, 6), number_(1, 6)};
     is_of_bytes_ = bytes_.chance(50);
@@ -281,6 +282,7 @@ class Maker {
   }
 
   void try_run(const Program& program) {
+    if (images_in_all_ > kMaxBytes) return;  // of padding alone, which takes no memory but time
     const int threads = bytes_.chance(90) ? static_cast<int>(bytes_.from(1, 3))
                                           : static_cast<int>(number_(0, 3));
     int64_t floats = 0, scratch = 0;
@@ -346,7 +348,7 @@ class Maker {
   Bytes& bytes_;
   Numbers number_;
   std::mt19937 random_;
-  int64_t images_ = 1;
+  int64_t images_in_all_ = 0, images_ = 1;
   int64_t inputs_ = 0, outputs_ = 0;
   ImageShape image_{};  // what is at at_, if all went well
   int64_t at_ = 0, end_ = 0;
