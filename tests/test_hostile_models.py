@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_ir.passes.common import InlinePass
@@ -27,7 +28,7 @@ from adder_onnx.memory import limited
 from adder_onnx.runtime import InferenceSession
 from tests.hostile import model_bytes, models
 from tests.hostile.models import base_models
-from tests.models import adder_conv, image, make_model, node
+from tests.models import adder_conv, image, make_model, node, oracle
 
 MEBIBYTE = 1 << 20
 
@@ -536,6 +537,40 @@ def test_parameters_of_integer_nodes_of_other_shapes(
         session.run(None, {"X": image(1, 3, 8, 8)})
     except AdderError:
         pass
+
+
+@pytest.mark.parametrize("names", [("C", "X"), ("X", "D"), ("C", "D")])
+def test_images_and_residuals_that_are_constants(names: tuple[str, str]) -> None:
+    x, z = names
+    shapes = {"X": (1, 4, 8, 8), "C": (1, 4, 8, 8), "D": (1, 4, 8, 8)}
+    model = make_model(
+        [
+            adder_conv(x, "W", "A", pads=[1, 1, 1, 1]),
+            node("Add", ["A", z], "B"),
+            node("Add", ["B", "X"], "Y"),
+        ],
+        {"X": list(shapes["X"])},
+        {"Y": [None] * 4},
+        {"C": image(*shapes["C"]), "D": image(*shapes["D"]), "W": image(4, 4, 3, 3)},
+    )
+    feed = {"X": image(*shapes["X"])}
+    (y,) = InferenceSession(model, threads=1).run(None, feed)
+    np.testing.assert_allclose(y, oracle(model, feed)[0], rtol=1e-5, atol=1e-4)
+
+
+def test_quantized_images_that_are_constants() -> None:
+    model = base_models()["integers"]
+    model.graph.node[0].input[0] = "C"
+    model.graph.node[-1].output[0] = "flat"
+    model.graph.node.append(node("ReduceMax", ["X"], "most", keepdims=0))
+    model.graph.node.append(helper.make_node("Add", ["flat", "most"], ["Y"], "sum"))
+    constant_image = np.abs(image(1, 3, 8, 8)) * 10
+    model.graph.initializer.append(numpy_helper.from_array(constant_image, "C"))
+    (y,) = InferenceSession(model, threads=1).run(None, {"X": constant_image})
+    stock = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    np.testing.assert_allclose(y, stock.run(None, {"X": constant_image})[0], rtol=1e-6)
 
 
 def test_fused_convolutions_without_weights() -> None:
