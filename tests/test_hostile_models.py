@@ -26,6 +26,7 @@ from adder_onnx.inspection.inputs import random_feed
 from adder_onnx.inspection.tables import _visible
 from adder_onnx.memory import limited
 from adder_onnx.runtime import InferenceSession
+from adder_onnx.runtime.onnxruntime_step import one_line
 from tests.hostile import model_bytes, models
 from tests.hostile.models import base_models
 from tests.models import adder_conv, image, make_model, node, oracle
@@ -580,12 +581,21 @@ def test_fused_convolutions_without_weights() -> None:
         InferenceSession(model.SerializeToString(), threads=1)
 
 
-def test_batch_normalization_of_other_sizes() -> None:
-    model = float_model()
-    (tensor,) = [t for t in model.graph.initializer if t.name == "s"]
-    tensor.CopyFrom(numpy_helper.from_array(np.ones((1, 4), np.float32), "s"))
+@pytest.mark.parametrize("shape", [(3,), (1, 4), ()])
+def test_batch_normalization_of_other_sizes(shape: tuple[int, ...]) -> None:
+    """Where onnx does not look: beside an operator that it does not know."""
+    model = base_models()["contrib"]
+    norm = ["B", "s", "M1", "M1", "M1"]
+    model.graph.node[2].CopyFrom(node("BatchNormalization", norm, "C"))
+    ones = {"s": np.ones(shape, np.float32), "M1": np.ones(4, np.float32)}
+    model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in ones.items())
     with pytest.raises(AdderError):
         InferenceSession(model.SerializeToString(), threads=1)
+
+
+def test_messages_of_onnxruntime_are_not_endless() -> None:
+    assert one_line(ValueError("a\nb")) == "a b"
+    assert len(one_line(ValueError("x" * 100_000))) == 1002
 
 
 # Memory.

@@ -165,8 +165,8 @@ def mark_adder_nodes(graph: ir.Graph, *, integers: bool = True) -> list[ir.Node]
     """Turns every node of ours that our kernels can execute into an adder node of the plan.
 
     These are the float32 and float16 AdderConv in the main graph whose number of filters is known
-    and whose image is no constant, and the QLinearAdderConv there whose parameters are constant and whose output has a positive,
-    finite scale.
+    and whose image is no constant, and the QLinearAdderConv there whose parameters are constant, of
+    the schema's shapes, and whose output has a positive, finite scale.
 
     Args:
         graph: the main graph.
