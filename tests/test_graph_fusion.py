@@ -414,6 +414,21 @@ def test_residual_needs_a_shape_that_is_known_to_be_equal() -> None:
     assert residuals([1, 3, 8, 8], [4, 8, 8]) == 0
 
 
+def test_a_constant_is_no_residual() -> None:
+    """A chain takes images, and constants only as parameters."""
+    r = RNG.standard_normal((2, 4, 6, 6)).astype(np.float32)
+    model = make_model(
+        [adder_conv("X", "W", "A"), node("Add", ["A", "r"], "Y")],
+        {"X": [2, 3, 8, 8]},
+        {"Y": [2, 4, 6, 6]},
+        {"W": W, "r": r},
+    )
+    feed = {"X": RNG.standard_normal((2, 3, 8, 8)).astype(np.float32)}
+    session = InferenceSession(model.SerializeToString())
+    assert [s.nodes for s in session.plan.steps if isinstance(s, OnnxruntimeStep)] == [("n_Y",)]
+    np.testing.assert_allclose(session.run(None, feed)[0], oracle(model, feed)[0], rtol=1e-5)
+
+
 def test_operators_of_other_domains_are_left() -> None:
     model = make_model(
         [adder_conv("X", "W", "A"), node("Relu", ["A"], "Y")],

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_ir.passes.common import InlinePass
@@ -25,9 +26,10 @@ from adder_onnx.inspection.inputs import random_feed
 from adder_onnx.inspection.tables import _visible
 from adder_onnx.memory import limited
 from adder_onnx.runtime import InferenceSession
+from adder_onnx.runtime.onnxruntime_step import one_line
 from tests.hostile import model_bytes, models
 from tests.hostile.models import base_models
-from tests.models import adder_conv, image, make_model, node
+from tests.models import adder_conv, image, make_model, node, oracle
 
 MEBIBYTE = 1 << 20
 
@@ -538,6 +540,40 @@ def test_parameters_of_integer_nodes_of_other_shapes(
         pass
 
 
+@pytest.mark.parametrize("names", [("C", "X"), ("X", "D"), ("C", "D")])
+def test_images_and_residuals_that_are_constants(names: tuple[str, str]) -> None:
+    x, z = names
+    shapes = {"X": (1, 4, 8, 8), "C": (1, 4, 8, 8), "D": (1, 4, 8, 8)}
+    model = make_model(
+        [
+            adder_conv(x, "W", "A", pads=[1, 1, 1, 1]),
+            node("Add", ["A", z], "B"),
+            node("Add", ["B", "X"], "Y"),
+        ],
+        {"X": list(shapes["X"])},
+        {"Y": [None] * 4},
+        {"C": image(*shapes["C"]), "D": image(*shapes["D"]), "W": image(4, 4, 3, 3)},
+    )
+    feed = {"X": image(*shapes["X"])}
+    (y,) = InferenceSession(model, threads=1).run(None, feed)
+    np.testing.assert_allclose(y, oracle(model, feed)[0], rtol=1e-5, atol=1e-4)
+
+
+def test_quantized_images_that_are_constants() -> None:
+    model = base_models()["integers"]
+    model.graph.node[0].input[0] = "C"
+    model.graph.node[-1].output[0] = "flat"
+    model.graph.node.append(node("ReduceMax", ["X"], "most", keepdims=0))
+    model.graph.node.append(helper.make_node("Add", ["flat", "most"], ["Y"], "sum"))
+    constant_image = np.abs(image(1, 3, 8, 8)) * 10
+    model.graph.initializer.append(numpy_helper.from_array(constant_image, "C"))
+    (y,) = InferenceSession(model, threads=1).run(None, {"X": constant_image})
+    stock = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    np.testing.assert_allclose(y, stock.run(None, {"X": constant_image})[0], rtol=1e-6)
+
+
 def test_fused_convolutions_without_weights() -> None:
     model = base_models()["contrib"]
     del model.graph.node[0].input[1:]
@@ -545,12 +581,21 @@ def test_fused_convolutions_without_weights() -> None:
         InferenceSession(model.SerializeToString(), threads=1)
 
 
-def test_batch_normalization_of_other_sizes() -> None:
-    model = float_model()
-    (tensor,) = [t for t in model.graph.initializer if t.name == "s"]
-    tensor.CopyFrom(numpy_helper.from_array(np.ones((1, 4), np.float32), "s"))
+@pytest.mark.parametrize("shape", [(3,), (1, 4), ()])
+def test_batch_normalization_of_other_sizes(shape: tuple[int, ...]) -> None:
+    """Where onnx does not look: beside an operator that it does not know."""
+    model = base_models()["contrib"]
+    norm = ["B", "s", "M1", "M1", "M1"]
+    model.graph.node[2].CopyFrom(node("BatchNormalization", norm, "C"))
+    ones = {"s": np.ones(shape, np.float32), "M1": np.ones(4, np.float32)}
+    model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in ones.items())
     with pytest.raises(AdderError):
         InferenceSession(model.SerializeToString(), threads=1)
+
+
+def test_messages_of_onnxruntime_are_not_endless() -> None:
+    assert one_line(ValueError("a\nb")) == "a b"
+    assert len(one_line(ValueError("x" * 100_000))) == 1002
 
 
 # Memory.

@@ -164,9 +164,9 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
 def mark_adder_nodes(graph: ir.Graph, *, integers: bool = True) -> list[ir.Node]:
     """Turns every node of ours that our kernels can execute into an adder node of the plan.
 
-    These are the float32 and float16 AdderConv in the main graph whose number of filters is known,
-    and the QLinearAdderConv there whose parameters are constant and whose output has a positive,
-    finite scale.
+    These are the float32 and float16 AdderConv in the main graph whose number of filters is known
+    and whose image is no constant, and the QLinearAdderConv there whose parameters are constant, of
+    the schema's shapes, and whose output has a positive, finite scale.
 
     Args:
         graph: the main graph.
@@ -189,7 +189,8 @@ def mark_adder_nodes(graph: ir.Graph, *, integers: bool = True) -> list[ir.Node]
         assert x is not None
         assert weight is not None
         filters = weight.shape[0] if weight.shape is not None else None
-        if node.graph is graph and x.dtype in _TYPES and isinstance(filters, int):
+        is_image = x.dtype in _TYPES and constant(x) is None
+        if node.graph is graph and is_image and isinstance(filters, int):
             node.op_type = _FUSED
             set_epilogue(node, Epilogue(np.ones(filters), np.zeros(filters)))
         else:

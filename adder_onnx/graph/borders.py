@@ -3,8 +3,8 @@
 A chain's tensors change their layout where they enter and leave it; a change of type there costs
 nothing more. Absorbed are
 
-1. QuantizeLinear of a float32 image to uint8, with one scale and one zero point, that only integer
-   nodes take, and that no adder node gives;
+1. QuantizeLinear of a float32 image, no constant, to uint8, with one scale and one zero point, that
+   only integer nodes take, and that no adder node gives;
 2. a Clip with constant bounds before it, which only it takes, where the lower bound is quantized to
    zero: the upper one becomes the largest integer;
 3. DequantizeLinear of what an integer node gives to float32, with one scale and one zero point,
@@ -20,7 +20,12 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from adder_onnx.graph.adder_node import is_adder_node, is_integer_adder_node, value_name
+from adder_onnx.graph.adder_node import (
+    constant,
+    is_adder_node,
+    is_integer_adder_node,
+    value_name,
+)
 from adder_onnx.graph.linear_quantization import (
     clip_bounds,
     is_private_clip,
@@ -96,7 +101,7 @@ def _absorb_quantize(graph: ir.Graph, node: ir.Node) -> None:
     assert source is not None
     producer = source.producer()
     inside = producer is not None and _is_in_chain(producer)
-    if source.dtype != ir.DataType.FLOAT or inside:
+    if source.dtype != ir.DataType.FLOAT or inside or constant(source) is not None:
         return
     node.replace_input_with(0, source)
     if len(nodes) > 1:

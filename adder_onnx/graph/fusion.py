@@ -6,7 +6,7 @@ A node is fused where
 2. and it is one of
    a. BatchNormalization in inference mode with constant parameters, folded into scale and bias;
    b. Mul or Add with a constant of one value per filter, (M, 1, 1) or (1, M, 1, 1), likewise;
-   c. Add with a value of the same type and provably the same shape: the residual;
+   c. Add with a value, no constant, of the same type and provably the same shape: the residual;
    d. Relu, or Clip with constant bounds (ReLU6 is one): the clip;
 3. and the epilogue's order scale, bias, residual, clip allows it: a and b not after c or d, c not
    after c or d, d not after d.
@@ -109,7 +109,7 @@ def _fuse_add(epilogue: Epilogue, output: ir.Value, node: ir.Node) -> _Fused | N
     addend = _per_filter(other, epilogue)
     if addend is not None:
         return epilogue.then(node, bias=epilogue.bias + addend), None
-    if not _same_shape(other, output):
+    if constant(other) is not None or not _same_shape(other, output):
         return None
     return epilogue.then(node, has_residual=True), other
 

@@ -156,7 +156,8 @@ def make_plan(model: ir.Model, *, fuse: bool = True) -> Plan:
             "QLinearAdderConv with constant parameters, outside control flow, whose "
             "output has a positive, finite scale"
             if node.op_type == "QLinearAdderConv"
-            else "float32 and float16 inputs, outside control flow, and a known number of filters",
+            else "float32 and float16 images that are no constants, outside control flow, and a "
+            "known number of filters",
         )
     if fuse:
         fuse_epilogues(graph)

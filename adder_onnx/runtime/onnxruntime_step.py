@@ -36,6 +36,9 @@ CUDA_PROVIDER = "CUDAExecutionProvider"
 _LARGE_BYTES = 4 << 20
 """Inputs from this size on are run in slices of a batch: below, it would not save much memory."""
 
+_MOST_CHARACTERS = 1_000
+"""Of a message."""
+
 _SLICE_BYTES = 1 << 20
 """What the inputs of a slice may take, if it has an image for each thread."""
 
@@ -176,5 +179,6 @@ class OnnxruntimeExecutor:
 
 
 def one_line(error: Exception) -> str:
-    """An error of onnxruntime on one line."""
-    return " ".join(str(error).split())
+    """An error of onnxruntime on one line, and not the whole of one that lists all nodes."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]} …"
