@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adder_onnx.errors import InputError
+from adder_onnx.errors import AdderError, InputError, ModelError
 from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.plan import ConversionStep, Step
 from adder_onnx.graph.pools import PoolNode
@@ -168,37 +169,52 @@ class NativeExecutor:
         output_shapes = [shapes[step.inside] for step in chain.exits]
         results = sum(map(_bytes, chain.exits, output_shapes))
         self._require(4 * total * passes.at_once + results)
-        program = Program(passes.batch, passes.images)
-        for i, step in enumerate(chain.entries):
-            place = offsets[step.inside]
-            program.add_nchw_to_nhwc(i, shapes[step.inside], place, *_types(step))
-        for node in chain.nodes:
-            if isinstance(node, PoolNode):
-                _add_pool(program, node, shapes, offsets)
-                continue
-            kernel = _weight_shape(node, weights)[2:]
-            x, y = shapes[node.x], shapes[node.y]
-            top, left, _, _ = node.attributes.resolve_pads(x[2:], kernel)
-            conv = convs[node.y]
-            residual = -1 if node.residual is None else offsets[node.residual]
-            geometry = (x[0], x[2:], y[2:], (top, left))
-            places = (offsets[node.x], residual, offsets[node.y])
-            if isinstance(conv, QAdderConv):
-                program.add_qadder_conv(conv, *geometry, *places)
-            else:
-                program.add_adder_conv(conv, *geometry, *places)
-        for i, step in enumerate(chain.exits):
-            place = offsets[step.inside]
-            program.add_nhwc_to_nchw(place, shapes[step.inside], i, *_types(step))
-        size = program.arena_size(self._threads)
-        self._require(4 * size + results)
+        with _refusals(self._name(), InputError):
+            program = Program(passes.batch, passes.images)
+            for i, step in enumerate(chain.entries):
+                place = offsets[step.inside]
+                program.add_nchw_to_nhwc(i, shapes[step.inside], place, *_types(step))
+            for node in chain.nodes:
+                if isinstance(node, PoolNode):
+                    _add_pool(program, node, shapes, offsets)
+                    continue
+                kernel = _weight_shape(node, weights)[2:]
+                x, y = shapes[node.x], shapes[node.y]
+                top, left, _, _ = node.attributes.resolve_pads(x[2:], kernel)
+                conv = convs[node.y]
+                residual = -1 if node.residual is None else offsets[node.residual]
+                geometry = (x[0], x[2:], y[2:], (top, left))
+                places = (offsets[node.x], residual, offsets[node.y])
+                if isinstance(conv, QAdderConv):
+                    program.add_qadder_conv(conv, *geometry, *places)
+                else:
+                    program.add_adder_conv(conv, *geometry, *places)
+            for i, step in enumerate(chain.exits):
+                place = offsets[step.inside]
+                program.add_nhwc_to_nchw(place, shapes[step.inside], i, *_types(step))
+            size = program.arena_size(self._threads)
+        self._require(4 * size + program.scratch_size(self._threads) + results)
         _logger.info("chain of %d nodes for %s: %d bytes", len(chain.nodes), input_shapes, 4 * size)
         return _Compiled(program, size, output_shapes)
 
     def _require(self, size: int) -> None:
         """Refuses what a run would take of memory, before it is allocated."""
+        require(size, self._name(), InputError)
+
+    def _name(self) -> str:
         nodes = self._chain.nodes
-        require(size, f"the chain of nodes {nodes[0].name!r} to {nodes[-1].name!r}", InputError)
+        return f"the chain of nodes {nodes[0].name!r} to {nodes[-1].name!r}"
+
+
+@contextmanager
+def _refusals(what: str, error: type[AdderError]) -> Iterator[None]:
+    """The kernels look at all sizes themselves: what they refuse is an error of the model."""
+    try:
+        yield
+    except AdderError:
+        raise
+    except (OverflowError, ValueError) as reason:
+        raise error(f"{what} cannot be computed: {reason}") from reason
 
 
 def _add_pool(
@@ -224,6 +240,13 @@ def _prepare(
     node: AdderNode, weight: NDArray[Any], isa: str, arithmetic: str
 ) -> AdderConv | QAdderConv:
     check_filters(node, weight.shape)
+    with _refusals(f"node {node.name!r}", ModelError):
+        return _convolution(node, weight, isa, arithmetic)
+
+
+def _convolution(
+    node: AdderNode, weight: NDArray[Any], isa: str, arithmetic: str
+) -> AdderConv | QAdderConv:
     a = node.attributes
     if node.integers is not None:
         q = node.integers
