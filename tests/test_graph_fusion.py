@@ -412,6 +412,7 @@ def test_residual_needs_a_shape_that_is_known_to_be_equal() -> None:
     assert residuals([None, 3, 8, 8], [None, 4, 8, 8]) == 0
     assert residuals([2, 3, 8, 8], [1, 4, 8, 8]) == 0
     assert residuals([1, 3, 8, 8], [4, 8, 8]) == 0
+    assert residuals([4, 3, 4, 4], [4, 4, 4]) == 0
 
 
 def test_a_constant_is_no_residual() -> None:
