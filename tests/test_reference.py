@@ -13,6 +13,8 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -27,10 +29,10 @@ NOTHING = ("None", "NoReturn")
 
 
 def _builder() -> ModuleType:
-    path = ROOT / ".ci" / "build_reference.py"
+    path = ROOT / ".ci" / "reference" / "build.py"
     if not path.exists():
         pytest.skip("the source distribution has no .ci")
-    spec = importlib.util.spec_from_file_location("build_reference", path)
+    spec = importlib.util.spec_from_file_location("reference_build", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -56,12 +58,10 @@ def _classes() -> Iterator[tuple[str, type]]:
 def _members(cls: type) -> Iterator[tuple[str, Any]]:
     """Public methods and properties that a class itself has."""
     for name, member in vars(cls).items():
-        if isinstance(member, classmethod | staticmethod):
-            member = member.__func__
-        if isinstance(member, property):
-            member = member.fget
-        if not name.startswith("_") and inspect.isfunction(member):
-            yield name, member
+        function = member.fget if isinstance(member, property) else member
+        function = getattr(function, "__func__", function)  # of a classmethod
+        if not name.startswith("_") and inspect.isfunction(function):
+            yield name, function
 
 
 def _functions() -> Iterator[tuple[str, FunctionType]]:
@@ -134,7 +134,7 @@ def _is_said(module: str, name: str) -> bool:
         isinstance(constant, ast.Assign)
         and getattr(constant.targets[0], "id", "") == name
         and isinstance(text, ast.Expr)
-        for constant, text in zip(body, body[1:], strict=False)
+        for constant, text in pairwise(body)
     )
 
 
@@ -206,35 +206,43 @@ def test_sections_are_those_that_there_are() -> None:
 def test_names_in_the_text_are_those_of_something() -> None:
     """In single backticks, as those that pages link where the name is public."""
     broken = []
-    things: list[tuple[str, Any]] = [*_functions(), *_classes()]
-    things += [(module.__name__, module) for module in _modules()]
-    for name, thing in things:
-        module = thing if isinstance(thing, ModuleType) else importlib.import_module(
-            thing.__module__
-        )
-        owner = getattr(module, thing.__qualname__.partition(".")[0]) if module is not thing else None
+    modules = {module.__name__: module for module in _modules()}
+    for name, thing in [*_functions(), *_classes(), *modules.items()]:
+        places = [module for key, module in modules.items() if f"{name}.".startswith(f"{key}.")]
+        owner, _, _ = getattr(thing, "__qualname__", "").partition(".")
+        places += [getattr(module, owner) for module in places if hasattr(module, owner)]
         for reference in re.findall(r"(?<!`)`([A-Za-z_][\w.]*)`(?!`)", _doc(thing)):
-            if not any(_resolves(reference, place) for place in (module, owner, None)):
+            if reference not in modules and not _is_among(reference, modules, places):
                 broken.append(f"{name}: {reference}")
     assert broken == []
 
 
-def _resolves(reference: str, place: Any) -> bool:
-    """Whether a dotted name is one of a module or class, or of what can be imported."""
-    parts = reference.split(".")
-    if place is None:
-        for count in range(len(parts), 0, -1):
-            try:
-                place = importlib.import_module(".".join(parts[:count]))
-            except ImportError:
-                continue
-            parts = parts[count:]
-            break
-        else:
-            return False
-    for part in parts:
-        fields = getattr(place, "__dataclass_fields__", {})
-        if not hasattr(place, part) and part not in fields:
-            return False
-        place = getattr(place, part, None)
-    return True
+def _is_among(reference: str, modules: dict[str, ModuleType], places: list[Any]) -> bool:
+    """Whether a name is that of something public, or of a part of one of the places."""
+    return any(_has(place, reference) for place in places) or any(
+        reference.startswith(f"{name}.") and _has(module, reference.removeprefix(f"{name}."))
+        for name, module in modules.items()
+    )
+
+
+def _has(place: Any, reference: str) -> bool:
+    first, _, rest = reference.partition(".")
+    fields = getattr(place, "__dataclass_fields__", {})
+    names = getattr(place, "__all__", None) or [*dir(place), *fields]
+    return first in names and (not rest or _has(getattr(place, first), rest))
+
+
+def test_links_to_what_is_not_there_are_found(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.html").write_text(
+        """<a href="#here" id="here"></a> <a href="https://example.org/x"></a>
+        <a href="deep/b.html#there"></a> <a href="#nowhere"></a> <a href="deep/c.html"></a>"""
+    )
+    (tmp_path / "deep" / "b.html").write_text(
+        """<p id="there"></p> <a href="../a.html#here"></a> <a href="../a.html#there"></a>"""
+    )
+    assert _builder().broken_links(tmp_path) == [
+        "a.html: #nowhere",
+        "a.html: deep/c.html",
+        "deep/b.html: ../a.html#there",
+    ]

@@ -1,6 +1,6 @@
 """Builds the reference from the docstrings of what is public.
 
-    python .ci/build_reference.py FOLDER
+    python .ci/reference/build.py FOLDER
 
 A warning of pdoc is an error, and so is a link within the pages to what is not there.
 """
@@ -43,8 +43,8 @@ def main(folder: Path) -> int:
         getattr(adder_onnx, name)
     pdoc.render.configure(
         docformat="google",
-        include_undocumented=False,
         show_source=False,
+        template_directory=Path(__file__).parent,
         footer_text=f"adder-onnx {adder_onnx.__version__}",
     )
     with warnings.catch_warnings():
