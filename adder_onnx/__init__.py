@@ -1,4 +1,27 @@
-"""Runs AdderNets exported to ONNX: standard nodes in onnxruntime, adder nodes in our kernels."""
+"""Runs AdderNets exported to ONNX: standard nodes in onnxruntime, adder nodes in our kernels.
+
+    import adder_onnx
+
+    session = adder_onnx.InferenceSession("resnet20.onnx")
+    (logits,) = session.run(None, {"input": images})
+
+What is public are the names in ``__all__`` of these modules; all others may change at any time.
+
+| module | what it is for |
+| --- | --- |
+| `adder_onnx` | `InferenceSession` |
+| `adder_onnx.errors` | what is raised for what a caller can mend |
+| `adder_onnx.memory` | how much memory may be taken |
+| `adder_onnx.runtime` | what a session gives beside arrays: its plan, times, memory, bindings |
+| `adder_onnx.metadata` | what a model says of itself: preprocessing, labels |
+| `adder_onnx.evaluation` | data sets and accuracy |
+| `adder_onnx.quantization` | adder nodes of few bits |
+| `adder_onnx.inspection` | what each node costs |
+| `adder_onnx.inspection.profile` | where the time of a run goes |
+| `adder_onnx.ops` | the operators: schemas and function bodies |
+| `adder_onnx.export` | the layer for PyTorch, and from PyTorch to ONNX |
+| `adder_onnx.export.resnet` | the reference implementation's networks |
+"""
 
 from __future__ import annotations
 
@@ -12,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["AdderError", "InferenceSession", "NodeArg", "__version__"]
 
 __version__ = "0.1.0"
+"""The version of the package."""
 
 
 def __getattr__(name: str) -> Any:
@@ -20,7 +44,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from adder_onnx.runtime import session
 
-    return getattr(session, name)
+    globals()[name] = getattr(session, name)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

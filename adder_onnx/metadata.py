@@ -74,11 +74,13 @@ class Preprocessing:
             )
 
 
-# The values of the evaluation script of the paper's reference implementation.
 CIFAR10 = Preprocessing(3, 32, 32, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+"""That of the evaluation script of the paper's reference implementation."""
+
 IMAGENET = Preprocessing(
     3, 224, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resize=256, crop=True
 )
+"""That of the same script."""
 
 CIFAR10_LABELS = (
     "airplane",
@@ -92,11 +94,19 @@ CIFAR10_LABELS = (
     "ship",
     "truck",
 )
+"""CIFAR-10's classes in the order of their numbers."""
 
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """The metadata of a model; None for what it does not say."""
+    """The metadata of a model; None for what it does not say.
+
+    Attributes:
+        architecture: its name, for example ``resnet20``.
+        preprocessing: how an image becomes the model's input.
+        labels: one per class, in the order of the classes.
+        checkpoint_sha256: of the file that the model was exported from, hexadecimal.
+    """
 
     architecture: str | None = None
     preprocessing: Preprocessing | None = None

@@ -21,11 +21,14 @@ from adder_onnx.export.adder_conv2d import AdderConv2d, adder_conv2d
 from adder_onnx.export.api import Exported, export_onnx
 from adder_onnx.export.fake_quantization.integers import ExportedQuantized, export_quantized
 from adder_onnx.export.fake_quantization.preparation import fake_quantize
+from adder_onnx.export.verification import Comparison, Verification
 
 __all__ = [
     "AdderConv2d",
+    "Comparison",
     "Exported",
     "ExportedQuantized",
+    "Verification",
     "adder_conv2d",
     "export_onnx",
     "export_quantized",

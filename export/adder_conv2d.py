@@ -31,6 +31,19 @@ class AdderConv2d(nn.Module):
     ``torch.nn.Conv2d``, except that ``bias`` is off by default; parameters are called as in the
     paper's reference implementation.
 
+    Args:
+        in_channels: channels of the input.
+        out_channels: filters, and channels of the output.
+        kernel_size: (height, width), or one number for both.
+        stride: (vertical, horizontal), or one number for both, like the rest.
+        padding: zeros on both sides; a padded tap costs abs(0 - w).
+        dilation: distance between taps.
+        groups: number of groups of channels.
+        bias: whether there is one for each filter.
+
+    Raises:
+        ValueError: channels cannot be divided into groups.
+
     Attributes:
         adder: the filters, (out_channels, in_channels / groups, kernel height, kernel width).
         b: (out_channels,), added to the output, or None.
@@ -77,10 +90,12 @@ class AdderConv2d(nn.Module):
             nn.init.uniform_(self.b)
 
     def forward(self, x: Tensor) -> Tensor:
+        """`adder_conv2d` of the input and the filters, and the bias."""
         y = adder_conv2d(x, self.adder, self.stride, self.padding, self.dilation, self.groups)
         return y if self.b is None else y + self.b.view(1, -1, 1, 1)
 
     def extra_repr(self) -> str:
+        """The arguments, as ``repr`` shows them."""
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
@@ -99,7 +114,7 @@ def adder_conv2d(
     """The operator of `AdderConv2d`: -sum |x - w| over each patch of ``x`` and each filter.
 
     Gradients are the paper's. For the filters the full-precision X - W (equation 5), with the
-    layer's gradient rescaled to the norm `ETA` * sqrt(number of elements) (equation 13); for the
+    layer's gradient rescaled to the norm 0.2 * sqrt(number of elements) (equation 13); for the
     input HardTanh(W - X) (equation 7).
 
     Args:

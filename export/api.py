@@ -84,13 +84,13 @@ def export_onnx(
 ) -> Exported:
     """Writes a model as ONNX, after comparing the file with PyTorch.
 
-    The model is run first as it was given. Then its adder layers become AdderConv nodes (see
-    `convert_adder_layers`), and the file is compared with what the model gave, output by output, in
-    our runtime and in onnxruntime by the function bodies.
+    The model is run first as it was given. Then its adder layers become AdderConv nodes, and the
+    file is compared with what the model gave, output by output, in our runtime and in onnxruntime
+    by the function bodies.
 
     Args:
         model: maps images (N, C, H, W) to a tensor, or to several in tuples, lists, dicts or
-            dataclasses (see `named_outputs`).
+            dataclasses, whose names or numbers become those of the outputs.
         path: where the file goes; written under another name and renamed.
         input_shape: C, H and W.
         opset: version of the standard operator set, 18 to 23.
@@ -105,6 +105,9 @@ def export_onnx(
             as `Comparison.allowed` says.
         no_verify: leave the comparison out.
         in_place: whether the model may be changed, which saves a copy of it.
+
+    Returns:
+        What was written, and how far it is from PyTorch.
 
     Raises:
         ExportError: PyTorch cannot copy, run or export the model; a layer has something that

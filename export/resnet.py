@@ -1,8 +1,8 @@
 """The residual networks of the reference implementation, with its parameter names.
 
-`cifar_resnet` is its ResNet-20 and deeper or shallower ones of the same plan (He et al., CVPR 2016,
-section 4.2); `imagenet_resnet` its ResNet-50 and relatives (section 4.1). The first convolution and
-the classifier, a 1 x 1 convolution followed by batch normalisation, are ordinary.
+With the stem ``cifar`` they are its ResNet-20 and deeper or shallower ones of the same plan (He et
+al., CVPR 2016, section 4.2), with ``imagenet`` its ResNet-50 and relatives (section 4.1). The first
+convolution and the classifier, a 1 x 1 convolution followed by batch normalisation, are ordinary.
 """
 
 from __future__ import annotations
@@ -41,7 +41,13 @@ class ResNetConfig:
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 adder layers and a shortcut."""
+    """Two 3 x 3 adder layers and a shortcut.
+
+    Args:
+        in_channels: channels of the input (N, in_channels, H, W).
+        width: channels of both layers and of the output.
+        stride: of the first layer and of the shortcut.
+    """
 
     expansion = 1
 
@@ -55,6 +61,7 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(in_channels, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The block's output for its input."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -62,7 +69,13 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Adder layers of 1 x 1, 3 x 3 and 1 x 1 and a shortcut; the middle one has the stride."""
+    """Adder layers of 1 x 1, 3 x 3 and 1 x 1 and a shortcut.
+
+    Args:
+        in_channels: channels of the input (N, in_channels, H, W).
+        width: channels of the first two layers, and a quarter of those of the output.
+        stride: of the middle layer and of the shortcut.
+    """
 
     expansion = 4
 
@@ -79,6 +92,7 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """The block's output for its input."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
@@ -130,6 +144,7 @@ class ResNet(nn.Module):
         return [self.get_submodule(f"layer{i + 1}") for i in range(len(self.config.depths))]
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, in_channels, H, W)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for stage in self.stages():
             x = stage(x)

@@ -116,11 +116,10 @@ class Comparison:
     def allowed(self, rtol: float | None = None) -> float:
         """The largest difference that passes.
 
-        It is ``rtol`` times the largest value. Without ``rtol`` it is `DEFAULT_RTOL` times that, or
-        twice PyTorch's own error where that is more: a deep network with random weights magnifies
-        the rounding of any float32 arithmetic. Where what is compared with is float32 itself, its
-        rounding comes on top: three times. It is never more than `MAX_RTOL` times the largest
-        value.
+        It is ``rtol`` times the largest value. Without ``rtol`` it is 1e-4 times that, or twice
+        PyTorch's own error where that is more: a deep network with random weights magnifies the
+        rounding of any float32 arithmetic. Where what is compared with is float32 itself, its
+        rounding comes on top: three times. It is never more than 0.02 times the largest value.
         """
         if rtol is not None:
             return rtol * self.scale

@@ -1,14 +1,16 @@
 """What the commands do where a stream is closed or full, and with options out of range."""
 
+import json
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 from adder_onnx.cli import bench, export, inspect, quantize, run
-from adder_onnx.cli._command import make_parser, one_line, run_command
+from adder_onnx.cli._command import make_parser, one_line, print_lines, run_command
 
 ROOT = Path(__file__).parents[1]
 MODEL = "examples/digits/resnet8_digits.onnx"
@@ -151,6 +153,29 @@ def test_a_line_that_a_terminal_shows_as_it_is():
         r"a b \x1b[31mred\x07 \u202eab ü c"
     )
     assert len(one_line("x" * 100_000)) < 2500
+
+
+def test_a_result_moves_no_cursor(capsys):
+    print_lines(["a\tb\x1b[31m\x9b2J\x07\rc", "x\u202ey\nz  ü\u3000\u200d"])
+    assert capsys.readouterr().out.splitlines() == [
+        r"a\tb\x1b[31m\x9b2J\x07\rc",
+        "x\\u202ey\\nz  ü\u3000\u200d",
+    ]
+
+
+def test_labels_of_a_stranger(tmp_path, capsys):
+    model = onnx.load(ROOT / MODEL)
+    labels = json.dumps([f"\x1b[2J\n{i}" for i in range(10)])
+    onnx.helper.set_model_props(
+        model,
+        {entry.key: entry.value for entry in model.metadata_props} | {"ai.addernet.labels": labels},
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    image = next((ROOT / DATA).rglob("*.png"))
+    assert run.main([str(tmp_path / "model.onnx"), "--data", str(image)]) == 0
+    output = capsys.readouterr().out
+    assert len(output.splitlines()) == 5
+    assert "\x1b" not in output
 
 
 @pytest.mark.parametrize(

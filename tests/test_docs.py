@@ -1,29 +1,117 @@
-"""What the docs say is known to work is held by tests that exist."""
+"""What the docs say is held by tests that there are; their code runs; links lead somewhere."""
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from tests.conftest import ROOT
 
+DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
 TESTS = re.compile(r"`(test_\w+\.py(?:::\w+(?:\[[^`]+\])?)?)`")
+DIGITS = ROOT / "examples" / "digits"
 
 
-def known_rows() -> list[str]:
-    text = (ROOT / "docs" / "migrating.md").read_text()
-    table = text.partition("<!-- begin: known -->")[2].partition("<!-- end -->")[0]
+def rows_between(path: Path, marker: str) -> list[str]:
+    """Rows of the tables between a marker and its end, without their headings."""
+    table = path.read_text().partition(f"<!-- begin: {marker} -->")[2].partition("<!-- end -->")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ")]
     return [row for row in rows if not row.endswith("| tests |") and not row.startswith("| ---")]
 
 
 def test_every_row_names_tests_that_there_are() -> None:
-    rows = known_rows()
-    assert len(rows) > 20
+    known = rows_between(ROOT / "docs" / "migrating.md", "known")
+    promised = rows_between(ROOT / "SECURITY.md", "promised")
+    assert (len(known), len(promised)) > (20, 9)
+    rows = [*known, *promised]
     named = [TESTS.findall(row) for row in rows]
     assert all(named)
     tests = sorted({f"tests/{test}" for row in named for test in row})
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:xdist", *tests]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+PRELUDE = {
+    "README.md": "import numpy as np; images = np.zeros((2, 1, 8, 8), np.float32)",
+    "SECURITY.md": "import numpy as np; images = np.zeros((2, 1, 8, 8), np.float32)",
+    "docs/embedding.md": """
+import numpy as np
+images = np.random.default_rng(0).normal(size=(9, 1, 8, 8)).astype(np.float32)
+""",
+    "docs/migrating.md": """
+import torch
+from adder_onnx.export import AdderConv2d
+net = torch.nn.Sequential(AdderConv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2)).eval()
+net(torch.zeros(1, 3, 64, 64))
+""",
+    "docs/quantisation.md": """
+import torch
+from adder_onnx.export.resnet import ResNet, ResNetConfig
+model = ResNet(ResNetConfig("cifar", "basic", (1,), (4,), 10, in_channels=1)).eval()
+some_training_images = [torch.randn(8, 1, 8, 8)]
+""",
+}
+"""What the code of a page takes for granted."""
+
+
+def python_blocks(path: Path) -> list[str]:
+    text = path.read_text()
+    found = re.findall(r"^( *)```python\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
+
+
+def test_all_code_is_known() -> None:
+    assert {str(path.relative_to(ROOT)) for path in DOCS if python_blocks(path)} == set(PRELUDE)
+
+
+@pytest.mark.parametrize("name", PRELUDE)
+def test_code_runs(name: str, tmp_path: Path) -> None:
+    """All of a page, one block after the other."""
+    for model in ("model.onnx", "resnet20.onnx"):
+        shutil.copy(DIGITS / "resnet8_digits.onnx", tmp_path / model)
+    code = "\n".join([PRELUDE[name], *python_blocks(ROOT / name)])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_links(page: Path) -> None:
+    """Between pages, and to their headings."""
+    for link in LINK.findall(page.read_text()):
+        if ":" in link:
+            continue
+        name, _, heading = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not heading or heading in headings(target), link
+
+
+def headings(page: Path) -> set[str]:
+    """The names that headings of a page have in links."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_library_sets_no_handlers_of_signals() -> None:
+    code = """
+import signal
+before = {n: signal.getsignal(n) for n in signal.valid_signals()}
+import adder_onnx, adder_onnx.evaluation, adder_onnx.quantization, adder_onnx.inspection
+import numpy as np, sys
+session = adder_onnx.InferenceSession(sys.argv[1])
+session.run(None, {"input": np.zeros((1, 1, 8, 8), np.float32)}, timeout=60)
+assert before == {n: signal.getsignal(n) for n in signal.valid_signals()}
+"""
+    model = str(DIGITS / "resnet8_digits.onnx")
+    subprocess.run([sys.executable, "-c", code, model], check=True)

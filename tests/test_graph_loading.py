@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,28 @@ def test_external_data_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), W)
     (next(p for p in tmp_path.iterdir() if p != path)).unlink()
     with pytest.raises(ModelError, match="external data"):
+        read_model(path)
+
+
+@pytest.mark.parametrize(
+    "location", ["../weights", "{folder}/weights", "link", "link/weights", "pipe"]
+)
+def test_external_data_of_another_folder(tmp_path: Path, location: str) -> None:
+    """Never is anything read that does not lie beside the model or below."""
+    (tmp_path / "weights").write_bytes(W.tobytes())
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path / "weights" if location == "link" else tmp_path)
+    os.mkfifo(folder / "pipe")
+    model = simple()
+    (tensor,) = model.graph.initializer
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location.format(folder=tmp_path))
+    tensor.external_data.add(key="length", value=str(W.nbytes))
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"^cannot read the external data of .*model.onnx"):
         read_model(path)
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -46,6 +46,7 @@ __all__ = [
     "one_line",
     "percent",
     "positive",
+    "print_lines",
     "progress_bar",
     "run_command",
     "seconds",
@@ -57,6 +58,9 @@ _BAD_INPUT = 2
 
 _LARGEST = 2**31 - 1
 _LONGEST_MESSAGE = 2000
+_MOVES_CURSOR = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, and those that change the direction of text."""
+
 _NUMBERS = re.compile(r"-[\d.][\d.,e+-]*", re.IGNORECASE)
 
 
@@ -297,6 +301,12 @@ def write_json(destination: str, result: dict[str, Any]) -> None:
         sys.stdout.write(text)
     else:
         write_atomically(Path(destination), text.encode())
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Prints a result for people; a name from a file says nothing to a terminal."""
+    for line in lines:
+        print(_MOVES_CURSOR.sub(lambda found: ascii(found[0])[1:-1], line))
 
 
 def one_line(message: str) -> str:

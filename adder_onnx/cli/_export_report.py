@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from adder_onnx.cli._command import write_json
+from adder_onnx.cli._command import print_lines, write_json
 from adder_onnx.metadata import ModelMetadata
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def report(
     if options.json:
         write_json(options.json, _as_json(options, metadata, key, exported))
     if options.json != "-":
-        print(*_lines(options, metadata, exported), sep="\n")
+        print_lines(_lines(options, metadata, exported))
 
 
 def _as_json(

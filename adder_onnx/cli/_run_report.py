@@ -7,7 +7,7 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from adder_onnx.cli._command import one_line, write_json
+from adder_onnx.cli._command import one_line, print_lines, write_json
 from adder_onnx.evaluation import Accuracy, Dataset
 from adder_onnx.evaluation.environment import cpu_name, file_sha256, gpu_name, versions
 from adder_onnx.evaluation.network import Network
@@ -125,7 +125,7 @@ def report(options: argparse.Namespace, outcome: Outcome) -> None:
     if options.json:
         write_json(options.json, result)
     if options.json != "-":
-        print(*lines, sep="\n")
+        print_lines(lines)
 
 
 def _report_classes(outcome: Outcome) -> dict[str, str]:

@@ -19,6 +19,7 @@ from adder_onnx.cli._command import (
     file_path,
     make_parser,
     positive,
+    print_lines,
     progress_bar,
     run_command,
     write_json,
@@ -146,7 +147,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.json:
         write_json(options.json, _as_json(results))
     if options.json != "-":
-        print(*_lines(results), sep="\n")
+        print_lines(_lines(results))
 
 
 def _report(

@@ -22,6 +22,7 @@ from adder_onnx.cli._command import (
     non_negative,
     percent,
     positive,
+    print_lines,
     progress_of_unknown,
     run_command,
     write_json,
@@ -162,7 +163,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.json:
         write_json(options.json, _without_infinity(summary))
     if options.json != "-":
-        print(*_lines(summary), sep="\n")
+        print_lines(_lines(summary))
 
 
 def _bits(text: str) -> int | str:

@@ -1,4 +1,7 @@
-"""Data sets, preprocessing and accuracy."""
+"""Data sets, preprocessing and accuracy.
+
+`FORMATS` and `SPLITS` are the formats and splits that `open_dataset` takes.
+"""
 
 from adder_onnx.evaluation.accuracy import Accuracy, evaluate
 from adder_onnx.evaluation.dataset import Dataset

@@ -70,6 +70,9 @@ def evaluate(
         collect: is called with the numbers (N,) of images and what the model gives for them; the
             output that says the classes is (N, classes), or (N,) if it is class numbers.
 
+    Returns:
+        How many were right, and how long it took.
+
     Raises:
         DataError: there are no images, or one cannot be read or does not fit the model.
         ModelError: there are images, but no preprocessing; or an output is not as it should be.

@@ -115,6 +115,9 @@ class Dataset:
             names: the model's class labels, if it has any.
             class_map: a file that says which class of the model each of the data set is.
 
+        Returns:
+            The same images, with other labels; itself where it has none.
+
         Raises:
             DataError: the classes cannot be matched.
         """

@@ -24,6 +24,7 @@ from adder_onnx.runtime import NodeArg
 __all__ = ["FORMATS", "SPLITS", "open_dataset"]
 
 FORMATS = ("auto", "cifar10", "cifar100", "mnist", "imagefolder", "image", "npz")
+"""What `open_dataset` takes as a format; ``auto`` finds out."""
 
 _CIFAR = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
@@ -48,7 +49,11 @@ def open_dataset(
             data where there are any, else, with a warning, the training data.
         inputs: the model's inputs, by which an ``.npz`` file's arrays are found.
         preprocessing: the model's, which tells what these arrays have to be.
-        labels_csv: a file with the labels of images in a folder, see `read_labels`.
+        labels_csv: a table with the labels of images in a folder: an image and its class in each
+            line.
+
+    Returns:
+        The data set; images are read when they are asked for.
 
     Raises:
         DataError: nothing is there, it cannot be read, or it is not of the format.

@@ -119,7 +119,15 @@ def _check_rows(outputs: Outputs, batch: NDArray[Any]) -> None:
 
 
 def load_inputs(dataset: Dataset, i: int, preprocessing: Preprocessing | None) -> Inputs:
-    """The model's inputs for one image, each without the batch's axis: (C, H, W) of an image.
+    """The model's inputs for one image.
+
+    Args:
+        dataset: where it is from.
+        i: its number.
+        preprocessing: from image to input; None where the data set has arrays.
+
+    Returns:
+        A value for each input, without the batch's axis: (C, H, W) of an image.
 
     Raises:
         DataError: the image cannot be read or does not fit the model; the message names it.

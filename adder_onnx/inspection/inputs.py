@@ -29,6 +29,13 @@ def random_feed(inputs: Sequence[NodeArg], seed: int = 0) -> dict[str, NDArray[A
 
     Integers are often indices or shapes, for which zero is the likeliest to be valid.
 
+    Args:
+        inputs: of the model, with numbers for all sizes.
+        seed: of the random numbers.
+
+    Returns:
+        The arrays by name, as `adder_onnx.InferenceSession.run` takes them.
+
     Raises:
         InputError: a size or a type is not known, or an input takes more memory than is allowed.
     """

@@ -22,6 +22,9 @@ def to_json(model: str, report: Report, profile: Profile | None = None) -> dict[
         model: the file's name.
         report: of the model.
         profile: of runs of it, if there were any.
+
+    Returns:
+        An object for ``json.dumps``.
     """
     result: dict[str, Any] = {
         "schema": SCHEMA,

@@ -38,6 +38,7 @@ class Times:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Times:
+        """Those of so many runs."""
         p10, median, p90 = (float(value) for value in np.percentile(seconds, (10, 50, 90)))
         return cls(median, p10, p90)
 
@@ -117,6 +118,9 @@ def profile(
         feed: the inputs.
         runs: how many.
         progress: is called with 1 after each.
+
+    Returns:
+        The times of steps and nodes, and what the bare inner loop would take.
     """
     for _ in range(2):
         session.profile(feed)
@@ -155,7 +159,17 @@ def profile(
 def bound_of(
     device: str, threads: int, types: Sequence[str], arithmetic: str = "fast"
 ) -> dict[str, float]:
-    """Taps per second of the bare inner loop, by type of the tensors inside chains."""
+    """Taps per second of the bare inner loop, which is run for that.
+
+    Args:
+        device: ``cpu`` or ``cuda:N``.
+        threads: that run it on a CPU.
+        types: of the tensors inside chains: ``float32``, ``float16`` or ``uint8``.
+        arithmetic: ``fast`` or ``exact``, on a CPU.
+
+    Returns:
+        The rates by type.
+    """
     if device != "cpu":
         from adder_onnx.kernels.cuda.bound import measure
         from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu

@@ -167,6 +167,9 @@ def inspect_model(
         threads: that a run on the CPU may use, each with memory of its own; None for all cores.
         fuse: whether the plan fuses epilogues.
 
+    Returns:
+        What its graph holds, what each node costs, and which step of the plan executes it.
+
     Raises:
         ModelError: the model cannot be read or is not valid.
         InputError: a dimension is not one of the model's, or its number does not fit.

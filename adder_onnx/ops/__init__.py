@@ -1,4 +1,8 @@
-"""The operator set ``ai.addernet``: schemas, function bodies, reference implementations."""
+"""The operator set ``ai.addernet``: schemas, function bodies, reference implementations.
+
+`DOMAIN` and `VERSION` name it in a model's opset imports; bodies can be written in `MIN_OPSET` of
+the standard operators, or later ones. Importing this registers the schemas with ``onnx.defs``.
+"""
 
 from adder_onnx.ops.bodies import MIN_OPSET, function_bodies
 from adder_onnx.ops.conv_attributes import ConvAttributes

@@ -71,7 +71,12 @@ class ConvAttributes:
         channels: int | None = None,
         kernel_shape: Sequence[int] | None = None,
     ) -> None:
-        """Checks a weight of shape (M, C/group, kH, kW) against C and the attributes.
+        """Checks a weight against the number of channels and the attributes.
+
+        Args:
+            weight_shape: (M, C/group, kH, kW).
+            channels: C, where it is known.
+            kernel_shape: (kH, kW), where an attribute says it.
 
         Raises:
             ModelError: the shapes contradict each other.
@@ -94,7 +99,15 @@ class ConvAttributes:
     def resolve_pads(
         self, input_size: Sequence[int], kernel_size: Sequence[int]
     ) -> tuple[int, int, int, int]:
-        """Pads (top, left, bottom, right) for an image and kernel of (height, width)."""
+        """What ``pads`` are, or become by ``auto_pad``.
+
+        Args:
+            input_size: (height, width) of the image.
+            kernel_size: (height, width) of the kernel.
+
+        Returns:
+            Pads (top, left, bottom, right).
+        """
         if self.auto_pad == "NOTSET":
             return self.pads
         if self.auto_pad == "VALID":
@@ -111,7 +124,15 @@ class ConvAttributes:
         return (begin[0], begin[1], end[0], end[1])
 
     def keeps_size(self, axis: int, kernel: int) -> bool:
-        """Whether the output is as large as the input along an axis (0: height), for any input."""
+        """Whether the output is as large as the input along an axis, for any input.
+
+        Args:
+            axis: 0 for height, 1 for width.
+            kernel: the kernel's size along it.
+
+        Returns:
+            True where it is.
+        """
         if self.strides[axis] != 1:
             return False
         if self.auto_pad == "NOTSET":
@@ -120,7 +141,14 @@ class ConvAttributes:
         return self.auto_pad.startswith("SAME") or kernel == 1
 
     def output_size(self, input_size: Sequence[int], kernel_size: Sequence[int]) -> tuple[int, int]:
-        """Height and width of the output for an image and kernel of (height, width).
+        """The size of the output.
+
+        Args:
+            input_size: (height, width) of the image.
+            kernel_size: (height, width) of the kernel.
+
+        Returns:
+            (height, width).
 
         Raises:
             ModelError: the dilated kernel is larger than the padded image.

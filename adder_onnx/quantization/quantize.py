@@ -77,9 +77,9 @@ def quantize(
         bits: of each node's input and weights, 2 to 8; for ``output`` also by the node's name. A
             value that several nodes take has the most bits of theirs. With ``output``, values that
             no adder node takes have 8 bits.
-        calibration: ``output``, by what the output of each node loses, in the order of the graph
-            (see `reconstruct`); or by the node's input alone, ``mse``, ``percentile`` or
-            ``minmax`` (see `choose`).
+        calibration: ``output``, by what the output of each node loses, in the order of the graph;
+            or by the node's input alone, ``mse``, ``percentile`` or ``minmax``.
+            docs/quantisation.md says how each is done.
         percentile: for ``percentile``, above 50 to 100.
         exclude: names of adder nodes that stay float.
         sensitivity: whether each node is quantized alone, too, to see what it does to the output.
@@ -87,6 +87,9 @@ def quantize(
         threads: for the runs; None for all cores.
         progress: is called with how much is done, and of how much: values for ``output``, else
             arrays of inputs, of which 0 says that their number is not known.
+
+    Returns:
+        The model with integer nodes, and what became of each adder node.
 
     Raises:
         InputError: an option is out of its range, or names a node that is not there.

@@ -33,7 +33,15 @@ class IOBinding:
         self._results: list[Any] = []
 
     def bind_cpu_input(self, name: str, arr_on_cpu: Any) -> None:
-        """Binds an input to an array."""
+        """Binds an input to an array.
+
+        Args:
+            name: of the input.
+            arr_on_cpu: whatever `InferenceSession.run` takes.
+
+        Raises:
+            InputError: the model has no such input.
+        """
         self._check_name(name, [value.name for value in self._session.get_inputs()], "input")
         self._inputs[name] = arr_on_cpu
 
@@ -46,11 +54,31 @@ class IOBinding:
         shape: Sequence[int],
         buffer_ptr: int,
     ) -> None:
-        """Binds an input to memory: its type is NumPy's, or onnx's number of one."""
+        """Binds an input to memory.
+
+        Args:
+            name: of the input.
+            device_type: where the memory is, which must be ``cpu``.
+            device_id: is ignored.
+            element_type: NumPy's, or onnx's number of one.
+            shape: of the array that lies there, which is contiguous.
+            buffer_ptr: its address.
+
+        Raises:
+            InputError: the model has no such input, or the memory cannot be bound.
+        """
         self.bind_cpu_input(name, _memory(device_type, element_type, shape, buffer_ptr))
 
     def bind_ortvalue_input(self, name: str, ortvalue: Any) -> None:
-        """Binds an input to an ``OrtValue``."""
+        """Binds an input to an ``OrtValue``.
+
+        Args:
+            name: of the input.
+            ortvalue: its value.
+
+        Raises:
+            InputError: the model has no such input.
+        """
         self.bind_cpu_input(name, ortvalue)
 
     def bind_output(
@@ -62,7 +90,19 @@ class IOBinding:
         shape: Sequence[int] | None = None,
         buffer_ptr: int | None = None,
     ) -> None:
-        """Asks for an output: as a new array, or in memory whose type and shape are given."""
+        """Asks for an output: as a new array, or in memory whose type and shape are given.
+
+        Args:
+            name: of the output.
+            device_type: where it is wanted, which must be ``cpu``.
+            device_id: is ignored.
+            element_type: as for `bind_input`; needed with ``buffer_ptr``.
+            shape: of the result; needed with ``buffer_ptr``.
+            buffer_ptr: the address of memory for it; None for a new array.
+
+        Raises:
+            InputError: the model has no such output, or the memory cannot be bound.
+        """
         self._check_name(name, [value.name for value in self._session.get_outputs()], "output")
         if buffer_ptr is None:
             _check_device(device_type)
@@ -73,7 +113,15 @@ class IOBinding:
         self._outputs[name] = (_memory(device_type, element_type, shape, buffer_ptr), None)
 
     def bind_ortvalue_output(self, name: str, ortvalue: Any) -> None:
-        """Binds an output to an ``OrtValue``, a tensor of numbers."""
+        """Binds an output to an ``OrtValue``, a tensor of numbers.
+
+        Args:
+            name: of the output.
+            ortvalue: into which results are copied; of the type and shape that they have.
+
+        Raises:
+            InputError: the model has no such output, or the value is no such tensor on the CPU.
+        """
         self._check_name(name, [value.name for value in self._session.get_outputs()], "output")
         memory = _memory(
             ortvalue.device_name(), ortvalue.element_type(), ortvalue.shape(), ortvalue.data_ptr()

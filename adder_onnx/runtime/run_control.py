@@ -101,6 +101,9 @@ class RunControl:
             leaves: whether the caller goes when the run is ended and does not end; else it stays
                 until it has, since memory is used that others would get.
 
+        Returns:
+            The result of ``work``.
+
         Raises:
             RunTerminatedError: as `check`.
             RunTimeoutError: as `check`.

@@ -143,7 +143,7 @@ class InferenceSession:
 
     @property
     def plan(self) -> Plan:
-        """The steps that a run executes."""
+        """The steps that a run executes, an `adder_onnx.runtime.Plan`."""
         return self._plan
 
     @property
@@ -274,7 +274,7 @@ class InferenceSession:
             timeout: as for `run`.
 
         Returns:
-            The times; parts are those of `adder_onnx.runtime.parts.parts_of` the plan's steps.
+            The times; parts are the plan's sub-models, and its chains with their conversions.
 
         Raises:
             InputError: a name, type or shape does not fit the model, or the session is closed.
@@ -331,6 +331,14 @@ class InferenceSession:
     ) -> list[Any]:
         """Runs the model as `run` does; results are ``onnxruntime.OrtValue``, on the CPU.
 
+        Args:
+            output_names: as for `run`.
+            input_dict_ort_values: as for `run`; an ``OrtValue`` for every input, by name.
+            run_options: as for `run`.
+
+        Returns:
+            The outputs, in the order of their names.
+
         Raises:
             InputError: as `run`, or an output is no tensor of numbers.
         """
@@ -346,6 +354,10 @@ class InferenceSession:
     def run_with_iobinding(self, iobinding: IOBinding, run_options: Any = None) -> None:
         """Runs the model on what is bound.
 
+        Args:
+            iobinding: from `io_binding` of this session.
+            run_options: as for `run`.
+
         Raises:
             InputError: as `run`, or the binding is another session's, or has no outputs.
         """
@@ -354,7 +366,7 @@ class InferenceSession:
         iobinding.run(run_options)
 
     def get_profiling_start_time_ns(self) -> int:
-        """When profiling began, as `time.monotonic_ns` counts; 0 where it is not enabled."""
+        """When profiling began, as ``time.monotonic_ns`` counts; 0 where it is not enabled."""
         return 0 if self._profiler is None else self._profiler.start_ns
 
     def end_profiling(self) -> str:

@@ -90,6 +90,9 @@ def export_quantized(
         opset: version of the standard operator set, 18 to 23.
         metadata: what the file says about itself, such as the preprocessing.
 
+    Returns:
+        What was written, and how far it is from the model.
+
     Raises:
         InputError: there are no batches of images.
         DataError: a batch makes a value infinite or undefined.

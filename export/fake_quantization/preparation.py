@@ -46,19 +46,21 @@ def fake_quantize(
 ) -> nn.Module:
     """A copy of a model that computes as the integer network of so many bits, and can be trained.
 
-    The input and the weights of every adder layer are rounded to 2**bits levels; `operators` and
-    `quantizer` say how and with which gradients, `places` says where. The scales are among
-    ``parameters()`` of the copy; they start from the least mean squared error on the batches. Train
-    it as the model was trained, with an optimizer of its own; `export_quantized` then writes its
-    integers. The copy is saved by its ``state_dict()``.
+    The input and the weights of every adder layer are rounded to 2**bits levels; how, where and
+    with which gradients is in docs/quantisation.md. The scales are among ``parameters()`` of the
+    copy; they start from the least mean squared error on the batches. Train it as the model was
+    trained, with an optimizer of its own; `export_quantized` then writes its integers. The copy is
+    saved by its ``state_dict()``.
 
     Args:
-        model: takes images, and is trained. Its adder layers become `AdderConv2d` (see
-            `convert_adder_layers`).
+        model: takes images, and is trained. Its adder layers become `AdderConv2d`.
         bits: 2 to 8.
         batches: a few of the training images, as the model takes them; each batch a tensor
             (N, C, H, W), or a tuple or list that begins with one, as a DataLoader gives it.
         adder_classes: names of classes of adder layers that do not look like the reference's.
+
+    Returns:
+        The copy, on the model's device and in its mode.
 
     Raises:
         InputError: ``bits`` is out of its range, or there are no batches of images.
