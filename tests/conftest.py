@@ -6,6 +6,8 @@ import fcntl
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,15 @@ def resnet20(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not output.exists():
             subprocess.run(command, check=True, capture_output=True, text=True)
     return output
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A folder that other users may read, which those of tmp_path may not."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 @pytest.fixture(scope="session")

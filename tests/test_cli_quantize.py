@@ -141,7 +141,7 @@ def test_standard_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["--bits", "1"], "bits is 1; expected 2 to 8"),
         (["--samples", "0"], "0 is not at least 1"),
         (["--skip", "360"], "leaves none"),
-        (["--percentile", "101"], "percentile is 101"),
+        (["--percentile", "101"], "101 is not a number from"),
         (["--exclude", "nowhere"], "--exclude nowhere: the model has no such adder node"),
         (["--calibration", "best"], "invalid choice: 'best'"),
         (["--data", "nowhere"], "nowhere"),

@@ -549,7 +549,7 @@ _BAD: dict[str, tuple[_Case, str]] = {
         lambda tmp: [tmp / "none.onnx", "--data", _good(tmp)[1]],
         "none.onnx: No such file or directory",
     ),
-    "model is a folder": (lambda tmp: [tmp, "--data", _good(tmp)[1]], "Is a directory"),
+    "model is a folder": (lambda tmp: [tmp, "--data", _good(tmp)[1]], "it is a folder"),
     "model is text": (_with_model(b"these are not the bytes of a model\n" * 9), "bad.onnx is not"),
     "model is empty": (_with_model(b""), "bad.onnx is not an ONNX model"),
     "model is truncated": (_with_model(_BYTES[: len(_BYTES) // 2]), "bad.onnx is not an ONNX"),

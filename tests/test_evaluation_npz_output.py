@@ -261,7 +261,7 @@ def _names(
     nodes += [node("Dropout", [f"{i}"], name) for i, name in enumerate(outputs)]
     model = make_model(nodes, {"x": x}, dict.fromkeys(outputs, x))
     session = InferenceSession(model.SerializeToString())
-    for output in session._outputs:
+    for output in session.get_outputs():
         output.shape[:] = outputs[output.name]
     return array_names(session, classified, labels=labels)
 

@@ -26,11 +26,8 @@ def mains():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_cases(kind, mains, tmp_path):
-    tmp_path.chmod(0o755)
-    for folder in tmp_path.parents[:2]:
-        folder.chmod(0o755)  # of pytest's, which a case without privileges goes through
-    outcomes = list(run_cases(choose((kind,), 8, 20261127, tmp_path), mains, jobs=1))
+def test_cases(kind, mains, public_path):
+    outcomes = list(run_cases(choose((kind,), 8, 20261127, public_path), mains, jobs=1))
     assert len(outcomes) == 8
     assert [describe(o, wrong) for o in outcomes if (wrong := faults(o))] == []
 

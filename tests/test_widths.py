@@ -122,7 +122,7 @@ def test_a_set_of_its_own_to_validate(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--samples", 400], "none is left to see what is lost: give --validate PATH"),
         (["--calibration", "mse"], "--bits auto needs --calibration output, not mse"),
         (["--sensitivity"], "--sensitivity is of one width: give --bits a number"),
-        (["--max-loss", -101], "8 bits for all nodes lose"),
+        (["--max-loss", -99], "8 bits for all nodes lose"),
         (["--validate", "nowhere"], "nowhere"),
     ],
 )

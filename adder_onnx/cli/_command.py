@@ -344,10 +344,10 @@ def not_negative_number(text: str) -> float:
 
 
 def percent(text: str) -> float:
-    """A number from 0 to 100, for argparse."""
+    """A number from -100 to 100, for argparse."""
     value = float(text)
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 100")
+    if not -100 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from -100 to 100")
     return value
 
 
