@@ -112,7 +112,7 @@ def test_numbers_out_of_range(command, option, value, tmp_path, capsys):
     if command == "bench":
         positional += ["--seconds", "0.01"]
     arguments = [str(ROOT / a) if a.startswith("examples") else a for a in positional]
-    status = _status(COMMANDS[command], [*arguments, option, value])
+    status = _status(COMMANDS[command], [*arguments, f"{option}={value}"])
     messages = capsys.readouterr().err
     # Three, in Arabic digits, is one as Python reads numbers; and a loss may be asked to be a gain.
     if status == 0 and (value == "\u0663" or (option, value) == ("--max-loss", "-1")):

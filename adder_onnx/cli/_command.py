@@ -175,6 +175,9 @@ def run_command(
     try:
         with interruption.watched(), standard_output():
             words = _with_numbers_joined(sys.argv[1:] if argv is None else argv)
+            for word in words:
+                if re.fullmatch(r"--[\w-]+=--", word):  # argparse takes the value away
+                    parser.error(f"argument {word[:-3]}: -- is no value")
             options = parser.parse_args(words)
             _log(parser.prog, verbose=options.verbose)
             _run(command, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import importlib
 import os
 import resource
@@ -86,6 +87,7 @@ def load_commands() -> dict[str, Main]:
     import torch
 
     torch.set_num_threads(1)  # a child that has only one of its parent's threads waits for others
+    gc.freeze()  # else a child's collections copy all of its parent's objects
     name = "adder_onnx.cli.{}"
     return {
         c: importlib.import_module(name.format(c.removeprefix("adder-"))).main for c in COMMANDS
