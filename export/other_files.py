@@ -5,9 +5,9 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from adder_onnx.archives.zips import open_zip
 from adder_onnx.errors import CheckpointError
 from adder_onnx.export.torch_files import is_old_tar
-from adder_onnx.zips import open_zip
 
 __all__ = ["what_it_is"]
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adder_onnx.pickle_check import check_pickle
+from adder_onnx.archives.pickles import check_pickle
 
 __all__ = ["PickledStorage", "PickledTensor", "Record", "StorageKind", "thawed", "unpickle"]
 

@@ -26,6 +26,8 @@ import numpy as np
 import torch
 
 from adder_onnx import memory
+from adder_onnx.archives.tars import open_tar
+from adder_onnx.archives.zips import check_inflated, open_zip
 from adder_onnx.errors import CheckpointError
 from adder_onnx.export.pickles import (
     PickledStorage,
@@ -34,8 +36,6 @@ from adder_onnx.export.pickles import (
     thawed,
     unpickle,
 )
-from adder_onnx.tars import open_tar
-from adder_onnx.zips import check_inflated, open_zip
 
 __all__ = ["is_old_tar", "read_torch_file"]
 

@@ -28,7 +28,7 @@ from adder_onnx.runtime.cuda import runner
 from adder_onnx.runtime.cuda.contexts import MAX_CONTEXTS
 from adder_onnx.runtime.cuda.onnxruntime_binding import provider_options
 from adder_onnx.runtime.devices import DeviceChoice
-from adder_onnx.runtime.run_control import RunControl
+from adder_onnx.runtime.interruption.run_control import RunControl
 from tests.concurrency import assert_threads_agree
 from tests.cuda_on_cpu.device import CpuGpu, GpuArray
 from tests.cuda_on_cpu.sessions import assert_equals_stock, cuda_session, pretend

@@ -23,8 +23,8 @@ from onnx import TensorProto, helper
 import adder_onnx
 from adder_onnx.cli import run as adder_run
 from adder_onnx.errors import AdderError, InputError, RunTerminatedError, RunTimeoutError
-from adder_onnx.runtime import process_end, workers
-from adder_onnx.runtime.pace import Pace, may_be_endless
+from adder_onnx.runtime.interruption import process_end, workers
+from adder_onnx.runtime.interruption.pace import Pace, may_be_endless
 from tests.conftest import ROOT
 from tests.models import W1, adder_conv, image, make_model, network, node
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adder_onnx.archives.pickles import check_pickle
 from adder_onnx.errors import AdderError
 from adder_onnx.memory import limited
-from adder_onnx.pickle_check import check_pickle
 from tests.hostile.pickles import bombs
 
 _VALUES: dict[str, Any] = {

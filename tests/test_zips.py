@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from adder_onnx.archives.zips import check_inflated, open_zip
 from adder_onnx.errors import DataError
-from adder_onnx.zips import check_inflated, open_zip
 
 
 def _zip(entries: list[tuple[str, bytes]], how: int = zipfile.ZIP_STORED) -> bytes:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from adder_onnx import memory
+from adder_onnx.archives.tars import open_tar
 from adder_onnx.errors import AdderError, DataError
 from adder_onnx.evaluation.inflating import Inflating, is_gzip
 from adder_onnx.files import check_readable
-from adder_onnx.tars import open_tar
 
 __all__ = ["Archive", "Folder", "is_archive"]
 

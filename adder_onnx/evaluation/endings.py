@@ -20,7 +20,7 @@ from functools import cached_property
 import onnx
 from onnx import TensorProto
 
-from adder_onnx.graph.foreign import refusals
+from adder_onnx.graph.checks.foreign import refusals
 from adder_onnx.graph.plan import OnnxruntimeStep, Plan
 
 __all__ = ["Ending", "Endings"]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adder_onnx import memory
+from adder_onnx.archives.zips import check_inflated, open_zip
 from adder_onnx.errors import DataError
 from adder_onnx.evaluation.array_layout import channels_first
 from adder_onnx.evaluation.dataset import Dataset, Planes, Sample
@@ -24,7 +25,6 @@ from adder_onnx.evaluation.npz_labels import read_labels
 from adder_onnx.evaluation.npz_names import choose_arrays, listed
 from adder_onnx.metadata import Preprocessing
 from adder_onnx.runtime import NodeArg
-from adder_onnx.zips import check_inflated, open_zip
 
 __all__ = ["read_npz"]
 

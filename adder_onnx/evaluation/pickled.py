@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adder_onnx.archives.pickles import check_pickle
 from adder_onnx.errors import AdderError
-from adder_onnx.pickle_check import check_pickle
 
 __all__ = ["unpickle_batch"]
 

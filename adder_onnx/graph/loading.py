@@ -11,15 +11,15 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from adder_onnx.errors import ModelError
-from adder_onnx.graph.attributes import check_attributes
-from adder_onnx.graph.calls import check_calls
-from adder_onnx.graph.fatal import check_survivable
-from adder_onnx.graph.foreign import last_line, refusals
+from adder_onnx.graph.checks.attributes import check_attributes
+from adder_onnx.graph.checks.calls import check_calls
+from adder_onnx.graph.checks.fatal import check_survivable
+from adder_onnx.graph.checks.foreign import last_line, refusals
+from adder_onnx.graph.checks.sizes import check_countable
 from adder_onnx.graph.functions import inline_functions
 from adder_onnx.graph.inlined.restoration import restore_adder_nodes
 from adder_onnx.graph.names import Names
 from adder_onnx.graph.reading import read_model
-from adder_onnx.graph.sizes import check_countable
 from adder_onnx.ops import DOMAIN, MIN_OPSET, VERSION, function_bodies
 
 __all__ = ["check_valid", "load_graph", "read_model"]

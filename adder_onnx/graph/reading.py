@@ -9,9 +9,9 @@ from pathlib import Path
 import onnx
 
 from adder_onnx.errors import ModelError
-from adder_onnx.graph.external_data import read_external_data
-from adder_onnx.graph.foreign import refusals
-from adder_onnx.graph.wellformed import check_well_formed
+from adder_onnx.graph.checks.external_data import read_external_data
+from adder_onnx.graph.checks.foreign import refusals
+from adder_onnx.graph.checks.wellformed import check_well_formed
 from adder_onnx.memory import describe_size, require
 
 __all__ = ["read_model"]

@@ -10,10 +10,10 @@ from typing import Any
 from adder_onnx.graph.plan import OnnxruntimeStep, Plan
 from adder_onnx.runtime.arrays import Kind, to_numpy, to_same_kind
 from adder_onnx.runtime.chain import ChainMemory
+from adder_onnx.runtime.interruption.run_control import RunControl
 from adder_onnx.runtime.native_step import NativeExecutor
 from adder_onnx.runtime.onnxruntime_step import OnnxruntimeExecutor
 from adder_onnx.runtime.parts import constants_of, last_uses, parts_of
-from adder_onnx.runtime.run_control import RunControl
 from adder_onnx.runtime.times import Recorder
 
 __all__ = ["CpuRunner"]

@@ -34,8 +34,8 @@ from adder_onnx.runtime.chain import (
     plan_passes,
     type_inside,
 )
+from adder_onnx.runtime.interruption.run_control import RunControl
 from adder_onnx.runtime.lru import LruCache
-from adder_onnx.runtime.run_control import RunControl
 
 __all__ = ["NativeExecutor"]
 

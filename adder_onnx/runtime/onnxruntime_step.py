@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from adder_onnx.errors import AdderError, InputError, ModelError
 from adder_onnx.graph.plan import OnnxruntimeStep
 from adder_onnx.runtime.imagewise import is_imagewise, with_any_batch
+from adder_onnx.runtime.interruption.process_end import guarded, in_main_thread
+from adder_onnx.runtime.interruption.run_control import RunControl
 from adder_onnx.runtime.onnxruntime_library import import_onnxruntime
-from adder_onnx.runtime.process_end import guarded, in_main_thread
-from adder_onnx.runtime.run_control import RunControl
 from adder_onnx.runtime.threads import require_threads
 
 __all__ = [

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from adder_onnx.graph.plan import ChainStep, ConversionStep, OnnxruntimeStep, Plan, Step
-from adder_onnx.runtime.run_control import RunControl
+from adder_onnx.runtime.interruption.run_control import RunControl
 
 __all__ = ["Executor", "constants_of", "last_uses", "parts_of"]
 

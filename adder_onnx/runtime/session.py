@@ -11,10 +11,9 @@ from typing import Any, NoReturn
 import onnx
 
 from adder_onnx.errors import AdderError, InputError
+from adder_onnx.graph.checks.sizes import require_memory
 from adder_onnx.graph.loading import load_graph, read_model
 from adder_onnx.graph.plan import ChainStep, Plan, make_plan
-from adder_onnx.graph.sizes import require_memory
-from adder_onnx.runtime import workers
 from adder_onnx.runtime.arguments import (
     check_choices,
     check_keywords,
@@ -32,6 +31,10 @@ from adder_onnx.runtime.cuda.onnxruntime_binding import load_libraries
 from adder_onnx.runtime.cuda.runner import CudaRunner
 from adder_onnx.runtime.description import ModelMetadata, NodeArg, describe_model
 from adder_onnx.runtime.devices import DeviceChoice, has_cuda_provider, resolve_device
+from adder_onnx.runtime.interruption import workers
+from adder_onnx.runtime.interruption.pace import Pace, may_be_endless
+from adder_onnx.runtime.interruption.process_end import guarded
+from adder_onnx.runtime.interruption.run_control import RunControl
 from adder_onnx.runtime.io_binding import IOBinding
 from adder_onnx.runtime.onnxruntime_library import make_ort_value
 from adder_onnx.runtime.onnxruntime_step import (
@@ -39,10 +42,7 @@ from adder_onnx.runtime.onnxruntime_step import (
     CUDA_PROVIDER,
     make_session_options,
 )
-from adder_onnx.runtime.pace import Pace, may_be_endless
-from adder_onnx.runtime.process_end import guarded
 from adder_onnx.runtime.profiling import Profiler
-from adder_onnx.runtime.run_control import RunControl
 from adder_onnx.runtime.signature import Signature
 from adder_onnx.runtime.threads import resolve_threads
 from adder_onnx.runtime.times import Recorder, RunTimes

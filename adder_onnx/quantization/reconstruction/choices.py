@@ -14,7 +14,7 @@ from adder_onnx.kernels.cpu import choose_roundings
 from adder_onnx.quantization.ranges import Quantization
 from adder_onnx.quantization.reconstruction.layers import sums
 from adder_onnx.quantization.weights import weight_of
-from adder_onnx.runtime.run_control import call_interruptibly
+from adder_onnx.runtime.interruption.run_control import call_interruptibly
 
 __all__ = [
     "Seen",

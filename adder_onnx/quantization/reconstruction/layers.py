@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.kernels.cpu import AdderConv, Program, padded_channels, select_isa
-from adder_onnx.runtime.run_control import call_interruptibly
+from adder_onnx.runtime.interruption.run_control import call_interruptibly
 
 __all__ = ["run_layer", "sums"]
 

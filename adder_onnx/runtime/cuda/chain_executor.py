@@ -16,7 +16,7 @@ from adder_onnx.runtime.chain import Shape
 from adder_onnx.runtime.cuda.chain import CudaChain, Program
 from adder_onnx.runtime.cuda.errors import DeviceLostError, DeviceMemoryError
 from adder_onnx.runtime.cuda.gpu import Gpu
-from adder_onnx.runtime.run_control import RunControl
+from adder_onnx.runtime.interruption.run_control import RunControl
 
 __all__ = ["MAX_ARENA", "MAX_GRAPHS", "ChainExecutor"]
 

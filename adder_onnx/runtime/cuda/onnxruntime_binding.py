@@ -15,6 +15,7 @@ from adder_onnx.errors import AdderError, DeviceError, ModelError
 from adder_onnx.graph.plan import OnnxruntimeStep
 from adder_onnx.runtime.cuda.errors import onnxruntime_failure
 from adder_onnx.runtime.cuda.gpu import Gpu
+from adder_onnx.runtime.interruption.run_control import RunControl
 from adder_onnx.runtime.onnxruntime_library import import_onnxruntime
 from adder_onnx.runtime.onnxruntime_step import (
     CPU_PROVIDER,
@@ -23,7 +24,6 @@ from adder_onnx.runtime.onnxruntime_step import (
     failure,
     make_session,
 )
-from adder_onnx.runtime.run_control import RunControl
 
 __all__ = [
     "BoundExecutor",

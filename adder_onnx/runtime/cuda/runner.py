@@ -16,9 +16,9 @@ from adder_onnx.runtime.cuda.contexts import Context, ContextPool
 from adder_onnx.runtime.cuda.errors import DeviceLostError, DeviceMemoryError
 from adder_onnx.runtime.cuda.gpu import Gpu
 from adder_onnx.runtime.cuda.onnxruntime_binding import standard_executor, to_gpu, to_host
+from adder_onnx.runtime.interruption.run_control import RunControl
 from adder_onnx.runtime.onnxruntime_step import CUDA_PROVIDER
 from adder_onnx.runtime.parts import Executor, constants_of, last_uses, parts_of
-from adder_onnx.runtime.run_control import RunControl
 from adder_onnx.runtime.times import Recorder
 
 __all__ = ["CudaRunner"]

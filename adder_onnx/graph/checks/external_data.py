@@ -11,8 +11,8 @@ import onnx
 import onnx_ir as ir
 
 from adder_onnx.errors import ModelError
-from adder_onnx.graph.foreign import refusals
-from adder_onnx.graph.wellformed import check_size
+from adder_onnx.graph.checks.foreign import refusals
+from adder_onnx.graph.checks.wellformed import check_size
 from adder_onnx.memory import require
 
 __all__ = ["read_external_data"]

@@ -18,7 +18,7 @@ import onnx
 import onnx_ir as ir
 
 from adder_onnx.errors import ModelError
-from adder_onnx.graph.messages import Found, messages
+from adder_onnx.graph.checks.messages import Found, messages
 from adder_onnx.memory import require
 
 __all__ = ["check_size", "check_well_formed"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import onnx
 
 from adder_onnx.graph.plan import OnnxruntimeStep, Plan
-from adder_onnx.runtime.process_end import in_main_thread
+from adder_onnx.runtime.interruption.process_end import in_main_thread
 
 __all__ = ["Pace", "may_be_endless"]
 

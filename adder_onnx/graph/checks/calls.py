@@ -12,7 +12,7 @@ from typing import NamedTuple
 import onnx
 
 from adder_onnx.errors import ModelError
-from adder_onnx.graph.messages import MOST_NESTED
+from adder_onnx.graph.checks.messages import MOST_NESTED
 from adder_onnx.memory import require
 
 __all__ = ["check_calls"]

@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 from adder_onnx.errors import RunTerminatedError, RunTimeoutError
 from adder_onnx.kernels.cpu import StopFlag
-from adder_onnx.runtime import workers
-from adder_onnx.runtime.process_end import guarded, in_main_thread
-from adder_onnx.runtime.run_options import copy_run_options, make_run_options
+from adder_onnx.runtime.interruption import workers
+from adder_onnx.runtime.interruption.process_end import guarded, in_main_thread
+from adder_onnx.runtime.interruption.run_options import copy_run_options, make_run_options
 
 __all__ = ["RunControl", "call_interruptibly"]
 
