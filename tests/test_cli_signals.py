@@ -37,13 +37,19 @@ sys.exit(run_command(make_parser("adder-test", "", ""), command, []))
 _SAYS_SO = 'print("writing", flush=True)'
 
 
-def _start(script, *arguments, **options):
+def _take_all_signals():
+    """Who runs the tests may ignore some, as nohup does."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _start(script, *arguments, options=(), before=_take_all_signals):
     return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
+        [sys.executable, *options, "-c", script, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
+        preexec_fn=before,  # noqa: PLW1509 (this process has one thread)
     )
 
 
@@ -119,7 +125,7 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path):
 
     body = f"{_SAYS_SO}; time.sleep(0.5)"
     script = _WRITES.replace("{body}", body)
-    with _start(script, tmp_path / "out", preexec_fn=as_nohup_does) as process:
+    with _start(script, tmp_path / "out", before=as_nohup_does) as process:
         process.stdout.readline()
         process.send_signal(signal.SIGHUP)
         _, messages = process.communicate(timeout=20)
@@ -132,12 +138,7 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path):
 def test_while_modules_load(number, module):
     """With -X importtime Python says on standard error what it has imported."""
     script = "import sys; from adder_onnx.cli.start import run; sys.exit(run())"
-    process = subprocess.Popen(
-        [sys.executable, "-X", "importtime", "-c", script, "no.onnx", "--data", "no"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = _start(script, "no.onnx", "--data", "no", options=("-X", "importtime"))
     with process:
         seen = False
         for line in process.stderr:

@@ -162,7 +162,8 @@ def _be_the_command(case: Case, main: Main, folder: str, messages: int, output: 
             os.setgroups([])
             os.setgid(_NOBODY)
             os.setuid(_NOBODY)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)  # one may be ignored, as nohup has it
         ending_at_once(case.command)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         sys.argv = [case.command, *case.arguments]
