@@ -16,7 +16,8 @@ class Case:
         limits: of the process, by the names that `resource` has for them: ``RLIMIT_NOFILE``. That
             of memory, ``RLIMIT_AS``, comes on top of what the process has when it begins.
         signal: the number of one that is sent, and after how many seconds.
-        unprivileged: whether it runs as a user who may read and write little, where root runs it.
+        unprivileged: whether it runs as a user who may read and write little, where root runs it
+            and that user may read the code.
     """
 
     name: str

@@ -158,7 +158,7 @@ def _be_the_command(case: Case, main: Main, folder: str, messages: int, output: 
             number = getattr(resource, name)
             limit = value + _memory("self")[0] if name == "RLIMIT_AS" else value
             resource.setrlimit(number, (limit, limit))
-        if case.unprivileged and os.geteuid() == 0:
+        if case.unprivileged and os.geteuid() == 0 and _is_public():
             os.setgroups([])
             os.setgid(_NOBODY)
             os.setuid(_NOBODY)
@@ -183,6 +183,13 @@ def _be_the_command(case: Case, main: Main, folder: str, messages: int, output: 
         except OSError:
             status = status or 120
         os._exit(status)
+
+
+def _is_public() -> bool:
+    """Whether other users may read this code and Python's, without which they can run nothing."""
+    files = [Path(file).resolve() for file in (__file__, os.__file__, importlib.__file__)]
+    files.append(Path(sys.prefix).resolve() / "lib")
+    return all(place.stat().st_mode & 0o001 for file in files for place in file.parents)
 
 
 def _memory(process: int | str) -> tuple[int, int]:
