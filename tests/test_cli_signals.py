@@ -169,3 +169,19 @@ def test_during_a_run(number, tmp_path):
             continue
         assert (process.returncode, messages) == (128 + number, f"adder-run: {_LINES[number]}\n")
         assert os.listdir(tmp_path) in ([], ["answers.csv"])
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_once_the_command_is_done(number):
+    """The interpreter's end takes a quarter of a second, in which the exit status stands."""
+    script = """
+import os, sys
+from adder_onnx.cli.start import run
+status = run()
+os.kill(os.getpid(), {number})
+sys.exit(status)
+"""
+    with _start(script.format(number=int(number)), "no.onnx", "--data", "no") as process:
+        _, messages = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert messages.startswith("adder-run: error: ")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["INTERRUPTED", "Interrupted", "Interruption", "describe", "ending_at_once"]
+__all__ = ["INTERRUPTED", "Interrupted", "Interruption", "describe", "ending_at_once", "ignoring"]
 
 INTERRUPTED = 128
 """The exit status of a command that a signal ended is this and the signal's number."""
@@ -106,6 +106,12 @@ def ending_at_once(program: str) -> None:
 
     for number in _caught():
         signal.signal(number, end)
+
+
+def ignoring() -> None:
+    """From now on signals do nothing: the command is done, and its exit status stands."""
+    for number in _caught():
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _caught() -> list[int]:

@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 
-from adder_onnx.cli._signals import ending_at_once
+from adder_onnx.cli._signals import ending_at_once, ignoring
 
 __all__ = ["bench", "export", "inspect", "quantize", "run"]
 
@@ -51,7 +51,12 @@ def _start(name: str) -> int:
             f"{program}: error: cannot be loaded: {' '.join(str(error).split())}", file=sys.stderr
         )
         return 2
-    status: int = command.main()
+    try:
+        status: int = command.main()
+    finally:
+        # What is left is the interpreter's own end, in which it gives signals their default back:
+        # one of them would end a command that is done with another status, and without a word.
+        ignoring()
     return status
 
 
