@@ -14,6 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.browser import browser
+
+__all__ = ["browser"]
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
