@@ -343,6 +343,7 @@ def test_bench_shows_the_plan_of_the_device(
     monkeypatch.setattr(bench, "gpu_name", lambda _: "a GPU")
     monkeypatch.setattr(bench, "versions", lambda _: {})
     monkeypatch.setattr(profile, "bound_of", lambda *_: {})
+    monkeypatch.setattr(profile, "bandwidth_of", lambda *_: 1e12)
     options = ["--device", "cuda", "--dim", "H=8", "--dim", "W=8", "--seconds", "0.01"]
     assert bench.main([str(model), *options, "--json", str(result)]) == 0
     (row,) = json.loads(result.read_text())["results"]

@@ -100,6 +100,13 @@ class Cost:
         size = self.weight_bytes + self.activation_bytes
         return self.operations.total / size if size else None
 
+    @property
+    def taps_per_byte(self) -> float | None:
+        """Taps per byte of weights and activations; None where there are none."""
+        if self.operations is None or not self.operations.taps or self.activation_bytes is None:
+            return None
+        return self.operations.taps / (self.weight_bytes + self.activation_bytes)
+
 
 def cost_of(node: ir.Node) -> Cost:
     """A node's cost, for the shapes that its values have."""

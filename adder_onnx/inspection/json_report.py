@@ -40,13 +40,8 @@ def to_json(model: str, report: Report, profile: Profile | None = None) -> dict[
         "plan": [{"step": i, **asdict(step)} for i, step in enumerate(report.steps)],
         "totals": _totals(report),
         "twin": _operations(report.totals.as_convolution()),
-        "energy_microjoules": {
-            type_: {
-                "model": energy(report.totals, type_),
-                "twin": energy(report.totals.as_convolution(), type_),
-            }
-            for type_ in ADD_PICOJOULES
-        },
+        "energy_microjoules": _energy(report.totals),
+        "operators": _operators(report),
     }
     if profile is not None:
         _add_profile(result, profile)
@@ -69,6 +64,11 @@ def _node(node: NodeReport) -> dict[str, Any]:
     return {
         "name": node.name,
         "op": node.op,
+        "is_adder": node.is_adder,
+        "inputs": list(node.inputs),
+        "constants": [asdict(value) for value in node.constants],
+        "attributes": node.attributes,
+        "integers": None if node.integers is None else asdict(node.integers),
         "outputs": [asdict(value) for value in node.outputs],
         **(counts or _operations(operations or Operations())),
         "counted": operations is not None,
@@ -77,9 +77,39 @@ def _node(node: NodeReport) -> dict[str, Any]:
         "weight_bytes": node.cost.weight_bytes,
         "activation_bytes": node.cost.activation_bytes,
         "intensity": node.cost.intensity,
+        "taps_per_byte": node.cost.taps_per_byte,
         "step": node.step,
         "fused_into": node.fused_into,
     }
+
+
+def _energy(operations: Operations) -> dict[str, dict[str, float]]:
+    twin = operations.as_convolution()
+    return {
+        type_: {"model": energy(operations, type_), "twin": energy(twin, type_)}
+        for type_ in ADD_PICOJOULES
+    }
+
+
+def _operators(report: Report) -> list[dict[str, Any]]:
+    """What the nodes of each operator cost together; those that are not counted cost nothing."""
+    nodes: dict[str, list[NodeReport]] = {}
+    for node in report.nodes:
+        nodes.setdefault(node.op, []).append(node)
+    result = []
+    for op, own in nodes.items():
+        counted = [node.cost.operations for node in own if node.cost.operations is not None]
+        operations = sum(counted, Operations())
+        result.append(
+            {
+                "op": op,
+                "nodes": len(own),
+                "counted": len(counted),
+                **_operations(operations),
+                "energy_microjoules": _energy(operations),
+            }
+        )
+    return result
 
 
 def _totals(report: Report) -> dict[str, Any]:
@@ -112,4 +142,6 @@ def _add_profile(result: dict[str, Any], profile: Profile) -> None:
         "plain_run_seconds": asdict(profile.plain_run),
         "runtime_overhead": asdict(profile.overhead),
         "bound_taps_per_second": profile.bound,
+        "bound_bytes_per_second": profile.bandwidth,
+        "last_run": [asdict(event) for event in profile.last_run],
     }

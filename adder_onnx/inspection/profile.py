@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 
 from adder_onnx.graph.plan import ChainStep, ConversionStep, OnnxruntimeStep, Step
+from adder_onnx.inspection.bounds import bandwidth_of, bound_of
 from adder_onnx.inspection.report import Report
-from adder_onnx.kernels.cpu import inner_loop_rate, select_isa
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.chain import type_inside
 from adder_onnx.runtime.parts import parts_of
 from adder_onnx.runtime.times import RunTimes, Span
 
-__all__ = ["NodeProfile", "Profile", "StepProfile", "Times", "bound_of", "profile"]
-
-_BOUND_SECONDS = 0.5
+__all__ = ["Event", "NodeProfile", "Profile", "StepProfile", "Times", "profile"]
 
 
 @dataclass(frozen=True)
@@ -63,14 +61,33 @@ class NodeProfile:
     Attributes:
         times: of the node.
         share: of the run.
+        type: of the tensors inside: ``float32``, ``float16`` or ``uint8``.
         taps_per_second: None where its taps are not counted.
         share_of_bound: of the rate of the bare inner loop; None where one is not known.
     """
 
     times: Times
     share: float
+    type: str
     taps_per_second: float | None
     share_of_bound: float | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """A time in a run: that of a step, or of an adder node in it.
+
+    Attributes:
+        step: its number in the plan.
+        node: the adder node's name; None for the step as a whole.
+        start: seconds from the run's begin.
+        seconds: how long it took.
+    """
+
+    step: int
+    node: str | None
+    start: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -88,7 +105,9 @@ class Profile:
             kernels do not account for.
         nodes: by adder node.
         bound: taps per second of the bare inner loop on this device, by type of the tensors.
+        bandwidth: bytes per second of this device's memory, read and written.
         last: the times of the last run, for a trace.
+        last_run: the same, by steps and nodes, in the order in which they began.
     """
 
     runs: int
@@ -100,7 +119,9 @@ class Profile:
     overhead: StepProfile
     nodes: dict[str, NodeProfile]
     bound: dict[str, float]
+    bandwidth: float
     last: RunTimes
+    last_run: tuple[Event, ...]
 
 
 def profile(
@@ -152,35 +173,21 @@ def profile(
         _step(left, total),
         _nodes(report, session, located, total, bound),
         bound,
+        bandwidth_of(session.device, session.threads),
         timed[-1],
+        tuple(_events(session.plan.steps, located[-1])),
     )
 
 
-def bound_of(
-    device: str, threads: int, types: Sequence[str], arithmetic: str = "fast"
-) -> dict[str, float]:
-    """Taps per second of the bare inner loop, which is run for that.
-
-    Args:
-        device: ``cpu`` or ``cuda:N``.
-        threads: that run it on a CPU.
-        types: of the tensors inside chains: ``float32``, ``float16`` or ``uint8``.
-        arithmetic: ``fast`` or ``exact``, on a CPU.
-
-    Returns:
-        The rates by type.
-    """
-    if device != "cpu":
-        from adder_onnx.kernels.cuda.bound import measure
-        from adder_onnx.runtime.cuda.cupy_gpu import CupyGpu
-
-        gpu = CupyGpu(int(device.partition(":")[2]))
-        with gpu.using(gpu.new_stream()):
-            return {type_: measure(type_) for type_ in types}
-    return {
-        type_: inner_loop_rate(type_, select_isa(), threads, _BOUND_SECONDS, arithmetic)
-        for type_ in types
-    }
+def _events(steps: Sequence[Step], located: _Located) -> list[Event]:
+    spans, nodes = located
+    events = []
+    for i, (step, span) in enumerate(zip(steps, spans, strict=True)):
+        events.append(Event(i, None, span.start, span.seconds))
+        if isinstance(step, ChainStep):
+            own = ((node.name, nodes[node.name]) for node in step.nodes)
+            events += [Event(i, name, at.start, at.seconds) for name, at in own]
+    return sorted(events, key=lambda event: event.start)
 
 
 def _types(session: InferenceSession) -> list[str]:
@@ -244,6 +251,7 @@ def _nodes(
         profiles[name] = NodeProfile(
             times,
             times.median / total.median,
+            type_,
             rate,
             rate / bound[type_] if rate is not None and bound.get(type_) else None,
         )

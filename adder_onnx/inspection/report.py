@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import onnx
 import onnx_ir as ir
@@ -16,6 +16,7 @@ from adder_onnx.errors import InputError, ModelError
 from adder_onnx.graph.loading import load_graph, read_model
 from adder_onnx.graph.plan import ChainStep, ConversionStep, OnnxruntimeStep, Plan, Step, make_plan
 from adder_onnx.inspection.cost import Cost, Operations, cost_of
+from adder_onnx.inspection.describing import Integers, attributes_of, integers_of
 from adder_onnx.inspection.dimensions import assume
 from adder_onnx.kernels.cpu import padded_channels
 from adder_onnx.kernels.cuda.launch import layout
@@ -55,6 +56,10 @@ class NodeReport:
         name: its name.
         op: operator, with the domain before it where that is not ONNX's own.
         is_adder: whether it is an AdderConv or a QLinearAdderConv.
+        inputs: names of what it takes, in order; empty for one that is left out.
+        constants: those of its inputs that are constant.
+        attributes: as JSON has them.
+        integers: the integers of a QLinearAdderConv; None of any other node.
         outputs: what it gives.
         cost: what it costs with the assumed shapes.
         step: number of the plan's step that executes it.
@@ -64,6 +69,10 @@ class NodeReport:
     name: str
     op: str
     is_adder: bool
+    inputs: tuple[str, ...]
+    constants: tuple[ValueReport, ...]
+    attributes: dict[str, Any]
+    integers: Integers | None
     outputs: tuple[ValueReport, ...]
     cost: Cost
     step: int
@@ -219,6 +228,10 @@ class _Described(NamedTuple):
     name: str
     op: str
     is_adder: bool
+    inputs: tuple[str, ...]
+    constants: tuple[ValueReport, ...]
+    attributes: dict[str, Any]
+    integers: Integers | None
     outputs: tuple[ValueReport, ...]
     cost: Cost
 
@@ -226,9 +239,18 @@ class _Described(NamedTuple):
 def _describe(symbolic: ir.Node, node: ir.Node) -> _Described:
     assert node.name
     domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
-    outputs = tuple(map(_value, symbolic.outputs, node.outputs))
-    is_adder = node.domain == DOMAIN
-    return _Described(node.name, domain + node.op_type, is_adder, outputs, cost_of(node))
+    constants = dict.fromkeys(v for v in node.inputs if v is not None and v.const_value is not None)
+    return _Described(
+        node.name,
+        domain + node.op_type,
+        node.domain == DOMAIN,
+        tuple("" if value is None else value.name or "" for value in node.inputs),
+        tuple(_value(value, value) for value in constants),
+        attributes_of(node),
+        integers_of(node),
+        tuple(map(_value, symbolic.outputs, node.outputs)),
+        cost_of(node),
+    )
 
 
 def _value(symbolic: ir.Value, assumed: ir.Value) -> ValueReport:

@@ -11,7 +11,7 @@ from adder_onnx.kernels.cuda.compiler.nvrtc import compile_target, source_folder
 from adder_onnx.kernels.cuda.launch.selection import runs_on, select_distances
 from adder_onnx.kernels.cuda.launch.variants import DISTANCES
 
-__all__ = ["LOOPS", "Loop", "loop_source", "measure", "measure_distances"]
+__all__ = ["LOOPS", "Loop", "loop_source", "measure", "measure_bandwidth", "measure_distances"]
 
 _WORDS = 256
 """Of taps, that a thread does in one turn of a loop."""
@@ -19,6 +19,9 @@ _WORDS = 256
 _THREADS = 128
 _TURNS = 4000
 _REPEAT = 7
+
+_COPIED = 1 << 29
+"""Bytes, so many more than the caches of GPUs hold."""
 
 
 @dataclass(frozen=True)
@@ -100,3 +103,20 @@ def _measure(loop: Loop) -> float:
         end.synchronize()
         best = min(best, cupy.cuda.get_elapsed_time(start, end) / 1e3)
     return float(blocks * _THREADS * _TURNS * loop.taps * loop.extra / best)
+
+
+def measure_bandwidth() -> float:
+    """Bytes per second, read and written, of a copy in the current device's memory."""
+    import cupy
+
+    size = min(_COPIED, int(cupy.cuda.Device().mem_info[0]) // 4)
+    source, target = cupy.ones(size, cupy.uint8), cupy.empty(size, cupy.uint8)
+    best = float("inf")
+    for _ in range(_REPEAT + 1):
+        start, end = cupy.cuda.Event(), cupy.cuda.Event()
+        start.record()
+        cupy.copyto(target, source)
+        end.record()
+        end.synchronize()
+        best = min(best, cupy.cuda.get_elapsed_time(start, end) / 1e3)
+    return 2 * size / best
