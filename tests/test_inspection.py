@@ -383,7 +383,7 @@ def test_the_schema_is_documented() -> None:
         if not isinstance(value, dict):
             return set()
         # These are keyed by names of the model, or of types.
-        open_ended = inside in ("metadata", "assumes", "bound_taps_per_second")
+        open_ended = inside in ("metadata", "assumes", "attributes", "bound_taps_per_second")
         own = set() if open_ended else set(value)
         return own.union(*(keys(item, key) for key, item in value.items()))
 
