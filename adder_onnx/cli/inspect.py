@@ -28,6 +28,7 @@ from adder_onnx.inspection.profile import Profile, profile
 from adder_onnx.inspection.report import Report, inspect_model
 from adder_onnx.inspection.tables import SORT_KEYS, print_report
 from adder_onnx.inspection.trace import trace
+from adder_onnx.pages.network import network_page
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.devices import DeviceChoice, device_number, resolve_device
 
@@ -39,6 +40,7 @@ _PIPED_WIDTH = 160
 _EXAMPLES = """\
   adder-inspect resnet20.onnx
   adder-inspect resnet50.onnx --batch-size 8 --sort taps --op AdderConv
+  adder-inspect resnet20.onnx --profile --html resnet20.html
   adder-inspect resnet20.onnx --profile --threads 1 --trace trace.json
   adder-inspect segmenter.onnx --dim height=512 --dim width=512 --json -
 """
@@ -68,6 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--op", metavar="OP", action="append", default=[], help="show nodes of this operator only"
     )
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        type=file_path,
+        help="write a page that shows the graph, what nodes cost and, with --profile, their times",
+    )
     parser.add_argument("--profile", action="store_true", help="time steps and adder nodes")
     parser.add_argument(
         "--runs", metavar="N", type=positive, default=_RUNS, help=f"for --profile ({_RUNS})"
@@ -86,6 +94,8 @@ def _run(options: argparse.Namespace) -> None:
         if not options.profile:
             raise AdderError("--trace shows a run of --profile: give that, too")
         check_writable(options.trace)
+    if options.html is not None:
+        check_writable(options.html)
     if options.sort == "time" and not options.profile:
         raise AdderError("--sort time needs times: give --profile, too")
     # A plan for a GPU can be looked at without one; only running needs it.
@@ -102,8 +112,11 @@ def _run(options: argparse.Namespace) -> None:
     )
     _check_ops(options.op, report)
     found = _profile(options, report, device.name) if options.profile else None
+    result = to_json(str(options.model), report, found)
     if options.json:
-        write_json(options.json, to_json(str(options.model), report, found))
+        write_json(options.json, result)
+    if options.html is not None:
+        write_atomically(options.html, network_page(result).encode())
     if options.json != "-":
         console = Console(width=_width(), highlight=False)
         print_report(console, str(options.model), report, found, sort=options.sort, ops=options.op)

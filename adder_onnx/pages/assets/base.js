@@ -17,7 +17,7 @@ const adder = (() => {
         made.setAttribute(name, value === true ? "" : value);
       }
     }
-    made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+    made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
     return made;
   };
 
