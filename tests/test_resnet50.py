@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,12 @@ from adder_onnx.cli import export
 from adder_onnx.export.layer.selection import without_native_kernels
 from adder_onnx.export.resnet import ResNet, ResNetConfig
 from adder_onnx.graph.plan import ChainStep, OnnxruntimeStep
+from adder_onnx.inspection.inputs import random_feed
+from adder_onnx.inspection.json_report import to_json
+from adder_onnx.inspection.profile import profile
+from adder_onnx.inspection.report import inspect_model
+from tests.browser import Browser
+from tests.network_pages import check_network_page
 
 pytestmark = pytest.mark.slow
 
@@ -101,3 +108,13 @@ def test_memory_in_stock_onnxruntime(
     (ours,) = adder_onnx.InferenceSession(exported).run(None, {"input": images})
     theirs = np.load(tmp_path / "logits.npy")
     assert np.abs(ours - theirs).max() < 0.05 * np.abs(theirs).max()
+
+
+def test_its_page(exported: Path, tmp_path: Path, browser: Browser) -> None:
+    """Small enough to be sent around, and all of it works."""
+    report = inspect_model(exported)
+    session = adder_onnx.InferenceSession(report.model)
+    times = profile(session, report, random_feed(session.get_inputs()), 2)
+    result = json.loads(json.dumps(to_json("resnet50.onnx", report, times)))
+    path = check_network_page(browser, result, tmp_path, most_nodes=8)
+    assert path.stat().st_size < 2e6

@@ -5,6 +5,8 @@ const makeLook = (colors) => {
   const { svg, shorten } = adder;
   const TITLE = 24; // characters that fit into a box
   const LINE = 32;
+  const FIRST = 19; // the base line of the first line, and what the others come below it
+  const NEXT = 15;
 
   const shapeText = (box) => {
     const value = box.value ?? box.node?.outputs[0];
@@ -21,29 +23,33 @@ const makeLook = (colors) => {
       return [box.plan.layout, box.nodes.map(opText).join(", ") || `conversion, ${box.plan.type}`];
     }
     const fused = box.nodes.slice(1).map(opText);
-    const lines = [box.title, `${opText(box.node)} ${shapeText(box)}`];
+    const lines = [box.title, opText(box.node), shapeText(box)];
     return box.kind === "adder" && fused.length ? [...lines, `+ ${fused.join(", ")}`] : lines;
   };
 
   const corner = (box) => [box.x - box.width / 2, box.y - box.height / 2];
 
-  /** A box with its text; keys reach it where it is the entry. */
+  /** How high a box is. */
+  const heightOf = (box) => FIRST + NEXT * (linesOf(box).length - 1) + 11;
+
+  /** A box with its text, of which nothing leaves it; keys reach it where it is the entry. */
   const near = (box) => {
     const { width, height } = box;
+    const [x, y] = corner(box);
     const lines = linesOf(box).map((text, i) => shorten(text, i ? LINE : TITLE));
     return svg(
-      "g",
+      "svg",
       {
         class: `box ${box.kind}`,
-        transform: `translate(${corner(box)})`,
+        x, y, width, height,
         role: "button",
         tabindex: -1,
         "aria-label": lines.join(", "),
         style: box.step === null ? null : `--step: ${colors[box.step]}`,
       },
-      svg("rect", { width, height, rx: box.kind === "conversion" ? 18 : box.node ? 5 : 23 }),
+      svg("rect", { x: 1, y: 1, width: width - 2, height: height - 2, rx: box.kind === "conversion" ? 18 : box.node ? 5 : 23 }),
       lines.map((text, i) =>
-        svg("text", { x: width / 2, y: 19 + 15 * i, class: i ? "faint" : "title", direction: "ltr" }, text),
+        svg("text", { x: width / 2, y: FIRST + NEXT * i, class: i ? "faint" : "title", direction: "ltr" }, text),
       ),
     );
   };
@@ -69,5 +75,5 @@ const makeLook = (colors) => {
     ),
   ];
 
-  return { near, edge, far, line };
+  return { near, edge, far, line, heightOf };
 };

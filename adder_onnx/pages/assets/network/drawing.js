@@ -205,6 +205,7 @@ const makeDrawing = (graph, colors, { onchoose }) => {
     overview: overview.place,
     buttons, add, begin, choose, update,
     isMoved: () => moved,
+    heightOf: look.heightOf,
     fit: (some) => fit(some.filter((box) => box.x !== undefined)),
   };
 };

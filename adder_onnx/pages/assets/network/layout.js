@@ -10,12 +10,10 @@
  * through several edges.
  */
 const layout = (() => {
-  const BOX = { width: 190, height: 46 };
+  const WIDTH = 190;
   const GAP = 34;
   const LEAST = 30; // boxes of a piece: fewer would take a call of dagre each
   const MOST = 160; // boxes after which a piece is cut through edges
-
-  const height = (box) => BOX.height + (box.nodes.length > 1 && box.kind === "adder" ? 14 : 0);
 
   /** Pieces of the order, each with the box that it has in common with the one before, or null. */
   const cut = (order) => {
@@ -54,7 +52,7 @@ const layout = (() => {
       const graph = new dagre.graphlib.Graph();
       graph.setGraph({ rankdir: "TB", nodesep: 22, ranksep: GAP, ranker: "tight-tree" });
       graph.setDefaultEdgeLabel(() => ({}));
-      heights.forEach((height, i) => graph.setNode(i, { width: BOX.width, height }));
+      heights.forEach((height, i) => graph.setNode(i, { width: WIDTH, height }));
       for (const [from, to] of edges) graph.setEdge(from, to);
       dagre.layout(graph);
       placed.set(key, {
@@ -66,12 +64,13 @@ const layout = (() => {
   };
 
   /** Places one piece; its joint stays where it is. */
-  const placePiece = ({ boxes, joint }, edges, top) => {
+  const placePiece = ({ boxes, joint }, edges, top, heightOf) => {
     const all = joint ? [joint, ...boxes] : boxes;
     const numbers = new Map(all.map((box, i) => [box, i]));
     const own = edges.filter(({ from }) => numbers.has(from));
+    const heights = all.map(heightOf);
     const at = places(
-      all.map(height),
+      heights,
       own.map(({ from, to }) => [numbers.get(from), numbers.get(to)]),
     );
     const [dx, dy] = joint
@@ -80,7 +79,7 @@ const layout = (() => {
     all.forEach((box, i) => {
       if (box === joint) return;
       const { x, y } = at.boxes[i];
-      Object.assign(box, { x: x + dx, y: y + dy, width: BOX.width, height: height(box) });
+      Object.assign(box, { x: x + dx, y: y + dy, width: WIDTH, height: heights[i] });
     });
     own.forEach((edge, i) => {
       edge.points = at.edges[i].map(({ x, y }) => [x + dx, y + dy]);
@@ -98,9 +97,11 @@ const layout = (() => {
   /**
    * Places all boxes (`x`, `y` of the centre, `width`, `height`) and edges (`points`), piece after
    * piece.
+   * @param {Object} graph as `makeGraph` gives it.
+   * @param {function(Object): number} heightOf a box.
    * @yields {{boxes: Object[], edges: Object[]}} what was placed.
    */
-  function* place({ order, edges }) {
+  function* place({ order, edges }, heightOf) {
     const pieceOf = new Map();
     const pieces = cut(order);
     pieces.forEach((piece, i) => piece.boxes.forEach((box) => pieceOf.set(box, i)));
@@ -109,7 +110,7 @@ const layout = (() => {
     let top = 0;
     for (let i = 0; i < pieces.length; i++) {
       const ending = own.get(i) ?? [];
-      top = placePiece(pieces[i], ending, top);
+      top = placePiece(pieces[i], ending, top, heightOf);
       for (const edge of ending) if (!edge.points) joinPieces(edge);
       yield { boxes: pieces[i].boxes, edges: ending };
     }

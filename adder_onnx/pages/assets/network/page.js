@@ -18,11 +18,19 @@
   // Search: a node, by a part of its name or its operator.
   const MOST = 30;
   const found = element("div", { class: "found", role: "group", "aria-label": "nodes that were found" });
+  // What is called so comes first, then what begins so.
+  const rank = (node, text) => {
+    const own = node.name.toLowerCase();
+    if (own === text) return 0;
+    if (own.startsWith(text)) return 1;
+    return own.includes(text) ? 2 : node.op.toLowerCase().includes(text) ? 3 : null;
+  };
   const search = () => {
     const text = field.value.trim().toLowerCase();
-    const hits = text
-      ? data.nodes.filter((node) => node.name.toLowerCase().includes(text) || node.op.toLowerCase().includes(text))
-      : [];
+    const ranked = text ? data.nodes.map((node) => [rank(node, text), node]) : [];
+    const hits = d3
+      .sort(ranked.filter(([place]) => place !== null), ([place]) => place)
+      .map(([, node]) => node);
     found.replaceChildren(
       ...hits.slice(0, MOST).map((node) =>
         element("button", { type: "button", onclick: () => chooseNode(node.name) }, name(node.name, 40)),
@@ -61,7 +69,8 @@
   );
 
   const { totals, profile } = data;
-  const energy = data.energy_microjoules.float32;
+  const arithmetic = data.nodes.some((node) => node.integers !== null) ? "int8" : "float32";
+  const energy = data.energy_microjoules[arithmetic];
   const assumed = Object.entries(data.assumes).map(([dim, number]) => `${dim} = ${number}`).join(", ");
   show(
     element("h1", {}, name(data.model, 200)),
@@ -73,7 +82,7 @@
       ["multiplications", si(totals.multiplications)],
       ["parameters", si(totals.parameters)],
       ["file", si(data.file_bytes, "B")],
-      ["energy beside the twin, float32", energy.twin > 0 ? percent(energy.model / energy.twin) : null],
+      [`energy beside the twin, ${arithmetic}`, energy.twin > 0 ? percent(energy.model / energy.twin) : null],
       ["time of a run", profile ? seconds(profile.plain_run_seconds.median) : null],
       ["not counted", totals.not_counted.length ? `${totals.not_counted.length} nodes` : null],
     ]),
@@ -92,7 +101,7 @@
 
   // The drawing grows piece by piece, so that a large network's page can be used at once.
   const busy = document.querySelector(".graph");
-  const pieces = layout.place(graph);
+  const pieces = layout.place(graph, drawing.heightOf);
   let isFirst = true;
   const draw = () => {
     const until = performance.now() + 40;
@@ -113,7 +122,7 @@
     busy.removeAttribute("aria-busy");
   };
 
-  const plots = makePlots(data, colors, { onchoose: (node) => chooseNode(node, { scroll: true }) });
+  const plots = makePlots(data, colors, { arithmetic, onchoose: (node) => chooseNode(node, { scroll: true }) });
   if (profile) show([plots.timeLine(), plots.roofline()].filter((part) => part !== null));
   else show(section("Time", element("p", {}, "How long nodes take is not known: adder-inspect --profile times them.")));
   show(plots.energy());

@@ -33,8 +33,8 @@ const makePanel = (data) => {
     [label, text && element("span", {}, name(text, 40), element("span", { class: "faint" }, ` ${shape(values.get(text))}`))];
 
   const attribute = (value) => {
-    const text = Array.isArray(value) ? value.join(", ") : String(value);
-    return name(text, 80);
+    const item = (one) => (typeof one === "number" ? Number(one.toPrecision(7)) : one);
+    return name(Array.isArray(value) ? value.map(item).join(", ") : String(item(value)), 80);
   };
 
   const range = ([low, high]) => `${real(low)} … ${real(high)}`;
@@ -70,17 +70,9 @@ const makePanel = (data) => {
     rows([
       ["step", `${node.step} (${data.plan[node.step].kind})`],
       ["fused into", node.fused_into && name(node.fused_into, 60)],
-      ...node.inputs.map(valueRow("in")),
-      ...node.outputs.map((value) => value.name).map(valueRow("out")),
     ]),
     profile(node.profile),
     integers(node.integers),
-    Object.keys(node.attributes).length
-      ? [
-          element("h4", {}, "Attributes"),
-          rows(Object.entries(node.attributes).map(([key, value]) => [name(key, 40), attribute(value)])),
-        ]
-      : null,
     element("h4", {}, "Cost"),
     rows([
       ["not counted", node.why_not_counted],
@@ -94,6 +86,17 @@ const makePanel = (data) => {
       ["bytes of activations", whole(node.activation_bytes)],
       ["operations per byte", node.intensity === null ? null : real(node.intensity)],
       ["taps per byte", node.taps_per_byte === null ? null : real(node.taps_per_byte)],
+    ]),
+    Object.keys(node.attributes).length
+      ? [
+          element("h4", {}, "Attributes"),
+          rows(Object.entries(node.attributes).map(([key, value]) => [name(key, 40), attribute(value)])),
+        ]
+      : null,
+    element("h4", {}, "Values"),
+    rows([
+      ...node.inputs.map(valueRow("in")),
+      ...node.outputs.map((value) => value.name).map(valueRow("out")),
     ]),
   ];
 
@@ -119,9 +122,9 @@ const makePanel = (data) => {
   const show = (box, node) => {
     const nodes = node === null ? [] : [node, ...box.nodes.filter((other) => other !== node)];
     const parts = [
-      ...(box.kind === "conversion" ? stepParts(box.plan) : []),
-      ...(box.value ? valueParts(box) : []),
-      ...nodes.slice(0, 1).flatMap(nodeParts),
+      nodes.slice(0, 1).map(nodeParts),
+      box.kind === "conversion" ? stepParts(box.plan) : null,
+      box.value ? valueParts(box) : null,
     ];
     const others = nodes.slice(1).map((other) =>
       element("details", {}, element("summary", {}, other.op.split(".").pop(), " ", name(other.name, 40)), nodeParts(other)),

@@ -1,7 +1,7 @@
 "use strict";
 
 /** The plots of a network: the course of a run, its roofline, where the energy goes. */
-const makePlots = (data, colors, { onchoose }) => {
+const makePlots = (data, colors, { arithmetic, onchoose }) => {
   const { element, plot, seconds, si, shorten, section, percent } = adder;
   const STYLE = { background: "none", color: "inherit", fontSize: "12px", overflow: "visible" };
 
@@ -122,11 +122,10 @@ const makePlots = (data, colors, { onchoose }) => {
 
   /** Additions' and multiplications' energy, by operator, beside the convolutional twin's. */
   const energy = () => {
-    const integer = data.nodes.some((node) => node.integers !== null);
     const choice = element(
       "select", { "aria-label": "type of the arithmetic" },
       Object.keys(data.energy_microjoules).map((type) =>
-        element("option", { value: type, selected: type === (integer ? "int8" : "float32") }, type),
+        element("option", { value: type, selected: type === arithmetic }, type),
       ),
     );
     const place = element("div");
