@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adder_onnx.errors import DataError
+from adder_onnx.evaluation.confusion import Confusion, ConfusionCounter
 from adder_onnx.evaluation.dataset import Dataset
 from adder_onnx.evaluation.inference import Model, Outputs, infer
 from adder_onnx.evaluation.outputs import Classified
@@ -32,6 +33,7 @@ class Accuracy:
         top5: how many have it among the first five; None for class numbers, too.
         kind: what the output is that says the classes; None where there is none.
         seconds: from the first image read to the last result, decoding included.
+        confusion: which classes it takes for which; None where top1 is.
     """
 
     images: int
@@ -40,6 +42,7 @@ class Accuracy:
     top5: int | None
     kind: Kind | None
     seconds: float
+    confusion: Confusion | None
 
 
 def evaluate(
@@ -80,6 +83,9 @@ def evaluate(
     if dataset.images == 0:
         raise DataError(f"{dataset.description} has no images")
     kinds = KindOfScores(None if classified is None else classified.kind)
+    counter = None
+    if classified is not None and dataset.labels is not None:
+        counter = ConfusionCounter(classified.classes)
     top1 = top5 = done = 0
     start = time.perf_counter()
     batches = infer(
@@ -98,8 +104,10 @@ def evaluate(
             if classified is not None:
                 rows = outputs[classified.name] = classified.rows(found)
                 kinds.see(rows)
-                if dataset.labels is not None:
-                    hits = best_classes(rows, 5) == dataset.labels[numbers][:, None]
+                if dataset.labels is not None and counter is not None:
+                    best, true = best_classes(rows, 5), dataset.labels[numbers]
+                    counter.add(true, best[:, 0])
+                    hits = best == true[:, None]
                     top1 += int(hits[:, 0].sum())
                     top5 += int(hits.any(axis=1).sum())
             collect(numbers, outputs)
@@ -107,7 +115,7 @@ def evaluate(
     if not done:
         raise DataError(f"none of the {dataset.images} images of {dataset.description} can be read")
     kind = None if classified is None else kinds.kind
-    counted = kind is not None and dataset.labels is not None
+    counted = counter is not None
     return Accuracy(
         images=done,
         skipped=dataset.images - done,
@@ -115,6 +123,7 @@ def evaluate(
         top5=top5 if counted and kind != "class numbers" else None,
         kind=kind,
         seconds=time.perf_counter() - start,
+        confusion=None if counter is None else counter.confusion(),
     )
 
 

@@ -116,7 +116,9 @@ class Dataset:
             class_map: a file that says which class of the model each of the data set is.
 
         Returns:
-            The same images, with other labels; itself where it has none.
+            The same images, with other labels, and the model's names of classes; where it has none,
+            those that the data set has for them, and numbers for others. Itself where it has no
+            labels.
 
         Raises:
             DataError: the classes cannot be matched.
@@ -145,6 +147,9 @@ class Dataset:
                 self.description,
                 matching.how,
             )
+        if names is None and self.classes is not None:
+            own = {numbers[i]: self.classes[i] for i in used}
+            names = [own.get(i, str(i)) for i in range(count)]
         renumbered = np.array([numbers[i] for i in used], np.int64)
         return replace(
             self,
