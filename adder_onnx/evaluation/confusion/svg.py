@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape, quoteattr
 
-__all__ = ["CHARACTER", "element", "text"]
+__all__ = ["element", "text", "wide"]
 
-CHARACTER = 0.602
+_CHARACTER = 0.602
 """How wide a character of the usual fonts of equal widths is, by their size."""
 
 _HEIGHT = 1.4
 _BASELINE = 1.05
+
+
+def wide(characters: int, size: float) -> float:
+    """How wide so many characters are in a font of equal widths of that size."""
+    return characters * _CHARACTER * size
 
 
 def element(name: str, *content: str, **attributes: object) -> str:
@@ -26,7 +31,7 @@ def element(name: str, *content: str, **attributes: object) -> str:
 
 
 def _value(value: object) -> str:
-    return f"{round(value, 2):g}" if isinstance(value, float) else str(value)
+    return f"{round(value, 2):.10g}" if isinstance(value, float) else str(value)
 
 
 def text(
@@ -59,12 +64,12 @@ def text(
         escape(content),
         x=ahead,
         y=_BASELINE * size,
-        font_size=float(size),
+        font_size=size,
         text_anchor=anchor,
         **attributes,
     )
+    left, top = (0.0, 0.0) if upwards else (x, y)
+    box = element("svg", line, x=left - ahead, y=top - height / 2, width=width, height=height)
     if not upwards:
-        left, top = x - ahead, y - height / 2
-        return element("svg", line, x=float(left), y=float(top), width=float(width), height=height)
-    box = element("svg", line, x=float(-ahead), y=-height / 2, width=float(width), height=height)
-    return element("g", box, transform=f"translate({x:g} {y:g}) rotate(-90)")
+        return box
+    return element("g", box, transform=f"translate({_value(x)} {_value(y)}) rotate(-90)")
