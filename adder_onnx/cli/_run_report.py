@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from adder_onnx.cli._command import one_line, print_lines, write_json
+from adder_onnx.cli._run_answers import counts_as_json, per_class_lines, write_answers
 from adder_onnx.evaluation import Accuracy, Dataset
 from adder_onnx.evaluation.environment import cpu_name, file_sha256, gpu_name, versions
+from adder_onnx.evaluation.mistakes import WorstMistakes
 from adder_onnx.evaluation.network import Network
 from adder_onnx.evaluation.npz_output import NpzOutput
 from adder_onnx.evaluation.outputs import Classified
 from adder_onnx.evaluation.predictions import Predictions
+from adder_onnx.metadata import Preprocessing
 from adder_onnx.runtime import InferenceSession
 
 __all__ = ["ModelClasses", "Outcome", "describe_run", "report"]
@@ -43,6 +46,8 @@ class Outcome:
         classes: where the model says them.
         accuracy: counts and time.
         collected: what the model says of each image, where that is asked for.
+        mistakes: the worst of them, where they are asked for.
+        how: how images become the model's input, if the model says so.
         result: what is written as JSON.
     """
 
@@ -50,6 +55,8 @@ class Outcome:
     classes: ModelClasses
     accuracy: Accuracy
     collected: NpzOutput | Predictions | None
+    mistakes: WorstMistakes | None
+    how: Preprocessing | None
     result: dict[str, Any]
 
 
@@ -122,6 +129,7 @@ def report(options: argparse.Namespace, outcome: Outcome) -> None:
         if "answers" in rows and options.json != "-":
             _logger.warning("the answers are %s", rows["answers"])
         lines = _answers(options, outcome, collected)
+    lines += _report_answers(options, outcome)
     if options.json:
         write_json(options.json, result)
     if options.json != "-":
@@ -141,6 +149,19 @@ def _report_classes(outcome: Outcome) -> dict[str, str]:
         others = " or ".join(output.others)
         return {"answers": one_line(f"from the output {output.name}, not {others}")}
     return {}
+
+
+def _report_answers(options: argparse.Namespace, outcome: Outcome) -> list[str]:
+    """Writes what is asked for of right and wrong answers; lines that say so. All of it in JSON."""
+    confusion, names = outcome.accuracy.confusion, outcome.dataset.classes
+    if confusion is None:
+        return []
+    written = write_answers(
+        options, outcome.dataset, outcome.accuracy, outcome.mistakes, outcome.how
+    )
+    outcome.result.update(written | counts_as_json(confusion, names))
+    lines = [f"{'output':<8}{path}" for path in written.values()]
+    return [*lines, "", *per_class_lines(confusion, names)] if options.per_class else lines
 
 
 def _answers(options: argparse.Namespace, outcome: Outcome, predictions: Predictions) -> list[str]:

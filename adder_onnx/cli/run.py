@@ -9,6 +9,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
+from numpy.typing import NDArray
+
 from adder_onnx.cli._command import (
     add_arithmetic_option,
     file_path,
@@ -19,9 +22,16 @@ from adder_onnx.cli._command import (
     run_command,
     seconds,
 )
+from adder_onnx.cli._run_answers import (
+    add_answer_options,
+    check_answer_options,
+    check_has_answers,
+)
 from adder_onnx.cli._run_report import ModelClasses, Outcome, describe_run, report
 from adder_onnx.errors import AdderError, DataError, InputError, ModelError
 from adder_onnx.evaluation import FORMATS, SPLITS, Accuracy, Dataset, evaluate, open_dataset
+from adder_onnx.evaluation.inference import Outputs
+from adder_onnx.evaluation.mistakes import MOST_SHOWN, WorstMistakes
 from adder_onnx.evaluation.network import Network
 from adder_onnx.evaluation.npz_output import NpzOutput, array_names
 from adder_onnx.evaluation.outputs import choose_output
@@ -41,6 +51,7 @@ _EXAMPLES = """\
   adder-run resnet20.onnx --data cifar-10-python.tar.gz
   adder-run resnet50.onnx --data imagenet --split val --batch-size 64 --json result.json
   adder-run resnet50.onnx --data cat.jpg --topk 3 --device cuda
+  adder-run resnet20.onnx --data cifar10 --confusion matrix.svg --mistakes worst.html
   adder-run resnet50.onnx --data photos --skip-bad --output answers.csv
   adder-run detector.onnx --data photos --output boxes.npz
   adder-run resnet20.onnx --data train --labels-csv trainLabels.csv --class-map classes.csv
@@ -131,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ".npz has all outputs of a model of any kind, a classifier's scores as logits and others "
         "by their names, and labels where there are any",
     )
+    add_answer_options(parser)
     return run_command(parser, _run, argv)
 
 
@@ -147,16 +159,21 @@ def _run(options: argparse.Namespace) -> None:
     needed = None if classes.output is None or _to_npz(options) else [classes.output.name]
     model = Network(session, needed, timeout=options.timeout)
     dataset, classes = _dataset(options, session, model, classes)
+    check_has_answers(options, dataset, classes.output, classes.why_none)
+    mistakes = _mistakes(options, dataset, classes)
     batch_size = _batch_size(options, model)
     with _collector(options, session, model, dataset, classes) as collected:
         try:
-            accuracy = _evaluate(options, model, dataset, batch_size, classes, collected)
+            accuracy = _evaluate(
+                options, model, dataset, batch_size, classes, [collected, mistakes]
+            )
         except InputError as error:  # it names the input, but not where the array comes from
             raise DataError(f"{options.data}: {error}") from error
         if accuracy.skipped:
             _logger.warning("skipped %d of %d images", accuracy.skipped, dataset.images)
         result = describe_run(options, session, model, dataset, accuracy, batch_size)
-        report(options, Outcome(dataset, classes, accuracy, collected, result))
+        how = model.metadata.preprocessing
+        report(options, Outcome(dataset, classes, accuracy, collected, mistakes, how, result))
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -168,6 +185,7 @@ def _check_options(options: argparse.Namespace) -> None:
         check_output(options.output)
         if os.path.exists(options.output) and same_file(options.output, options.data):
             raise AdderError(f"--output {options.output} would replace the data: choose another")
+    check_answer_options(options)
 
 
 def _to_npz(options: argparse.Namespace) -> bool:
@@ -227,6 +245,14 @@ def _collector(
     return nullcontext(Predictions(dataset, classes.output, model.metadata.labels))
 
 
+def _mistakes(
+    options: argparse.Namespace, dataset: Dataset, classes: ModelClasses
+) -> WorstMistakes | None:
+    if options.mistakes is None or dataset.labels is None or classes.output is None:
+        return None
+    return WorstMistakes(dataset.labels, classes.output, MOST_SHOWN)
+
+
 def _batch_size(options: argparse.Namespace, model: Network) -> int:
     fixed = model.batch_size
     if fixed is None:
@@ -242,8 +268,13 @@ def _evaluate(
     dataset: Dataset,
     batch_size: int,
     classes: ModelClasses,
-    collected: NpzOutput | Predictions | None,
+    collectors: Sequence[NpzOutput | Predictions | WorstMistakes | None],
 ) -> Accuracy:
+    def collect(numbers: NDArray[np.int64], outputs: Outputs) -> None:
+        for collector in collectors:
+            if collector is not None:
+                collector.add(numbers, outputs)
+
     with progress_bar("images", dataset.images) as advance:
         return evaluate(
             model,
@@ -255,7 +286,7 @@ def _evaluate(
             pad=model.batch_size is not None,
             skip_bad=options.skip_bad,
             progress=advance,
-            collect=(lambda *_: None) if collected is None else collected.add,
+            collect=collect,
         )
 
 
