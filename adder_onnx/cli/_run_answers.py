@@ -96,8 +96,8 @@ def check_has_answers(
         raise ModelError(f"{option} needs a model that says what class an image is of: {why}")
     if dataset.labels is None:
         raise DataError(
-            f"{option} needs labels, and {options.data} ({dataset.description}) has none: give a "
-            "folder of images per class, or --labels-csv FILE, or leave the option out"
+            f"{option} needs labels, and {options.data} ({dataset.description}) has none: leave it "
+            "out, or give labels by folders of images per class, --labels-csv FILE, or an array"
         )
 
 

@@ -45,7 +45,7 @@ _SMALL_SIZE = 10
 _MOST_PAIRS = 48
 _FEWEST_PAIRS = 12
 _LEGEND_HEIGHT = 84
-_STRENGTHS_UNDER_TEXT = (0.07, 0.6)
+_STRENGTHS_UNDER_TEXT = (0.07, 0.57)
 """The weakest and the strongest: with more, numbers could not be read in light and dark alike."""
 
 _STRENGTHS = (0.12, 1.0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape, quoteattr
 
+from rich.cells import cell_len
+
 __all__ = ["element", "text", "wide"]
 
 _CHARACTER = 0.602
@@ -57,6 +59,9 @@ def text(
         upwards: whether it runs from below to above: then y is of its lower end, x of the middle.
         **attributes: others of the element ``text``.
     """
+    if not content.isascii():  # characters of other fonts have other widths
+        cells = min(wide(cell_len(content), size), width)
+        attributes |= {"textLength": cells, "lengthAdjust": "spacingAndGlyphs"}
     ahead = {"start": 0.0, "middle": width / 2, "end": width}[anchor]
     height = _HEIGHT * size
     line = element(

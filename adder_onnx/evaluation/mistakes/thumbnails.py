@@ -1,6 +1,6 @@
 """Small pictures of what a data set gives a model.
 
-1. Images are shown as they are, before preprocessing, in the colours that the model would get.
+1. Images are shown whole and as they are, before preprocessing; transparency is left out, as there.
 2. Of several inputs it is the first that is an image, or else an array (C, H, W).
 3. One channel is grey. Of two, the first is red and the second green and blue. Of more than three,
    the first three are red, green and blue.
