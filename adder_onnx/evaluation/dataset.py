@@ -149,6 +149,8 @@ class Dataset:
             )
         if names is None and self.classes is not None:
             own = {numbers[i]: self.classes[i] for i in used}
+            if self.published and all(i == number for i, number in numbers.items()):
+                own = dict(enumerate(self.classes))
             names = [own.get(i, str(i)) for i in range(count)]
         renumbered = np.array([numbers[i] for i in used], np.int64)
         return replace(
