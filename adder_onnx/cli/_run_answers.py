@@ -13,11 +13,12 @@ from adder_onnx.cli._command import file_path
 from adder_onnx.errors import AdderError, DataError, ModelError
 from adder_onnx.evaluation import Accuracy, Dataset
 from adder_onnx.evaluation.confusion import ClassAccuracy, Confusion, draw_confusion
-from adder_onnx.evaluation.mistakes import MOST_SHOWN, WorstMistakes, mistakes_page
+from adder_onnx.evaluation.mistakes import MOST_SHOWN, WorstMistakes, contact_sheet
 from adder_onnx.evaluation.outputs import Classified
 from adder_onnx.evaluation.shown_names import ClassNames, shorten
 from adder_onnx.files import check_writable, same_file, write_atomically
 from adder_onnx.metadata import Preprocessing
+from adder_onnx.pages.mistakes import mistakes_page
 
 __all__ = [
     "add_answer_options",
@@ -167,7 +168,7 @@ def write_answers(
         write_atomically(options.confusion, picture.encode())
         written["confusion_file"] = str(options.confusion)
     if options.mistakes is not None and mistakes is not None:
-        page = mistakes_page(
+        sheet = contact_sheet(
             model,
             dataset,
             mistakes,
@@ -176,6 +177,6 @@ def write_answers(
             how=how,
             folder=str(options.data),
         )
-        write_atomically(options.mistakes, page.encode())
+        write_atomically(options.mistakes, mistakes_page(sheet).encode())
         written["mistakes_file"] = str(options.mistakes)
     return written

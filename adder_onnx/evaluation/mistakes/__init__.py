@@ -1,6 +1,6 @@
-"""Images that a model is wrong about: the worst (`worst`), what they look like, and their page."""
+"""Images that a model is wrong about: the worst of them, and what they look like."""
 
-from adder_onnx.evaluation.mistakes.page import MOST_SHOWN, mistakes_page
+from adder_onnx.evaluation.mistakes.contact_sheet import MOST_SHOWN, contact_sheet
 from adder_onnx.evaluation.mistakes.worst import Mistake, WorstMistakes
 
-__all__ = ["MOST_SHOWN", "Mistake", "WorstMistakes", "mistakes_page"]
+__all__ = ["MOST_SHOWN", "Mistake", "WorstMistakes", "contact_sheet"]

@@ -1,4 +1,4 @@
-"""The worst mistakes of a model as an HTML page: a contact sheet of its images."""
+"""A contact sheet of a model's worst mistakes, as what a page is drawn from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from adder_onnx import pages
 from adder_onnx.errors import DataError
 from adder_onnx.evaluation.dataset import Dataset
 from adder_onnx.evaluation.mistakes.thumbnails import Thumbnail, make_thumbnail
@@ -15,7 +14,7 @@ from adder_onnx.evaluation.mistakes.worst import Mistake, WorstMistakes
 from adder_onnx.evaluation.shown_names import ClassNames, shorten
 from adder_onnx.metadata import Preprocessing
 
-__all__ = ["MOST_SHOWN", "mistakes_page"]
+__all__ = ["MOST_SHOWN", "contact_sheet"]
 
 _logger = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ MOST_SHOWN = 100
 _NAME_CELLS = 200
 
 
-def mistakes_page(
+def contact_sheet(
     model: str,
     dataset: Dataset,
     mistakes: WorstMistakes,
@@ -34,8 +33,8 @@ def mistakes_page(
     names: Sequence[str] | None,
     how: Preprocessing | None,
     folder: str,
-) -> str:
-    """The page's HTML, to be written as UTF-8. The images are read anew.
+) -> dict[str, Any]:
+    """What there is to show, as JSON has it. The images are read anew.
 
     Args:
         model: what the model is called.
@@ -47,14 +46,13 @@ def mistakes_page(
         folder: where the images are, which their names begin or end with and need not say.
     """
     called = ClassNames(names)
-    data = {
+    return {
         "model": shorten(model, _NAME_CELLS),
         "data": shorten(dataset.description, _NAME_CELLS),
         "images": images,
         "wrong": mistakes.count,
         "mistakes": [_entry(m, dataset, called, how, folder) for m in mistakes.worst()],
     }
-    return pages.render(f"Mistakes of {data['model']}", data, scripts=["mistakes.js"])
 
 
 def _entry(
