@@ -35,6 +35,7 @@ from adder_onnx.evaluation.network import Network
 from adder_onnx.evaluation.outputs import choose_output
 from adder_onnx.files import check_writable, same_file, write_atomically
 from adder_onnx.graph.loading import read_model
+from adder_onnx.pages import quantization as page
 from adder_onnx.quantization import Quantized, quantize
 from adder_onnx.quantization.ranges import CALIBRATIONS
 from adder_onnx.quantization.standard import quantize_standard_nodes
@@ -50,6 +51,7 @@ _EXAMPLES = """\
   adder-quantize resnet20.onnx resnet20_int4.onnx --data cifar-10-batches-py --bits 4
   adder-quantize resnet20.onnx resnet20_auto.onnx --data train --bits auto --validate val
   adder-quantize resnet50.onnx resnet50_int8.onnx --data imagenet --split train --samples 256
+  adder-quantize resnet20.onnx resnet20_int4.onnx --data val --bits 4 --sensitivity --html page.html
 """
 
 
@@ -126,6 +128,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="quantize each node alone, too, and report what that does to the output",
     )
+    parser.add_argument(
+        "--html", metavar="FILE", type=file_path, help="show all that as a page for a browser"
+    )
     parser.add_argument("--format", choices=FORMATS, default="auto", help="of the data (auto)")
     parser.add_argument(
         "--split", choices=SPLITS, default="auto", help="of the data (test or val, if there is one)"
@@ -135,9 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    check_writable(options.output)
-    if os.path.exists(options.output) and same_file(options.output, options.model):
-        raise AdderError(f"{options.output} would replace the float model: choose another name")
+    _check_outputs(options)
     proto = read_model(options.model)
     session = InferenceSession(options.model, threads=options.threads)
     model = Network(session)
@@ -162,8 +165,27 @@ def _run(options: argparse.Namespace) -> None:
     summary = _summary(options, result, len(data), dataset.images, loss)
     if options.json:
         write_json(options.json, _without_infinity(summary))
+    if options.html is not None:
+        write_atomically(options.html, page.render(_without_infinity(summary)).encode())
     if options.json != "-":
         print_lines(_lines(summary))
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Finds out early whether what is asked for can be written, and replaces nothing else.
+
+    Raises:
+        AdderError: it cannot, or would.
+    """
+    check_writable(options.output)
+    if os.path.exists(options.output) and same_file(options.output, options.model):
+        raise AdderError(f"{options.output} would replace the float model: choose another name")
+    if options.html is None:
+        return
+    check_writable(options.html)
+    for taken in (options.model, options.output):
+        if same_file(options.html, taken):
+            raise AdderError(f"--html {options.html} would replace {taken}: choose another name")
 
 
 def _bits(text: str) -> int | str:
@@ -303,24 +325,31 @@ def _summary(
                 "low": n.low,
                 "high": n.high,
                 "clamped": n.clamped,
-                "snr_db": result.snr[n.name],
+                **_ratio(result.snr[n.name]),
             }
             for n in result.nodes
         ],
         "sensitivity": [
-            {"name": s.name, "snr_db": s.snr, "changed": s.changed} for s in result.sensitivity
+            {"name": s.name, **_ratio(s.snr), "changed": s.changed} for s in result.sensitivity
         ],
         "left": list(result.left),
     }
 
 
+def _ratio(decibels: float) -> dict[str, Any]:
+    """A signal-to-noise ratio, and what it is where JSON has no number for it."""
+    kinds = {math.inf: "exact", -math.inf: "no signal"}
+    kind = "unknown" if math.isnan(decibels) else kinds.get(decibels, "ratio")
+    return {"snr_db": decibels, "snr_kind": kind}
+
+
 def _without_infinity(value: Any) -> Any:
-    """A result for JSON, which has no infinity: null where nothing differs, or nothing is there."""
+    """A result for JSON, which has no infinity and no NaN: null, and ``snr_kind`` says why."""
     if isinstance(value, dict):
         return {key: _without_infinity(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_without_infinity(item) for item in value]
-    return None if isinstance(value, float) and math.isinf(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _lines(summary: dict[str, Any]) -> list[str]:
