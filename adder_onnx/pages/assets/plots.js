@@ -39,14 +39,15 @@ const plots = (() => {
    *     and an `open` one, which is an outline only. An infinite end is that of the axis.
    *   `text(row)`: of ours, short.
    *   `tip(row)`: lines that are shown under the name where the pointer is; by default the text.
-   *   `ticks(value)`: of the axis.
+   *   `ticks(value)`: of the axis; or a format of d3.
+   *   `most`: where the axis ends, for plots that are compared; by default at the greatest value.
    */
-  const bars = (rows, { label, name, parts, text, tip = text, ticks }) => {
+  const bars = (rows, { label, name, parts, text, tip = text, ticks, most = 0 }) => {
     const texts = rows.map((row) => text(row));
     const pieces = rows.flatMap((row, i) => parts(row).map((part) => ({ ...part, i })));
     const ends = pieces.flatMap(({ from, to }) => [from, to]).filter(Number.isFinite);
-    const [least, most] = [d3.min([0, ...ends]), d3.max([0, ...ends])];
-    const domain = least < most ? [least, most] : [0, 1];
+    const [first, last] = [d3.min([0, ...ends]), d3.max([most, ...ends])];
+    const domain = first < last ? [first, last] : [0, 1];
     const clip = (value) => Math.min(Math.max(value, domain[0]), domain[1]);
     const all = d3.range(rows.length);
     const longestName = longest(rows.map((row) => shorten(name(row), 200)));
@@ -55,6 +56,7 @@ const plots = (() => {
       const y = (i) => i;
       const bar = {
         y: "i",
+        insetRight: pieces.length > rows.length ? 1 : 0,
         x1: (piece) => clip(piece.from),
         x2: (piece) => clip(piece.to),
         rx: 1.5,
