@@ -3,7 +3,7 @@
 // What adder-bench found, drawn from its JSON: rates, where the time goes, histograms of latencies.
 {
   const { data, element, name, section, figures, table, percent, plot, show } = adder;
-  const { bars, legend } = plots;
+  const { bars, legend, widthOf } = plots;
 
   const results = data.results;
   const models = [...d3.group(results, ({ model }) => model)];
@@ -44,7 +44,7 @@
           most,
           parts: ({ images_per_second }) => [{ from: 0, to: images_per_second }],
           text: ({ images_per_second }) => rate(images_per_second),
-          ticks: "~s",
+          ticks: d3.format("~s"),
         }),
       ),
     );
@@ -111,18 +111,36 @@
       ["median", result.median_ms],
       ["p90", result.p90_ms],
       ["p99", result.p99_ms],
-    ].map(([what, x], i) => ({ text: `${what} ${digits(x)} ms`, x, i }));
+    ].map(([what, x], i) => ({ text: `${what} ${digits(x)} ms`, x, up: (i - 3) * LINE }));
     const ticks = Math.max(2, Math.floor(width / 90));
-    const top = marks.length * LINE + 8;
-    const lines = marks.map((mark) => ({ ...mark, end: mark.x > (low + high) / 2 }));
+    const top = 3 * LINE;
+    const domain = [low, high + (beyond > 0 ? 3 * bin : 0)];
+    const [left, right] = [44, 12];
+    const room = ({ x }) => ((width - left - right) * (domain[1] - x)) / (domain[1] - low) + right;
+    const mark = (mark) => {
+      const end = widthOf(mark.text) + 6 > room(mark);
+      return Plot.text([mark], {
+        x: "x",
+        text: "text",
+        frameAnchor: "top",
+        lineAnchor: "middle",
+        textAnchor: end ? "end" : "start",
+        dx: end ? -5 : 5,
+        dy: mark.up + LINE / 2,
+        stroke: "var(--paper)", // where it lies on another mark's line
+        strokeWidth: 4,
+        fill: "currentColor",
+        className: "marks",
+      });
+    };
     return Plot.plot({
       width,
       height: HEIGHT + top,
       marginTop: top,
-      marginLeft: 44,
-      marginRight: 12,
-      x: { domain: [low, high + (beyond > 0 ? 3 * bin : 0)], label: null },
-      y: { label: null, grid: true, ticks: 4, tickFormat: "~s" },
+      marginLeft: left,
+      marginRight: right,
+      x: { domain, label: null },
+      y: { label: null, grid: true, ticks: 4, tickFormat: d3.format("~s") },
       marks: [
         Plot.axisX(d3.ticks(low, high, ticks), { tickFormat: d3.tickFormat(low, high, ticks) }),
         Plot.rectY(all, {
@@ -133,18 +151,8 @@
           inset: 0.5,
         }),
         Plot.ruleY([0]),
-        lines.map((mark) => [
-          Plot.ruleX([mark], { x: "x", strokeWidth: 1.5, insetTop: (mark.i - marks.length) * LINE }),
-          Plot.text([mark], {
-            x: "x",
-            text: "text",
-            frameAnchor: "top",
-            textAnchor: mark.end ? "end" : "start",
-            dx: mark.end ? -5 : 5,
-            dy: (mark.i - marks.length) * LINE + LINE / 2,
-            className: "marks",
-          }),
-        ]),
+        marks.map(({ x, up }) => Plot.ruleX([x], { strokeWidth: 1.5, insetTop: up })),
+        marks.map(mark),
         Plot.tip(
           all,
           Plot.pointerX({
