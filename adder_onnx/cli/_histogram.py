@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from adder_onnx.inspection.histogram import MOST_BINS, Histogram
 
-__all__ = ["histogram_lines", "has_blocks"]
+__all__ = ["has_blocks", "histogram_lines"]
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .:#"
