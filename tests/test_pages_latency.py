@@ -12,7 +12,7 @@ import pytest
 
 from adder_onnx.cli import bench
 from adder_onnx.inspection.histogram import Histogram
-from adder_onnx.pages import latency
+from adder_onnx.pages.latency import latency_page
 from tests.browser import WIDTHS
 from tests.test_pages import HOSTILE
 
@@ -65,7 +65,7 @@ def page(tmp_path: Path) -> Any:
 
     def write(results: list[dict[str, Any]]) -> Path:
         path = tmp_path / "page.html"
-        path.write_text(latency.render(made_up(results)), encoding="utf-8")
+        path.write_text(latency_page(made_up(results)), encoding="utf-8")
         return path
 
     return write

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adder_onnx.cli import quantize as command
-from adder_onnx.pages import quantization
+from adder_onnx.pages.quantization import quantization_page
 from tests.browser import WIDTHS
 from tests.test_pages import HOSTILE
 
@@ -68,7 +68,7 @@ def page(tmp_path: Path) -> Any:
 
     def write(result: dict[str, Any]) -> Path:
         path = tmp_path / "page.html"
-        path.write_text(quantization.render(result), encoding="utf-8")
+        path.write_text(quantization_page(result), encoding="utf-8")
         return path
 
     return write

@@ -32,7 +32,7 @@ from adder_onnx.inspection.inputs import random_feed
 from adder_onnx.inspection.latency import Latency, measure_latency
 from adder_onnx.inspection.profile import Profile, profile
 from adder_onnx.inspection.report import Report, inspect_model
-from adder_onnx.pages import latency as page
+from adder_onnx.pages.latency import latency_page
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.devices import resolve_device
 from adder_onnx.runtime.threads import available_cores
@@ -87,7 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seconds", metavar="S", type=_seconds, default=_SECONDS, help=f"for each ({_SECONDS:g})"
     )
     parser.add_argument(
-        "--html", metavar="FILE", type=file_path, help="show all that as a page for a browser"
+        "--html",
+        metavar="FILE",
+        type=file_path,
+        help="write a page that shows histograms, rates, and where the time goes",
     )
     return run_command(parser, _run, argv)
 
@@ -164,7 +167,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.json:
         write_json(options.json, found)
     if options.html is not None:
-        write_atomically(options.html, page.render(found).encode())
+        write_atomically(options.html, latency_page(found).encode())
     if options.json != "-":
         print_lines(_lines(results))
         if sys.stdout.isatty():  # others read lines and columns, which stay as they are

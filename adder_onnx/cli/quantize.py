@@ -35,7 +35,7 @@ from adder_onnx.evaluation.network import Network
 from adder_onnx.evaluation.outputs import choose_output
 from adder_onnx.files import check_writable, same_file, write_atomically
 from adder_onnx.graph.loading import read_model
-from adder_onnx.pages import quantization as page
+from adder_onnx.pages.quantization import quantization_page
 from adder_onnx.quantization import Quantized, quantize
 from adder_onnx.quantization.ranges import CALIBRATIONS
 from adder_onnx.quantization.standard import quantize_standard_nodes
@@ -129,7 +129,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="quantize each node alone, too, and report what that does to the output",
     )
     parser.add_argument(
-        "--html", metavar="FILE", type=file_path, help="show all that as a page for a browser"
+        "--html",
+        metavar="FILE",
+        type=file_path,
+        help="write a page that shows what is found: ranges, bits, and what each node loses",
     )
     parser.add_argument("--format", choices=FORMATS, default="auto", help="of the data (auto)")
     parser.add_argument(
@@ -166,7 +169,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.json:
         write_json(options.json, _without_infinity(summary))
     if options.html is not None:
-        write_atomically(options.html, page.render(_without_infinity(summary)).encode())
+        write_atomically(options.html, quantization_page(_without_infinity(summary)).encode())
     if options.json != "-":
         print_lines(_lines(summary))
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from adder_onnx.pages import shell
 
-__all__ = ["render"]
+__all__ = ["latency_page"]
 
 
-def render(found: Mapping[str, Any]) -> str:
+def latency_page(found: Mapping[str, Any]) -> str:
     """The page of measurements.
 
     Args:

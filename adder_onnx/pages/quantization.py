@@ -7,10 +7,10 @@ from typing import Any
 
 from adder_onnx.pages import shell
 
-__all__ = ["render"]
+__all__ = ["quantization_page"]
 
 
-def render(summary: Mapping[str, Any]) -> str:
+def quantization_page(summary: Mapping[str, Any]) -> str:
     """The page of a result.
 
     Args:

@@ -191,7 +191,7 @@
             ),
           ),
         ),
-      ]).flat(),
+      ]),
     );
 
   const number = (title, key, show = digits) => ({
