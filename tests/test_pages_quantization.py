@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from adder_onnx.cli import _quantize_report
 from adder_onnx.cli import quantize as command
 from adder_onnx.pages.quantization import quantization_page
 from tests.browser import WIDTHS
@@ -252,7 +253,9 @@ def test_what_it_cannot_replace(tmp_path: Path, capsys: Any) -> None:
 
 
 def test_ratios_and_what_they_are() -> None:
-    found = [command._ratio(value) for value in (float("inf"), float("-inf"), 3.5, float("nan"))]
+    found = [
+        _quantize_report._ratio(value) for value in (float("inf"), float("-inf"), 3.5, float("nan"))
+    ]
     assert [ratio["snr_kind"] for ratio in found] == ["exact", "no signal", "ratio", "unknown"]
-    plain = command._without_infinity(found)
+    plain = _quantize_report.without_infinity(found)
     assert [ratio["snr_db"] for ratio in plain] == [None, None, 3.5, None]

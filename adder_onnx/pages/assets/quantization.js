@@ -3,7 +3,7 @@
 // What adder-quantize found, drawn from its JSON: each node's range, bits and noise.
 {
   const { data, element, name, section, figures, table, percent, show } = adder;
-  const { bars, legend } = plots;
+  const { bars } = plots;
 
   const number = (value, digits = 4) =>
     value === null || value === undefined ? "–" : String(Number(value.toPrecision(digits)));
