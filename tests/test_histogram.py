@@ -85,6 +85,14 @@ def test_bars_of_blocks() -> None:
     ]
 
 
+@pytest.mark.parametrize(("second", "has_room"), [(22, False), (23, True), (18, False), (17, True)])
+def test_marks_do_not_touch(second: int, has_room: bool) -> None:
+    marks = {"50": 1 + 20.5 / 40, "99": 1 + (second + 0.5) / 40}
+    axis = histogram_lines(histogram([1] * 40), marks, rows=1, blocks=True)[-1]
+    assert axis.index("50") == 6 + 20
+    assert ("99" in axis) is has_room
+
+
 def test_bars_of_ascii() -> None:
     found = histogram([0, 1, 30, 60] * 5)
     lines = histogram_lines(found, {"50": 1.0}, rows=1, blocks=False)
