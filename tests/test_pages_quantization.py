@@ -227,6 +227,9 @@ def test_the_pointer_shows_the_name_and_the_figures(browser: Any, page: Any) -> 
         tip = plot.locator("g[aria-label=tip]").text_content()
         assert "…" in tip
         assert "0 … 1.5" in tip
+        box = plot.locator("g[aria-label=tip]").bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
         assert plot.locator("g.names text title").first.text_content() == name
         assert opened.complaints == []
 

@@ -158,6 +158,7 @@
           Plot.pointerX({
             x: (box) => (box.x1 + box.x2) / 2,
             y: "runs",
+            lineHeight: 1.3,
             title: (box) => `${digits(box.from ?? box.x1)} … ${digits(box.until)} ms\n${count(box.runs)} runs`,
           }),
         ),

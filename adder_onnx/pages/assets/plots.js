@@ -12,6 +12,9 @@ const plots = (() => {
   const PENCIL = document.createElement("canvas").getContext("2d");
   PENCIL.font = "12px system-ui, sans-serif";
 
+  /** How tips look: above what they tell of, so that they stay within the page. */
+  const TIP = { anchor: "bottom", lineHeight: 1.3, lineWidth: Infinity };
+
   /** How many pixels a text in a plot takes. */
   const widthOf = (text) => PENCIL.measureText(text).width;
 
@@ -53,6 +56,9 @@ const plots = (() => {
     const longestName = longest(rows.map((row) => shorten(name(row), 200)));
     const draw = (width) => {
       const left = Math.min(longestName, Math.floor(0.36 * width)) + 12;
+      const right = longest(texts) + 12;
+      const middle = (left + width - right) / 2;
+      const aside = 2 * Math.min(middle, width - middle) - 24; // in a tip about the middle
       const y = (i) => i;
       const bar = {
         y: "i",
@@ -68,7 +74,7 @@ const plots = (() => {
         marginTop: 26,
         marginBottom: rows.length > LONG ? 24 : 4,
         marginLeft: left,
-        marginRight: longest(texts) + 12,
+        marginRight: right,
         x: { domain, axis: null },
         y: { domain: all, axis: null, padding: 0.2 },
         marks: [
@@ -106,9 +112,10 @@ const plots = (() => {
           Plot.tip(
             all,
             Plot.pointerY({
+              ...TIP,
               y,
               frameAnchor: "middle",
-              title: (i) => `${shorten(name(rows[i]), 60)}\n${tip(rows[i])}`,
+              title: (i) => `${fit(name(rows[i]), aside)}\n${tip(rows[i])}`,
             }),
           ),
         ],
