@@ -105,6 +105,7 @@
           ofNodes("Bits of each node", {
             parts: (node) => [{ from: 0, to: node.bits }],
             text: (node) => String(node.bits),
+            ticks: (value) => (Number.isInteger(value) ? String(value) : ""),
           }),
         );
 
@@ -132,13 +133,15 @@
           "div",
           {},
           element("h3", {}, "Answers that change"),
-          bars(order, {
-            ...options,
-            label: "Share of answers that change with each node quantized alone",
-            parts: (entry) => [{ from: 0, to: entry.changed }],
-            text: (entry) => percent(entry.changed),
-            ticks: (value) => `${+(100 * value).toPrecision(3)} %`,
-          }),
+          order.every(({ changed }) => changed === 0)
+            ? element("p", { class: "faint" }, "No node alone changes any.")
+            : bars(order, {
+                ...options,
+                label: "Share of answers that change with each node quantized alone",
+                parts: (entry) => [{ from: 0, to: entry.changed }],
+                text: (entry) => percent(entry.changed),
+                ticks: (value) => `${+(100 * value).toPrecision(3)} %`,
+              }),
         ),
       ),
     );
