@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import adder_onnx
+from adder_onnx.cli import _quantize_report
 from adder_onnx.cli import quantize as command
 from adder_onnx.cli import run as adder_run
 from adder_onnx.graph import plan
@@ -102,9 +103,9 @@ def test_images_are_drawn_from_all_classes() -> None:
 def test_ratios_without_an_end() -> None:
     """JSON has no infinity; the text tells apart what is exact and what has no signal."""
     summary = {"nodes": [{"snr_db": np.inf}, {"snr_db": -np.inf}, {"snr_db": 0.0}], "bits": 8}
-    nodes = command._without_infinity(summary)["nodes"]
+    nodes = _quantize_report.without_infinity(summary)["nodes"]
     assert [node["snr_db"] for node in nodes] == [None, None, 0.0]
-    texts = [command._decibels(node["snr_db"]) for node in summary["nodes"]]  # type: ignore[attr-defined]
+    texts = [_quantize_report._decibels(node["snr_db"]) for node in summary["nodes"]]  # type: ignore[attr-defined]
     assert texts == ["exact", "no signal", "0.0 dB"]
 
 

@@ -24,12 +24,15 @@ from adder_onnx.cli._command import (
     run_command,
     write_json,
 )
-from adder_onnx.errors import InputError
+from adder_onnx.cli._histogram import has_blocks, histogram_lines
+from adder_onnx.errors import AdderError, InputError
 from adder_onnx.evaluation.environment import cpu_name, gpu_name, versions
+from adder_onnx.files import check_writable, same_file, write_atomically
 from adder_onnx.inspection.inputs import random_feed
 from adder_onnx.inspection.latency import Latency, measure_latency
 from adder_onnx.inspection.profile import Profile, profile
 from adder_onnx.inspection.report import Report, inspect_model
+from adder_onnx.pages.latency import latency_page
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.devices import resolve_device
 from adder_onnx.runtime.threads import available_cores
@@ -39,11 +42,14 @@ __all__ = ["main"]
 _SECONDS = 2.0
 _PROFILED_RUNS = 10
 _DAY = 86_400
+_FEW = 4
+"""Measurements whose histograms are several lines high."""
 
 _EXAMPLES = """\
   adder-bench resnet20.onnx
   adder-bench resnet20.onnx resnet56.onnx --batch-size 1,16,128 --threads 1,2
   adder-bench resnet50.onnx --batch-size 8 --device cpu,cuda --seconds 5 --json result.json
+  adder-bench resnet20.onnx resnet20_int8.onnx --threads 1,2 --html latency.html
 """
 
 
@@ -79,6 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_arithmetic_option(parser)
     parser.add_argument(
         "--seconds", metavar="S", type=_seconds, default=_SECONDS, help=f"for each ({_SECONDS:g})"
+    )
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        type=file_path,
+        help="write a page that shows histograms, rates, and where the time goes",
     )
     return run_command(parser, _run, argv)
 
@@ -119,6 +131,12 @@ class _Result:
             "median_ms": latency.median_ms,
             "p90_ms": latency.p90_ms,
             "p99_ms": latency.p99_ms,
+            "histogram": {
+                "edges_ms": latency.histogram.edges,
+                "counts": latency.histogram.counts,
+                "beyond": latency.histogram.beyond,
+                "longest_ms": latency.histogram.greatest,
+            },
             "images_per_second": self.images_per_second,
             "steps": [
                 {"kind": step.kind, "median_ms": times.times.median * 1e3}
@@ -129,6 +147,7 @@ class _Result:
 
 
 def _run(options: argparse.Namespace) -> None:
+    _check_html(options)
     threads = options.threads or (available_cores(),)
     devices = [resolve_device(name) for name in options.device]
     runs = list(itertools.product(options.models, devices, threads, options.batch_size))
@@ -144,10 +163,29 @@ def _run(options: argparse.Namespace) -> None:
             )
             results.append(_measure(model, report, session, batch_size, options.seconds))
             advance(1)
+    found = _as_json(results)
     if options.json:
-        write_json(options.json, _as_json(results))
+        write_json(options.json, found)
+    if options.html is not None:
+        write_atomically(options.html, latency_page(found).encode())
     if options.json != "-":
         print_lines(_lines(results))
+        if sys.stdout.isatty():  # others read lines and columns, which stay as they are
+            print_lines(_histograms(results))
+
+
+def _check_html(options: argparse.Namespace) -> None:
+    """Finds out early whether a page can be written, and replaces no model.
+
+    Raises:
+        AdderError: it cannot, or would.
+    """
+    if options.html is None:
+        return
+    check_writable(options.html)
+    for model in options.models:
+        if same_file(options.html, model):
+            raise AdderError(f"--html {options.html} would replace {model}: choose another name")
 
 
 def _report(
@@ -214,6 +252,23 @@ def _lines(results: Sequence[_Result]) -> list[str]:
             f"{latency.p99_ms:9.3f}  {result.images_per_second:8.1f}  "
             f"{kernels:5.0f} %  {standard:9.0f} %  {other:3.0f} %"
         )
+    return lines
+
+
+def _histograms(results: Sequence[_Result]) -> list[str]:
+    """One for each measurement, lower where there are many."""
+    blocks, rows = has_blocks(sys.stdout.encoding), 3 if len(results) <= _FEW else 1
+    lines = []
+    for result in results:
+        latency, found = result.latency, result.latency.histogram
+        marks = {"50": latency.median_ms, "99": latency.p99_ms, "90": latency.p90_ms}
+        beyond = f", {found.beyond} beyond, up to {found.greatest:.4g} ms" if found.beyond else ""
+        lines += [
+            "",
+            f"{result.model}, {result.device}, threads {result.threads}, batch "
+            f"{result.batch_size}: {latency.runs} runs{beyond}",
+            *histogram_lines(found, marks, rows=rows, blocks=blocks),
+        ]
     return lines
 
 

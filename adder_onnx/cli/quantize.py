@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from adder_onnx.cli._command import (
     write_json,
 )
 from adder_onnx.cli._held_out import HeldOut
+from adder_onnx.cli._quantize_report import Loss, lines_of, summarize, without_infinity
 from adder_onnx.errors import AdderError, DataError, InputError, ModelError
 from adder_onnx.evaluation import FORMATS, SPLITS, Dataset, open_dataset
 from adder_onnx.evaluation.inference import load_inputs
@@ -35,6 +34,7 @@ from adder_onnx.evaluation.network import Network
 from adder_onnx.evaluation.outputs import choose_output
 from adder_onnx.files import check_writable, same_file, write_atomically
 from adder_onnx.graph.loading import read_model
+from adder_onnx.pages.quantization import quantization_page
 from adder_onnx.quantization import Quantized, quantize
 from adder_onnx.quantization.ranges import CALIBRATIONS
 from adder_onnx.quantization.standard import quantize_standard_nodes
@@ -50,6 +50,7 @@ _EXAMPLES = """\
   adder-quantize resnet20.onnx resnet20_int4.onnx --data cifar-10-batches-py --bits 4
   adder-quantize resnet20.onnx resnet20_auto.onnx --data train --bits auto --validate val
   adder-quantize resnet50.onnx resnet50_int8.onnx --data imagenet --split train --samples 256
+  adder-quantize resnet20.onnx resnet20_int4.onnx --data val --bits 4 --sensitivity --html page.html
 """
 
 
@@ -126,6 +127,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="quantize each node alone, too, and report what that does to the output",
     )
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        type=file_path,
+        help="write a page that shows what is found: ranges, bits, and what each node loses",
+    )
     parser.add_argument("--format", choices=FORMATS, default="auto", help="of the data (auto)")
     parser.add_argument(
         "--split", choices=SPLITS, default="auto", help="of the data (test or val, if there is one)"
@@ -135,9 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    check_writable(options.output)
-    if os.path.exists(options.output) and same_file(options.output, options.model):
-        raise AdderError(f"{options.output} would replace the float model: choose another name")
+    _check_outputs(options)
     proto = read_model(options.model)
     session = InferenceSession(options.model, threads=options.threads)
     model = Network(session)
@@ -159,11 +164,30 @@ def _run(options: argparse.Namespace) -> None:
             f"{options.output} would have 2 GiB or more, which protobuf cannot write"
         ) from error
     write_atomically(options.output, data)
-    summary = _summary(options, result, len(data), dataset.images, loss)
+    summary = summarize(options, result, len(data), dataset.images, loss)
     if options.json:
-        write_json(options.json, _without_infinity(summary))
+        write_json(options.json, without_infinity(summary))
+    if options.html is not None:
+        write_atomically(options.html, quantization_page(without_infinity(summary)).encode())
     if options.json != "-":
-        print_lines(_lines(summary))
+        print_lines(lines_of(summary))
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Finds out early whether what is asked for can be written, and replaces nothing else.
+
+    Raises:
+        AdderError: it cannot, or would.
+    """
+    check_writable(options.output)
+    if os.path.exists(options.output) and same_file(options.output, options.model):
+        raise AdderError(f"{options.output} would replace the float model: choose another name")
+    if options.html is None:
+        return
+    check_writable(options.html)
+    for taken in (options.model, options.output):
+        if same_file(options.html, taken):
+            raise AdderError(f"--html {options.html} would replace {taken}: choose another name")
 
 
 def _bits(text: str) -> int | str:
@@ -196,7 +220,7 @@ def _quantize_within(
     model: Network,
     everything: Dataset,
     numbers: NDArray[np.int64],
-) -> tuple[Quantized, _Loss]:
+) -> tuple[Quantized, Loss]:
     """Widths by what is lost on images that ranges are not found on."""
     if options.calibration != "output":
         raise InputError(f"--bits auto needs --calibration output, not {options.calibration}")
@@ -227,16 +251,7 @@ def _quantize_within(
             threads=options.threads,
             progress=progress,
         )
-    return found.quantized, _Loss(found.loss, held_out.images, judge.labelled)
-
-
-@dataclass(frozen=True)
-class _Loss:
-    """What is lost, in percent of so many images."""
-
-    percent: float
-    images: int
-    labelled: bool
+    return found.quantized, Loss(found.loss, held_out.images, judge.labelled)
 
 
 def _open(
@@ -282,84 +297,6 @@ def _feeds(dataset: Dataset, model: Network) -> Iterator[dict[str, Any]]:
         if model.batch_size is not None:
             samples += [samples[-1]] * (size - len(samples))
         yield model.feed([np.stack(values) for values in zip(*samples, strict=True)])
-
-
-def _summary(
-    options: argparse.Namespace, result: Quantized, size: int, images: int, loss: _Loss | None
-) -> dict[str, Any]:
-    return {
-        "model": str(options.model),
-        "output": str(options.output),
-        "bits": options.bits,
-        "calibration": options.calibration,
-        "samples": images,
-        **({} if loss is None else {"max_loss": options.max_loss, "loss": vars(loss)}),
-        "bytes_before": options.model.stat().st_size,
-        "bytes_after": size,
-        "nodes": [
-            {
-                "name": n.name,
-                "bits": n.bits,
-                "low": n.low,
-                "high": n.high,
-                "clamped": n.clamped,
-                "snr_db": result.snr[n.name],
-            }
-            for n in result.nodes
-        ],
-        "sensitivity": [
-            {"name": s.name, "snr_db": s.snr, "changed": s.changed} for s in result.sensitivity
-        ],
-        "left": list(result.left),
-    }
-
-
-def _without_infinity(value: Any) -> Any:
-    """A result for JSON, which has no infinity: null where nothing differs, or nothing is there."""
-    if isinstance(value, dict):
-        return {key: _without_infinity(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_infinity(item) for item in value]
-    return None if isinstance(value, float) and math.isinf(value) else value
-
-
-def _lines(summary: dict[str, Any]) -> list[str]:
-    width = max((len(node["name"]) for node in summary["nodes"]), default=4)
-    lines = [f"{'node':{width}}  bits  {'range':>22}  clamped weights  SNR of its output"]
-    lines += [
-        f"{node['name']:{width}}  {node['bits']:4}  {node['low']:10.4g} … {node['high']:9.4g}  "
-        f"{100 * node['clamped']:13.1f} %  {_decibels(node['snr_db']):>17}"
-        for node in summary["nodes"]
-    ]
-    if summary["sensitivity"]:
-        lines.append(f"{'quantized alone':{width}}  SNR of the output  changed answers")
-        lines += [
-            f"{node['name']:{width}}  {_decibels(node['snr_db']):>17}  "
-            f"{100 * node['changed']:13.1f} %"
-            for node in sorted(summary["sensitivity"], key=lambda n: n["snr_db"])
-        ]
-    before, after = summary["bytes_before"], summary["bytes_after"]
-    widths = sorted({node["bits"] for node in summary["nodes"]})
-    bits = " to ".join(str(width) for width in dict.fromkeys((*widths[:1], *widths[-1:])))
-    if "loss" in summary:
-        loss = summary["loss"]
-        what = "accuracy lost" if loss["labelled"] else "answers changed"
-        mean = np.mean([node["bits"] for node in summary["nodes"]])
-        lines.append(
-            f"{mean:.2f} bits on average; {what} on {loss['images']} images that ranges were not "
-            f"found on: {loss['percent']:.2f} %, at most {summary['max_loss']:g} %"
-        )
-    lines.append(
-        f"{summary['output']}: {len(summary['nodes'])} nodes of {bits or 'no'} bits, "
-        f"{len(summary['left'])} left in float; {after:,} bytes, {after / before:.2f} of {before:,}"
-    )
-    return lines
-
-
-def _decibels(value: float) -> str:
-    if math.isinf(value):
-        return "exact" if value > 0 else "no signal"
-    return f"{value:.1f} dB"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from adder_onnx.inspection.histogram import Histogram
 from adder_onnx.runtime import InferenceSession
 
 __all__ = ["Latency", "measure_latency"]
@@ -27,6 +28,7 @@ class Latency:
         p90_ms: nine tenths took less.
         p99_ms: 99 of 100 took less.
         seconds: of all runs together.
+        histogram: of their times in milliseconds.
     """
 
     runs: int
@@ -34,6 +36,7 @@ class Latency:
     p90_ms: float
     p99_ms: float
     seconds: float
+    histogram: Histogram
 
 
 def measure_latency(
@@ -62,5 +65,6 @@ def measure_latency(
         wait()
         times.append(time.perf_counter() - start)
     elapsed = time.perf_counter() - begin
-    median, p90, p99 = (float(value) * 1e3 for value in np.percentile(times, (50, 90, 99)))
-    return Latency(len(times), median, p90, p99, elapsed)
+    milliseconds = np.array(times) * 1e3
+    median, p90, p99 = (float(value) for value in np.percentile(milliseconds, (50, 90, 99)))
+    return Latency(len(times), median, p90, p99, elapsed, Histogram.of(milliseconds))
