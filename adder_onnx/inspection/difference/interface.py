@@ -38,7 +38,7 @@ def compare_interfaces(a: Side, b: Side, matching: Matching) -> list[ModelDiffer
     return [
         *_values("input", _inputs(ours), _inputs(theirs), inputs),
         *_values("output", ours.graph.output, theirs.graph.output, outputs),
-        *_entries("opset", _opsets(ours), _opsets(theirs)),
+        *_entries("opset", _opsets(a), _opsets(b)),
         *_entries("IR version", {"": str(ours.ir_version)}, {"": str(theirs.ir_version)}),
         *_entries("producer", _producer(ours), _producer(theirs)),
         *_entries("metadata", _metadata(ours), _metadata(theirs)),
@@ -97,8 +97,11 @@ def _type(value: onnx.ValueInfoProto) -> str:
     return f"{readable} {' x '.join(dims) or 'scalar'}"
 
 
-def _opsets(model: onnx.ModelProto) -> dict[str, str]:
-    return {e.domain or "ai.onnx": str(e.version) for e in model.opset_import}
+def _opsets(side: Side) -> dict[str, str]:
+    """Versions of the operator sets of which there are nodes."""
+    used = {node.domain or "ai.onnx" for node in side.graph.graph.all_nodes()}
+    imports = ((e.domain or "ai.onnx", e.version) for e in side.proto.opset_import)
+    return {domain: str(version) for domain, version in imports if domain in used}
 
 
 def _producer(model: onnx.ModelProto) -> dict[str, str]:

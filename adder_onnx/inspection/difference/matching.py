@@ -13,9 +13,10 @@
 4. nodes of one name whose operators differ, which are told as such.
 
 Values mean the same where they are inputs of the graph of one name (or, left over, at one place),
-or outputs of nodes that are matched. What an integer node gives means what the last node gives that
-was fused into the float node. What Identity and Cast give, and conversions to integers and back,
-means what they take, where their node is in one model only.
+or outputs of nodes that are matched, or of one name and given by nodes that are not. What an
+integer node gives means what the last node gives that was fused into the float node. What Identity
+and Cast give, and conversions to integers and back, means what they take, where their node is in
+one model only.
 """
 
 from __future__ import annotations
@@ -186,6 +187,7 @@ class _Matcher:
         self._by_output()
         self._by_structure()
         self._by_name(any_operator=True)
+        self._values_by_name()
         self._by_structure()
         order = (self._pairs[node] for node in a.side.nodes if node in self._pairs)
         return Matching(
@@ -205,7 +207,7 @@ class _Matcher:
             number = self._new()
             self._a.give(folded.a, number)
             self._b.give(folded.b, number)
-        elif _kind(a) == _kind(b):
+        else:
             for i, (ours, theirs) in enumerate(zip(a.outputs, b.outputs, strict=False)):
                 number = self._new() if numbers is None else numbers[i]
                 self._a.give(ours, number)
@@ -226,6 +228,15 @@ class _Matcher:
             other = others.get(node.outputs[0].name)
             if other is not None and _kind(node) == _kind(other):
                 self._join(node, other, "output")
+
+    def _values_by_name(self) -> None:
+        for value in [v for node in self._a.left for v in node.outputs]:
+            other = self._b.side.values.get(value.name or "")
+            if other is not None and other.producer() in self._b.left:
+                number = self._a.ids.get(value, self._new())
+                if other not in self._b.ids:
+                    self._a.give(value, number)
+                    self._b.give(other, number)
 
     def _by_structure(self) -> None:
         while self._computations() or self._shapes() or self._uses() or self._see_through():
