@@ -156,13 +156,13 @@ def _key(attribute: ir.Attr, opsets: Opsets) -> Hashable:
 
 
 def _item(item: Any, opsets: Opsets) -> Hashable:
-    if isinstance(item, ir.Graph):
-        return _graph_key(item, opsets)
-    if isinstance(item, ir.TensorProtocol):
-        return tensor_key(item)
     if isinstance(item, float) and math.isnan(item):
         return "nan"  # a NaN is not equal to itself
-    return item if isinstance(item, Hashable) else repr(item)
+    if isinstance(item, (int, float, str)):
+        return item
+    if isinstance(item, ir.Graph):
+        return _graph_key(item, opsets)
+    return tensor_key(item) if isinstance(item, ir.TensorProtocol) else repr(item)
 
 
 def tensor_key(tensor: ir.TensorProtocol) -> Hashable:

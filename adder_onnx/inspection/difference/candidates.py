@@ -67,7 +67,7 @@ def candidates_of(
     theirs: dict[int, list[ir.Value]] = {}
     computed = [value for node in b.nodes for value in node.outputs]
     for value in computed:
-        if value in matching.ids_b and value not in b.hidden:
+        if value in matching.ids_b:
             theirs.setdefault(matching.ids_b[value], []).append(value)
     outputs = dict(matching.outputs)
     found = []
@@ -76,9 +76,9 @@ def candidates_of(
         if other is None:
             like = theirs.get(matching.ids_a.get(value, 0), [])
             own_name = b.values.get(value.name or "")
-            other = next((v for v in like if v.name == value.name), None)
-            other = other or next(iter(like), None) or own_name
-        if other is None or other in b.hidden or value in a.hidden or other.producer() is None:
+            like.sort(key=lambda v: (v in b.hidden, v.name != value.name))
+            other = next(iter(like), own_name)
+        if other is None or other.producer() is None or (value in a.hidden and other in b.hidden):
             continue
         if not (_is_number(value) and _is_number(other)):
             continue

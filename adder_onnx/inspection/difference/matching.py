@@ -186,8 +186,8 @@ class _Matcher:
         self._by_name()
         self._by_output()
         self._by_structure()
-        self._by_name(any_operator=True)
         self._values_by_name()
+        self._by_name(any_operator=True)
         self._by_structure()
         order = (self._pairs[node] for node in a.side.nodes if node in self._pairs)
         return Matching(

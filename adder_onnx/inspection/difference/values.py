@@ -1,8 +1,8 @@
 """Values inside of two models on the same inputs: how far each is from its like in the other.
 
-1. Compared are the values that a run of the models makes: those inside of a fused epilogue are not
-   among them. Each value of A is compared with the one of B that means the same, see `matching`;
-   without one, with that of the same name. The models' outputs are, too, by name and by place.
+1. Each value of A is compared with the one of B that means the same, see `matching`; without one,
+   with that of the same name. The models' outputs are, too, by name and by place. What is inside of
+   a fused epilogue in both models is never made, and left out.
 2. Integers are compared as the reals that they mean, where the graph says what that is.
 3. Both models run on a few inputs at a time, and what they give is added up and forgotten. Where
    all values of one run would take too much memory, they are taken in turn, in several runs.
