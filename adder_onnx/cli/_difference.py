@@ -25,6 +25,7 @@ from adder_onnx.errors import AdderError, InputError, ModelError
 from adder_onnx.evaluation import FORMATS, SPLITS, load_inputs, open_dataset
 from adder_onnx.evaluation.network import Network
 from adder_onnx.evaluation.outputs import Classified, choose_output
+from adder_onnx.files import check_writable, write_atomically
 from adder_onnx.inspection.difference import (
     Answers,
     Comparison,
@@ -34,6 +35,7 @@ from adder_onnx.inspection.difference import (
     print_comparison,
     to_json,
 )
+from adder_onnx.pages.difference import difference_page
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.devices import resolve_device
 
@@ -102,15 +104,19 @@ def check_difference_options(options: argparse.Namespace) -> None:
 
 
 def print_difference(options: argparse.Namespace, width: int) -> None:
-    """Compares the models and writes what there is to say, as JSON where that is asked for."""
+    """Compares the models and says how they differ, in all forms that are asked for."""
+    if options.html is not None:
+        check_writable(options.html)
     names = str(options.model), str(options.diff)
     comparison = compare_models(
         options.model, options.diff, batch_size=options.batch_size, dims=dict(options.dim)
     )
     data, values = (None, None) if options.data is None else _run(options, comparison)
+    result = to_json(*names, comparison, values, threshold=options.threshold, data=data)
     if options.json:
-        result = to_json(*names, comparison, values, threshold=options.threshold, data=data)
         write_json(options.json, result)
+    if options.html is not None:
+        write_atomically(options.html, difference_page(result).encode())
     if options.json != "-":
         text = "" if data is None else _describe(data)
         console = Console(width=width, highlight=False)

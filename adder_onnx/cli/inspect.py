@@ -80,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--html",
         metavar="FILE",
         type=file_path,
-        help="write a page that shows the graph, what nodes cost and, with --profile, their times",
+        help="write a page that shows the graph, what nodes cost and, with --profile, their times; "
+        "with --diff, how the models differ",
     )
     parser.add_argument("--profile", action="store_true", help="time steps and adder nodes")
     parser.add_argument(
