@@ -368,6 +368,11 @@ def test_an_integer_network(integer_network: onnx.ModelProto) -> None:
         reals = (q.astype(np.float64) - zero) * np.float64(scale)
         assert weights["W"].largest == pytest.approx(np.abs(reals - values).max(), rel=1e-12)
         assert (weights["W"].type_a, weights["W"].type_b) == ("float32", "uint8")
+        # Rounded to the nearest integer, or clamped to the ends of their range.
+        beyond = np.abs(reals - values) > float(scale) * 0.5001
+        assert weights["W"].clamped == pytest.approx(beyond.mean(), abs=0.002)
+        assert weights["W"].largest_inside is not None
+        assert weights["W"].largest_inside <= float(scale) * 0.51
         bias = np.abs(stored[integers.input[5]].astype(np.float64)).max()
         assert weights["bias"].largest == pytest.approx(bias, rel=1e-6)
     swapped = compared(integer_network, network())

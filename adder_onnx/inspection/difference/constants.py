@@ -7,7 +7,7 @@ and QLinearMatMul with the operator's own inputs, and what a DequantizeLinear ma
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from adder_onnx.graph.adder_node import constant
 from adder_onnx.ops import DOMAIN
 
-__all__ = ["Constant", "WeightDifference", "compare_constants", "constant_input", "is_constant"]
+__all__ = [
+    "Constant",
+    "WeightDifference",
+    "compare_constants",
+    "constant_input",
+    "is_constant",
+    "with_clamped",
+]
 
 _QUANTIZED = {
     (DOMAIN, "QLinearAdderConv"): {1: (2, 3)},
@@ -88,6 +95,9 @@ class WeightDifference:
         largest: the largest absolute difference of the reals that they mean; None where these
             cannot be compared, or are not finite.
         relative: that by the largest absolute value in A; None without it, or where that is zero.
+        clamped: of a float weight of an adder node and an integer one, the share of weights that
+            lie beyond what the integers reach; what that changes is in the bias. Else None.
+        largest_inside: the largest absolute difference of the others; None without them.
     """
 
     input: str
@@ -99,6 +109,8 @@ class WeightDifference:
     shape_b: tuple[int, ...] | None
     largest: float | None = None
     relative: float | None = None
+    clamped: float | None = None
+    largest_inside: float | None = None
 
 
 def is_constant(value: ir.Value | None) -> bool:
@@ -185,6 +197,36 @@ def compare_constants(
     if not np.isfinite([largest, scale]).all():
         return WeightDifference(*described)
     return WeightDifference(*described, largest, largest / scale if scale else None)
+
+
+def with_clamped(
+    difference: WeightDifference, a: Constant | None, b: Constant | None
+) -> WeightDifference:
+    """The difference with what there is to say of weights that the integers do not reach.
+
+    These lie beyond the lowest or the highest integer that is there by more than half a step.
+    """
+    if a is None or b is None or difference.largest is None:
+        return difference
+    if (a.scale is None) == (b.scale is None):
+        return difference
+    plain, integer = (a, b) if a.scale is None else (b, a)
+    assert integer.scale is not None
+    low = min(float(piece.min()) for piece in integer.reals())
+    high = max(float(piece.max()) for piece in integer.reals())
+    half = float(integer.scale.max()) / 2
+    beyond, inside, largest = 0, 0, 0.0
+    for ours, theirs in zip(plain.reals(), integer.reals(), strict=True):
+        reached = (ours >= low - half) & (ours <= high + half)
+        beyond += int(np.count_nonzero(~reached))
+        if reached.any():
+            inside += int(np.count_nonzero(reached))
+            largest = max(largest, float(np.abs(ours - theirs)[reached].max()))
+    return replace(
+        difference,
+        clamped=beyond / max(beyond + inside, 1),
+        largest_inside=largest if inside else None,
+    )
 
 
 def _bits(array: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -14,6 +14,7 @@ from adder_onnx.inspection.difference.constants import (
     compare_constants,
     constant_input,
     is_constant,
+    with_clamped,
 )
 from adder_onnx.inspection.difference.matching import Matching, Pair, is_commutative, slots_of
 from adder_onnx.inspection.difference.side import Side, operator_of
@@ -184,7 +185,10 @@ class _Comparison:
         key = (name, a, b)
         if key not in self._weights:
             constants = constant_input(pair.a, place_a), constant_input(pair.b, place_b)
-            self._weights[key] = compare_constants(name, *constants)
+            difference = compare_constants(name, *constants)
+            if difference is not None and pair.folded is not None:
+                difference = with_clamped(difference, *constants)
+            self._weights[key] = difference
         return self._weights[key]
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from adder_onnx.inspection.difference.comparison import Comparison, LoneNode, Totals
+from adder_onnx.inspection.difference.constants import WeightDifference
 from adder_onnx.inspection.difference.nodes import NodeDifference, Source
 from adder_onnx.inspection.difference.noise import Noise
 from adder_onnx.inspection.difference.values import Values
@@ -106,14 +107,19 @@ def _rows(node: NodeDifference) -> Iterable[list[str]]:
             "–" if shape is None else f"{type_} {' x '.join(map(str, shape)) or 'scalar'}"
             for type_, shape in ((weight.type_a, weight.shape_a), (weight.type_b, weight.shape_b))
         ]
-        yield [weight.input, *sizes, _distance(weight.largest, weight.relative)]
+        yield [weight.input, *sizes, _distance(weight)]
 
 
-def _distance(largest: float | None, relative: float | None) -> str:
-    if largest is None:
+def _distance(weight: WeightDifference) -> str:
+    if weight.largest is None:
         return "cannot be compared"
+    if weight.clamped:
+        others = weight.largest_inside
+        inside = "" if others is None else f", others by at most {others:.3g}"
+        return f"{100 * weight.clamped:.1f} % clamped, by at most {weight.largest:.3g}{inside}"
+    relative = weight.relative
     share = "" if relative is None else f", {100 * relative:.3g} % of the largest value"
-    return f"at most {largest:.3g}{share}"
+    return f"at most {weight.largest:.3g}{share}"
 
 
 def _short(op: str) -> str:

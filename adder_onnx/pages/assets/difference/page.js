@@ -155,10 +155,14 @@
   /** A row for each thing in which a node differs. */
   const differences = (node) => {
     const row = (what, a, b, difference = "", size = null) => ({ node: node.a, what, a, b, difference, size });
-    const distance = (weight) =>
-      weight.largest === null
-        ? "cannot be compared"
-        : `at most ${number(weight.largest)}${weight.relative === null ? "" : `, ${share(weight.relative)} of the largest value`}`;
+    const distance = ({ largest, relative, clamped, largest_inside: inside }) => {
+      if (largest === null) return "cannot be compared";
+      if (!clamped) {
+        return `at most ${number(largest)}${relative === null ? "" : `, ${share(relative)} of the largest value`}`;
+      }
+      const others = inside === null ? "" : `, others by at most ${number(inside)}`;
+      return `${adder.percent(clamped)} clamped, by at most ${number(largest)}${others}`;
+    };
     return [
       ...(node.op_a === node.op_b ? [] : [row("operator", operator(node.op_a), operator(node.op_b))]),
       ...node.attributes.map((found) => row(found.name, shown(found.a), shown(found.b), found.note)),
