@@ -16,7 +16,13 @@ from onnx import numpy_helper
 
 import adder_onnx.inspection.difference.values as difference_values
 from adder_onnx.errors import DataError, InputError
-from adder_onnx.inspection.difference import Values, compare_models, compare_values, to_json
+from adder_onnx.inspection.difference import (
+    Answers,
+    Values,
+    compare_models,
+    compare_values,
+    to_json,
+)
 from adder_onnx.inspection.difference.noise import Noise
 from adder_onnx.quantization import quantize
 from tests.inlined import TOOLS
@@ -119,6 +125,10 @@ def test_float_and_8_bits(pair: tuple[onnx.ModelProto, onnx.ModelProto]) -> None
     assert found.inputs == 16
     assert found.first_difference is not None
     assert found.first_difference.a == "layer1.0.relu_output"
+    # Of several values that mean the same it is that of the same name.
+    pairs = {v.a: v.b for v in found.values}
+    assert pairs["layer3.0.relu_1_output"] == "layer3.0.relu_1_output"
+    assert pairs["relu_output"] == "relu_output"
 
 
 def check_against_onnxruntime(
@@ -257,10 +267,17 @@ def test_turns_where_memory_is_small(
 ) -> None:
     """Values are then taken a few at a time, and nothing is different."""
     feeds = [{"input": digits(4)}, {"input": digits(8)[4:]}]
+    numbers = [np.arange(4), np.zeros(4, np.int64)]
+    answers = Answers("logits", "logits", lambda _: numbers[0], lambda _: numbers[1])
     expected = compared_on(*pair, *feeds)
     monkeypatch.setattr(difference_values, "limit", lambda: 8 * 9_000)
     calls: list[tuple[int, int]] = []
-    found = compared_on(*pair, *feeds, progress=lambda done, turns: calls.append((done, turns)))
+    found = compared_on(
+        *pair,
+        *feeds,
+        answers=answers,
+        progress=lambda done, turns: calls.append((done, turns)),
+    )
     turns = calls[-1][1]
     assert turns > 3
     assert calls[-1][0] == 8 * turns
@@ -268,6 +285,7 @@ def test_turns_where_memory_is_small(
         (v.a, v.noise.decibels) for v in expected.values
     ]
     assert found.inputs == 8
+    assert found.outputs[0].same_answers == 0.25
 
 
 def test_values_are_not_kept(pair: tuple[onnx.ModelProto, onnx.ModelProto]) -> None:
