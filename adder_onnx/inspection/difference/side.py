@@ -117,13 +117,15 @@ def load_side(
         numbers,
         nodes,
         frozenset(node.name for node in proto.graph.node if node.name),
-        _adders(model),
+        _adders(load_graph(assumed)),
         {node.name or "": cost_of(node) for node in nodes},
     )
 
 
 def _adders(model: ir.Model) -> dict[str, AdderNode]:
-    graph = model.clone().graph
+    """The adder nodes of a graph, which is changed, without their weights."""
+    complete_types(model)
+    graph = model.graph
     mark_adder_nodes(graph)
     fuse_epilogues(graph)
     found = (adder_node(node) for node in graph if is_adder_node(node))

@@ -31,6 +31,7 @@ from adder_onnx.inspection.difference.noise import Noise
 from adder_onnx.inspection.difference.running import Feed, Runner
 from adder_onnx.inspection.difference.side import Side, operator_of
 from adder_onnx.memory import limit
+from adder_onnx.runtime.type_inference import complete_types
 
 __all__ = ["Answers", "OutputDifference", "ValueDifference", "Values", "compare_values"]
 
@@ -157,6 +158,8 @@ def compare_values(
         DataError: there are no inputs.
     """
     graphs = load_graph(comparison.a.proto), load_graph(comparison.b.proto)
+    for graph in graphs:
+        complete_types(graph)
     candidates = candidates_of(comparison, *map(_names, graphs))
     if not candidates:
         raise InputError("the models have no value in common that could be compared")
