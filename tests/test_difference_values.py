@@ -230,6 +230,26 @@ def test_half_precision_and_inputs_of_other_names() -> None:
     assert all(50 < v.noise.decibels < 90 for v in found.values)
 
 
+def test_operators_of_onnxruntime_itself() -> None:
+    """Of what they give onnx knows no types."""
+
+    def model(factor: float) -> onnx.ModelProto:
+        nodes = [
+            onnx.helper.make_node("Gelu", ["X"], ["p"], "p", domain="com.microsoft"),
+            node("Mul", ["p", "c"], "q"),
+            onnx.helper.make_node("Gelu", ["q"], ["Y"], "Y", domain="com.microsoft"),
+        ]
+        constants = {"c": np.float32([factor])}
+        return make_model(
+            nodes, {"X": ["N", 3]}, {"Y": ["N", 3]}, constants, domains=["com.microsoft"]
+        )
+
+    found = compared_on(model(1), model(2), {"X": np.ones((2, 3), np.float32)})
+    ratios = [(v.a, v.noise.is_identical) for v in found.values]
+    assert ratios == [("p", True), ("q", False), ("Y", False)]
+    assert found.values[1].noise.decibels == pytest.approx(0)
+
+
 def test_what_cannot_run_on_the_same_inputs() -> None:
     one = make_model([node("Relu", ["X"], "Y")], {"X": ["N", 3]}, {"Y": ["N", 3]})
     two = make_model(
