@@ -17,6 +17,7 @@ from adder_onnx.graph.loading import load_graph, read_model
 from adder_onnx.graph.partition import node_inputs
 from adder_onnx.inspection.cost import Cost, cost_of
 from adder_onnx.inspection.dimensions import assume, symbols
+from adder_onnx.ops import DOMAIN
 from adder_onnx.runtime.type_inference import complete_types
 
 __all__ = ["Side", "load_side", "operator_of"]
@@ -117,13 +118,14 @@ def load_side(
         numbers,
         nodes,
         frozenset(node.name for node in proto.graph.node if node.name),
-        _adders(load_graph(assumed)),
+        _adders(assumed) if any(node.domain == DOMAIN for node in nodes) else {},
         {node.name or "": cost_of(node) for node in nodes},
     )
 
 
-def _adders(model: ir.Model) -> dict[str, AdderNode]:
-    """The adder nodes of a graph, which is changed, without their weights."""
+def _adders(proto: onnx.ModelProto) -> dict[str, AdderNode]:
+    """The adder nodes with their epilogues, without their weights."""
+    model = load_graph(proto)  # once more: fusing changes it
     complete_types(model)
     graph = model.graph
     mark_adder_nodes(graph)

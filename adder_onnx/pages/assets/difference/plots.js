@@ -31,7 +31,7 @@ const differencePlots = (() => {
   const ratios = (values, threshold) => {
     const rows = values.map((value, i) => ({ value, i: i + 1, kind: kind(value) }));
     const known = rows.filter((row) => row.kind === "ratio").map((row) => row.value.snr_db);
-    const low = Math.min(0, threshold, ...known.slice(0, 1), d3.min(known) ?? 0);
+    const low = Math.min(0, threshold, d3.min(known) ?? 0);
     const high = Math.max(threshold, d3.max(known) ?? threshold);
     const room = Math.max(10, 0.12 * (high - low));
     const has = (wanted) => rows.some((row) => row.kind === wanted);
@@ -39,25 +39,59 @@ const differencePlots = (() => {
       identical: high + (has("identical") ? room : 0),
       none: low - (has("none") ? room : 0),
     };
+    const ticks = d3.ticks(low, high, 6);
+    if (has("identical")) ticks.push(levels.identical);
+    if (has("none")) ticks.push(levels.none);
+    const label = (tick) => {
+      if (has("identical") && tick === levels.identical) return "identical";
+      return has("none") && tick === levels.none ? "none" : String(tick);
+    };
+    const small = rows.length > 300 ? 0.5 : 1; // points would hide each other
     const y = (row) => (row.kind === "ratio" ? row.value.snr_db : levels[row.kind]);
     const of = (wanted) => rows.filter((row) => row.kind === wanted);
     const draw = (width) =>
       Plot.plot({
         width,
         height: HEIGHT,
-        marginLeft: 48,
+        marginLeft: 64,
         marginRight: 16,
         marginTop: 28,
         marginBottom: 40,
-        x: { domain: [1, Math.max(2, rows.length)], label: "value, in the order of A", tickFormat: (i) => Number.isInteger(i) ? String(i) : "" },
-        y: { domain: [levels.none, levels.identical], label: "signal-to-noise ratio, dB", nice: true, grid: true },
+        x: {
+          domain: [1, Math.max(2, rows.length)],
+          label: "value, in the order of A",
+          tickFormat: (i) => (Number.isInteger(i) ? String(i) : ""),
+        },
+        y: {
+          domain: [levels.none, levels.identical],
+          label: "signal-to-noise ratio, dB",
+          ticks,
+          tickFormat: label,
+          grid: true,
+        },
         marks: [
           Plot.ruleY([threshold], { stroke: "var(--bad)", strokeDasharray: "4 4" }),
           Plot.line(rows, { x: "i", y, stroke: "var(--faint)", strokeWidth: 1 }),
-          Plot.dot(of("ratio"), { x: "i", y, r: 3, fill: "var(--accent)" }),
-          Plot.dot(of("identical"), { x: "i", y, r: 3.5, stroke: "var(--good)", fill: "var(--paper)" }),
-          Plot.dot(of("none"), { x: "i", y, r: 4, symbol: "times", stroke: "var(--bad)" }),
-          Plot.tip(rows, Plot.pointer({ x: "i", y, title: (row) => tip(row.value), fill: "var(--raised)", stroke: "var(--line)" })),
+          Plot.dot(of("ratio"), { x: "i", y, r: 3 * small, fill: "var(--accent)" }),
+          Plot.dot(of("identical"), {
+            x: "i",
+            y,
+            r: 3.5 * small,
+            stroke: "var(--good)",
+            fill: "var(--paper)",
+          }),
+          Plot.dot(of("none"), { x: "i", y, r: 4 * small, symbol: "times", stroke: "var(--bad)" }),
+          Plot.tip(
+            rows,
+            Plot.pointer({
+              x: "i",
+              y,
+              title: (row) => tip(row.value),
+              lineHeight: 1.3,
+              fill: "var(--raised)",
+              stroke: "var(--line)",
+            }),
+          ),
         ],
       });
     return element(
@@ -68,8 +102,7 @@ const differencePlots = (() => {
         "figcaption",
         { class: "faint" },
         `Each value of A and its like in B. Dashed: ${threshold} dB.`,
-        has("identical") ? " Rings at the top: identical." : "",
-        has("none") ? " Crosses at the bottom: no signal, or not finite." : "",
+        has("none") ? " None: A has no signal, or something is not finite." : "",
       ),
     );
   };
