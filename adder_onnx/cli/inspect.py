@@ -20,6 +20,11 @@ from adder_onnx.cli._command import (
     run_command,
     write_json,
 )
+from adder_onnx.cli._difference import (
+    add_difference_options,
+    check_difference_options,
+    print_difference,
+)
 from adder_onnx.errors import AdderError
 from adder_onnx.files import check_writable, write_atomically
 from adder_onnx.inspection.inputs import random_feed
@@ -43,6 +48,7 @@ _EXAMPLES = """\
   adder-inspect resnet20.onnx --profile --html resnet20.html
   adder-inspect resnet20.onnx --profile --threads 1 --trace trace.json
   adder-inspect segmenter.onnx --dim height=512 --dim width=512 --json -
+  adder-inspect resnet20.onnx --diff resnet20_int8.onnx --data cifar-10-batches-py
 """
 
 
@@ -50,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = make_parser(
         "adder-inspect",
-        "Shows what each node of an ONNX model costs, how a plan executes them, and with --profile "
-        "how long it takes.",
+        "Shows what each node of an ONNX model costs, how a plan executes them, with --profile how "
+        "long it takes, and with --diff how another model differs.",
         _EXAMPLES,
     )
     parser.add_argument("model", metavar="MODEL.onnx", type=file_path)
@@ -74,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--html",
         metavar="FILE",
         type=file_path,
-        help="write a page that shows the graph, what nodes cost and, with --profile, their times",
+        help="write a page that shows the graph, what nodes cost and, with --profile, their times; "
+        "with --diff, how the models differ",
     )
     parser.add_argument("--profile", action="store_true", help="time steps and adder nodes")
     parser.add_argument(
@@ -86,10 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=file_path,
         help="write a run of --profile for Perfetto (ui.perfetto.dev) or chrome://tracing",
     )
+    add_difference_options(parser)
     return run_command(parser, _run, argv)
 
 
 def _run(options: argparse.Namespace) -> None:
+    check_difference_options(options)
+    if options.diff is not None:
+        print_difference(options, _width())
+        return
     if options.trace is not None:
         if not options.profile:
             raise AdderError("--trace shows a run of --profile: give that, too")

@@ -26,7 +26,7 @@ from adder_onnx.runtime.parts import parts_of
 from adder_onnx.runtime.threads import resolve_threads
 from adder_onnx.runtime.type_inference import complete_types
 
-__all__ = ["NodeReport", "Report", "StepReport", "ValueReport", "inspect_model"]
+__all__ = ["NodeReport", "Report", "StepReport", "ValueReport", "file_bytes", "inspect_model"]
 
 Shape = tuple[int | str | None, ...]
 
@@ -211,12 +211,13 @@ def inspect_model(
         steps=tuple(_steps(plan, shapes, device, resolve_threads(threads))),
         metadata={entry.key: entry.value for entry in model.metadata_props},
         opset=symbolic.opset_imports.get("", 0),
-        file_bytes=_file_bytes(model),
+        file_bytes=file_bytes(model),
         model=assumed_model,
     )
 
 
-def _file_bytes(model: onnx.ModelProto) -> int:
+def file_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of a model, external data included."""
     # protobuf cannot tell a size of 2 GiB or more, of which the weights are all but a little.
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     return int(model.ByteSize()) if weights < _LARGE else weights

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
@@ -14,6 +12,7 @@ from adder_onnx.inspection.cost import Operations
 from adder_onnx.inspection.energy import ADD_PICOJOULES, energy
 from adder_onnx.inspection.profile import Profile, StepProfile
 from adder_onnx.inspection.report import NodeReport, Report, ValueReport
+from adder_onnx.inspection.table import Column, print_table
 
 __all__ = ["SORT_KEYS", "print_report", "si"]
 
@@ -74,88 +73,20 @@ def _tensor(value: ValueReport) -> str:
     return f"{value.type} {dims or 'scalar'}"
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A column of a table.
-
-    Attributes:
-        title: its heading.
-        is_number: set to the right and never cut; text is cut where the terminal is narrow.
-        need: how much the column is needed; those needed least are left out where a terminal is
-            too narrow for all numbers.
-    """
-
-    title: str
-    is_number: bool = True
-    need: int = 9
-
-
-_TEXT_WIDTH = 14
-"""Characters that each column of text keeps."""
-
-
-def _table(
-    console: Console, title: str, columns: Sequence[_Column], rows: Sequence[Sequence[str]]
-) -> None:
-    """Prints a table: a title, a heading, and a line for each row.
-
-    rich's own tables look the same, and take a millisecond for each row.
-    """
-    rows = [[_visible(cell) for cell in row] for row in rows]
-    widths = [
-        max(len(column.title), *(len(row[i]) for row in rows), 0) if rows else len(column.title)
-        for i, column in enumerate(columns)
-    ]
-    least = [
-        width if column.is_number else min(width, _TEXT_WIDTH)
-        for column, width in zip(columns, widths, strict=True)
-    ]
-    kept = list(range(len(columns)))
-    while sum(least[i] + 2 for i in kept) > console.width and len(kept) > 1:
-        kept.remove(min(reversed(kept), key=lambda i: columns[i].need))
-    # What is too much is taken from the widest text.
-    while sum(widths[i] + 2 for i in kept) > console.width:
-        widest = max(kept, key=lambda i: (not columns[i].is_number, widths[i]))
-        widths[widest] -= 1
-
-    def line(cells: Sequence[str]) -> str:
-        return "  ".join(_fitted(cells[i], widths[i], columns[i].is_number) for i in kept)
-
-    heading = line([column.title for column in columns])
-    console.print(Text(_visible(title).ljust(len(heading)), style="bold"))
-    console.print(Text(heading, style="bold"), no_wrap=True, crop=False)
-    for row in rows:
-        console.out(line(row), highlight=False)
-
-
-def _visible(text: str) -> str:
-    """A text without what would move a terminal's cursor, which names in files may hold."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
-def _fitted(text: str, width: int, right: bool = False) -> str:
-    """A text in so many columns of a terminal."""
-    length = cell_len(text)
-    if length > width:
-        text, length = set_cell_size(text, width - 1) + "…", width
-    filler = " " * (width - length)
-    return filler + text if right else text + filler
-
-
 _NODE_COLUMNS = (
-    _Column("node", is_number=False),
-    _Column("operator", is_number=False),
-    _Column("output", is_number=False, need=3),
-    _Column("taps"),
-    _Column("mult.", need=7),
-    _Column("adds", need=6),
-    _Column("other", need=1),
-    _Column("param.", need=5),
-    _Column("bytes", need=4),
-    _Column("op/B", need=2),
-    _Column("step", need=8),
+    Column("node", is_number=False),
+    Column("operator", is_number=False),
+    Column("output", is_number=False, need=3),
+    Column("taps"),
+    Column("mult.", need=7),
+    Column("adds", need=6),
+    Column("other", need=1),
+    Column("param.", need=5),
+    Column("bytes", need=4),
+    Column("op/B", need=2),
+    Column("step", need=8),
 )
-_NODE_TIMES = (_Column("time"), _Column("share", need=8), _Column("taps/s"), _Column("of bound"))
+_NODE_TIMES = (Column("time"), Column("share", need=8), Column("taps/s"), Column("of bound"))
 
 
 def _nodes(
@@ -166,7 +97,7 @@ def _nodes(
         for node in _sorted(report, profile, sort)
         if not ops or _matches(node, ops)
     ]
-    _table(console, "Nodes", (*_NODE_COLUMNS, *(_NODE_TIMES if profile else ())), rows)
+    print_table(console, "Nodes", (*_NODE_COLUMNS, *(_NODE_TIMES if profile else ())), rows)
 
 
 def _matches(node: NodeReport, ops: Collection[str]) -> bool:
@@ -233,13 +164,13 @@ def _time(seconds: float) -> str:
 
 
 _PLAN_COLUMNS = (
-    _Column("step"),
-    _Column("kind", is_number=False),
-    _Column("executes", is_number=False, need=5),
-    _Column("layout, type", is_number=False, need=4),
-    _Column("bytes", need=6),
+    Column("step"),
+    Column("kind", is_number=False),
+    Column("executes", is_number=False, need=5),
+    Column("layout, type", is_number=False, need=4),
+    Column("bytes", need=6),
 )
-_PLAN_TIMES = (_Column("time"), _Column("p10 … p90", need=3), _Column("share"))
+_PLAN_TIMES = (Column("time"), Column("p10 … p90", need=3), Column("share"))
 
 
 def _plan(console: Console, report: Report, profile: Profile | None) -> None:
@@ -262,7 +193,7 @@ def _plan(console: Console, report: Report, profile: Profile | None) -> None:
         rows.append(["", "overhead", "", "", "", *_times(profile.overhead)])
         rows.append(["", "run", "", "", "", *_times(StepProfile(profile.run, 1.0))])
     columns = (*_PLAN_COLUMNS, *(_PLAN_TIMES if profile else ()))
-    _table(console, f"Plan for {report.device}", columns, rows)
+    print_table(console, f"Plan for {report.device}", columns, rows)
 
 
 def _times(found: StepProfile) -> list[str]:
@@ -274,18 +205,18 @@ def _times(found: StepProfile) -> list[str]:
 def _totals(console: Console, report: Report) -> None:
     assumed = ", ".join(f"{name} = {number}" for name, number in report.assumes.items())
     columns = (
-        _Column("", is_number=False),
-        _Column("taps"),
-        _Column("multiplications", need=7),
-        _Column("additions", need=6),
-        _Column("other", need=1),
-        *(_Column(f"energy, {type_}", need=3) for type_ in ADD_PICOJOULES),
+        Column("", is_number=False),
+        Column("taps"),
+        Column("multiplications", need=7),
+        Column("additions", need=6),
+        Column("other", need=1),
+        *(Column(f"energy, {type_}", need=3) for type_ in ADD_PICOJOULES),
     )
     rows = [["this model", *_total_row(report.totals)]]
     if report.totals.taps:
         twin = report.totals.as_convolution()
         rows.append(["convolutional twin", *_total_row(twin)])
-    _table(console, f"Totals{' for ' if assumed else ''}{assumed}", columns, rows)
+    print_table(console, f"Totals{' for ' if assumed else ''}{assumed}", columns, rows)
 
 
 def _total_row(operations: Operations) -> list[str]:

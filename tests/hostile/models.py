@@ -73,8 +73,12 @@ def command_for(rng: np.random.Generator, name: str, model: Path, data: Path) ->
     }
     command = list(given)[int(rng.choice(4, p=(0.4, 0.3, 0.2, 0.1)))]
     arguments = (str(model), *given[command])
-    if command == "adder-inspect" and rng.random() < 0.3:
-        arguments += ("--profile", "--runs", "1")
+    if command == "adder-inspect":
+        chance = rng.random()
+        if chance < 0.3:
+            arguments += ("--profile", "--runs", "1")
+        elif chance < 0.5:
+            arguments += ("--diff", str(model), "--data", str(data), "--limit", "1")
     if command == "adder-run" and rng.random() < 0.3:
         arguments += ("--output", f"{model}.npz")
     return Case(f"{name}; {command}", command, arguments)
