@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -24,6 +25,7 @@ from adder_onnx.errors import AdderError
 from adder_onnx.files import check_writable, write_atomically
 from adder_onnx.inspection.inputs import random_feed
 from adder_onnx.inspection.json_report import to_json
+from adder_onnx.inspection.model_explorer import COUNTS, TIMES, node_data
 from adder_onnx.inspection.profile import Profile, profile
 from adder_onnx.inspection.report import Report, inspect_model
 from adder_onnx.inspection.tables import SORT_KEYS, print_report
@@ -42,6 +44,7 @@ _EXAMPLES = """\
   adder-inspect resnet50.onnx --batch-size 8 --sort taps --op AdderConv
   adder-inspect resnet20.onnx --profile --html resnet20.html
   adder-inspect resnet20.onnx --profile --threads 1 --trace trace.json
+  adder-inspect resnet20.onnx --profile --model-explorer times.json
   adder-inspect segmenter.onnx --dim height=512 --dim width=512 --json -
 """
 
@@ -86,6 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=file_path,
         help="write a run of --profile for Perfetto (ui.perfetto.dev) or chrome://tracing",
     )
+    parser.add_argument(
+        "--model-explorer",
+        metavar="FILE",
+        type=file_path,
+        help="write taps, or with --profile times, as node data for Model Explorer, and the other "
+        "metrics beside it: FILE.json, FILE.bytes.json, …",
+    )
     return run_command(parser, _run, argv)
 
 
@@ -96,6 +106,9 @@ def _run(options: argparse.Namespace) -> None:
         check_writable(options.trace)
     if options.html is not None:
         check_writable(options.html)
+    if options.model_explorer is not None:
+        for place in _node_data_places(options.model_explorer, options.profile).values():
+            check_writable(place)
     if options.sort == "time" and not options.profile:
         raise AdderError("--sort time needs times: give --profile, too")
     # A plan for a GPU can be looked at without one; only running needs it.
@@ -113,6 +126,10 @@ def _run(options: argparse.Namespace) -> None:
     _check_ops(options.op, report)
     found = _profile(options, report, device.name) if options.profile else None
     result = to_json(str(options.model), report, found)
+    if options.model_explorer is not None:
+        metrics = node_data(report, found)
+        for key, place in _node_data_places(options.model_explorer, options.profile).items():
+            write_atomically(place, json.dumps(metrics[key], indent=1).encode())
     if options.json:
         write_json(options.json, result)
     if options.html is not None:
@@ -146,6 +163,12 @@ def _profile(options: argparse.Namespace, report: Report, device: str) -> Profil
         text = json.dumps(trace(found, session.plan.steps))
         write_atomically(options.trace, text.encode())
     return found
+
+
+def _node_data_places(path: Path, profiled: bool) -> dict[str, Path]:
+    """Where each metric goes, of which a file holds one: the first to the path, others beside."""
+    first, *others = (*(TIMES if profiled else ()), *COUNTS)
+    return {first: path} | {key: path.with_suffix(f".{key}{path.suffix}") for key in others}
 
 
 def _width() -> int:
