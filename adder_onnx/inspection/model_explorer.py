@@ -18,8 +18,8 @@ is none, or one that another node has.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
@@ -69,6 +69,7 @@ class _Metric:
         part: that of a node, or None.
         merge: makes one value of those that belong to one node of the file, or None.
         color: of a value; without it, all are coloured from the least to the greatest.
+        options: what else Model Explorer is told, such as sums not to show that mean nothing.
     """
 
     key: str
@@ -76,6 +77,7 @@ class _Metric:
     part: Callable[[NodeReport], _Part | None]
     merge: Callable[[Sequence[_Part]], float | None]
     color: Callable[[float], str] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def node_data(report: Report, profile: Profile | None = None) -> dict[str, dict[str, Any]]:
@@ -124,7 +126,7 @@ def _data(metric: _Metric, report: Report, ids: _Ids) -> dict[str, Any]:
         if value is not None:
             graph = results.setdefault(ids.graphs[origin.graph], {})
             graph[ids.node(origin)] = _result(metric, value)
-    more = {} if metric.color else {"gradient": _gradient()}
+    more = {**metric.options, **({} if metric.color else {"gradient": _gradient()})}
     return {
         graph: {"name": metric.title, "results": found, **more} for graph, found in results.items()
     }
@@ -160,6 +162,7 @@ def _counts(report: Report) -> Iterator[_Metric]:
         lambda node: _Part(node.step),
         _only,
         lambda step: _KINDS[report.steps[int(step)].kind],
+        {"hideInAggregatedStatsTable": True, "hideInChildrenStatsTable": True},
     )
 
 
@@ -185,7 +188,8 @@ def _times(report: Report, profile: Profile) -> Iterator[_Metric]:
     share = 100 / profile.run.median
     yield _Metric("time", "time in µs", _positive(times(1e6)), _sum)
     yield _Metric("share", "share of the run in %", _positive(times(share)), _sum)
-    yield _Metric("bound", "share of the bound in %", bound, _mean)
+    no_sum = {"hideAggregatedStats": ["sum"]}
+    yield _Metric("bound", "share of the bound in %", bound, _mean, options=no_sum)
 
 
 def _positive(value: Callable[[NodeReport], float | None]) -> Callable[[NodeReport], _Part | None]:
