@@ -1,4 +1,4 @@
-"""What all commands share: options, exit status, messages, progress, JSON."""
+"""What all commands share: options, exit status, messages, JSON."""
 
 from __future__ import annotations
 
@@ -9,20 +9,10 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from adder_onnx import __version__
 from adder_onnx.cli._output import ReaderGoneError, standard_output
@@ -47,7 +37,6 @@ __all__ = [
     "percent",
     "positive",
     "print_lines",
-    "progress_bar",
     "run_command",
     "seconds",
     "write_json",
@@ -263,37 +252,6 @@ def _with_numbers_joined(argv: Sequence[str]) -> list[str]:
         else:
             words.append(word)
     return words
-
-
-@contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, if that is a terminal; gives a function to advance it."""
-    with _bar(what, total) as (progress, task):
-        yield lambda count: progress.advance(task, count)
-
-
-@contextmanager
-def progress_of_unknown(what: str, guess: int) -> Iterator[Callable[[int, int], None]]:
-    """One whose work is only guessed; gives a function that takes what is done, and of how much.
-
-    That is 0 where it stays unknown.
-    """
-    with _bar(what, guess) as (progress, task):
-        yield lambda done, total: progress.update(task, completed=done, total=total or guess)
-
-
-@contextmanager
-def _bar(what: str, total: int) -> Iterator[tuple[Progress, TaskID]]:
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    disable = not sys.stderr.isatty()  # FORCE_COLOR makes rich call anything a terminal
-    with Progress(*columns, console=console, transient=True, disable=disable) as progress:
-        yield progress, progress.add_task(what, total=total)
 
 
 def write_json(destination: str, result: dict[str, Any]) -> None:

@@ -20,11 +20,11 @@ from adder_onnx.cli._command import (
     make_parser,
     positive,
     print_lines,
-    progress_bar,
     run_command,
     write_json,
 )
 from adder_onnx.cli._histogram import has_blocks, histogram_lines
+from adder_onnx.cli._progress import progress_bar
 from adder_onnx.errors import AdderError, InputError
 from adder_onnx.evaluation.environment import cpu_name, gpu_name, versions
 from adder_onnx.files import check_writable, same_file, write_atomically

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from adder_onnx.cli._command import (
     run_command,
 )
 from adder_onnx.cli._export_report import report
+from adder_onnx.cli._progress import phases
 from adder_onnx.errors import DataError, ExportError
 from adder_onnx.evaluation.text_files import read_text
 from adder_onnx.files import check_writable, same_file
@@ -32,6 +33,7 @@ from adder_onnx.metadata import (
 if TYPE_CHECKING:
     from torch import nn
 
+    from adder_onnx.export.api import Exported
     from adder_onnx.export.checkpoint import Checkpoint
     from adder_onnx.export.resnet import ResNetConfig
 
@@ -131,11 +133,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace) -> None:
     _check_paths(options)
+    with phases("starting PyTorch") as begin:
+        metadata, key, exported = _exported(options, begin)
+    report(options, metadata, key, exported)
+
+
+def _exported(
+    options: argparse.Namespace, begin: Callable[[str], None]
+) -> tuple[ModelMetadata, str, Exported]:
+    """Writes the file; what it says of itself, the checkpoint's key, and what was written."""
     # torch takes seconds to import: not before the arguments are known to be right.
     from adder_onnx.export.api import export_onnx
     from adder_onnx.export.checkpoint import read_checkpoint, sha256
     from adder_onnx.export.recognition import architecture_name, load_model
 
+    begin("reading the checkpoint")
     checkpoint = read_checkpoint(options.checkpoint, options.key)
     model: nn.Module
     config: ResNetConfig | None
@@ -172,8 +184,9 @@ def _export(options: argparse.Namespace) -> None:
         rtol=options.rtol,
         no_verify=options.no_verify,
         in_place=True,
+        phase=begin,
     )
-    report(options, metadata, checkpoint.key, exported)
+    return metadata, checkpoint.key, exported
 
 
 def _check_paths(options: argparse.Namespace) -> None:

@@ -17,10 +17,10 @@ from adder_onnx.cli._command import (
     file_path,
     make_parser,
     positive,
-    progress_bar,
     run_command,
     write_json,
 )
+from adder_onnx.cli._progress import phases, progress_bar
 from adder_onnx.errors import AdderError
 from adder_onnx.files import check_writable, write_atomically
 from adder_onnx.inspection.inputs import random_feed
@@ -116,13 +116,14 @@ def _run(options: argparse.Namespace) -> None:
         device = resolve_device(options.device)
     else:
         device = DeviceChoice(device_number(options.device))
-    report = inspect_model(
-        options.model,
-        batch_size=options.batch_size,
-        dims=dict(options.dim),
-        device=device.kind,
-        threads=options.threads,
-    )
+    with phases("loading the model"):
+        report = inspect_model(
+            options.model,
+            batch_size=options.batch_size,
+            dims=dict(options.dim),
+            device=device.kind,
+            threads=options.threads,
+        )
     _check_ops(options.op, report)
     found = _profile(options, report, device.name) if options.profile else None
     result = to_json(str(options.model), report, found)
@@ -150,12 +151,13 @@ def _check_ops(ops: Sequence[str], report: Report) -> None:
 
 
 def _profile(options: argparse.Namespace, report: Report, device: str) -> Profile:
-    session = InferenceSession(
-        report.model,
-        device=device,
-        threads=options.threads,
-        arithmetic=options.arithmetic,
-    )
+    with phases("making a session"):
+        session = InferenceSession(
+            report.model,
+            device=device,
+            threads=options.threads,
+            arithmetic=options.arithmetic,
+        )
     feed = random_feed(session.get_inputs())
     with progress_bar("runs", options.runs) as advance:
         found = profile(session, report, feed, options.runs, advance)

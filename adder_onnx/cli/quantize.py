@@ -21,11 +21,11 @@ from adder_onnx.cli._command import (
     percent,
     positive,
     print_lines,
-    progress_of_unknown,
     run_command,
     write_json,
 )
 from adder_onnx.cli._held_out import HeldOut
+from adder_onnx.cli._progress import phases, progress_of_unknown
 from adder_onnx.cli._quantize_report import Loss, lines_of, summarize, without_infinity
 from adder_onnx.errors import AdderError, DataError, InputError, ModelError
 from adder_onnx.evaluation import FORMATS, SPLITS, Dataset, open_dataset
@@ -143,10 +143,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     _check_outputs(options)
-    proto = read_model(options.model)
-    session = InferenceSession(options.model, threads=options.threads)
-    model = Network(session)
-    everything = _open(options, options.data, model, session).skip(options.skip)
+    with phases("loading the model") as begin:
+        proto = read_model(options.model)
+        session = InferenceSession(options.model, threads=options.threads)
+        model = Network(session)
+        begin("reading the data")
+        everything = _open(options, options.data, model, session).skip(options.skip)
     numbers = _chosen(options, everything)
     dataset = everything.select(numbers)
     if options.bits == "auto":
@@ -155,15 +157,17 @@ def _run(options: argparse.Namespace) -> None:
         loss = None
         result = _quantize(options, proto, dataset, model)
     final = result.model
-    if options.standard_nodes:
-        final = quantize_standard_nodes(final, _feeds(dataset, model))
-    try:
-        data = final.SerializeToString()
-    except (EncodeError, ValueError) as error:
-        raise ModelError(
-            f"{options.output} would have 2 GiB or more, which protobuf cannot write"
-        ) from error
-    write_atomically(options.output, data)
+    with phases("standard nodes") as begin:
+        if options.standard_nodes:
+            final = quantize_standard_nodes(final, _feeds(dataset, model))
+        begin("writing the model")
+        try:
+            data = final.SerializeToString()
+        except (EncodeError, ValueError) as error:
+            raise ModelError(
+                f"{options.output} would have 2 GiB or more, which protobuf cannot write"
+            ) from error
+        write_atomically(options.output, data)
     summary = summarize(options, result, len(data), dataset.images, loss)
     if options.json:
         write_json(options.json, without_infinity(summary))
@@ -209,7 +213,8 @@ def _quantize(
             sensitivity=options.sensitivity,
             seed=options.seed,
             threads=options.threads,
-            progress=progress,
+            progress=lambda done, total: progress(done, total, "calibration"),
+            alone=lambda done, total: progress(done, total, "nodes alone"),
         )
 
 
@@ -236,9 +241,11 @@ def _quantize_within(
             )
         held_out = everything.select(others)
     else:
-        held_out = _open(options, options.validate, model, session)
+        with phases("reading the data"):
+            held_out = _open(options, options.validate, model, session)
     held_out = held_out.with_model_classes(classified.classes, model.metadata.labels)
-    judge = HeldOut(session, held_out, classified, _BATCH_SIZE, options.threads)
+    with phases("running the float model"):
+        judge = HeldOut(session, held_out, classified, _BATCH_SIZE, options.threads)
     dataset = everything.select(numbers)
     with progress_of_unknown("widths", 9) as progress:
         found = quantize_within(
@@ -249,7 +256,8 @@ def _quantize_within(
             exclude=options.exclude,
             seed=options.seed,
             threads=options.threads,
-            progress=progress,
+            progress=lambda done, total: progress(done, total, "widths"),
+            alone=lambda done, total: progress(done, total, "nodes alone"),
         )
     return found.quantized, Loss(found.loss, held_out.images, judge.labelled)
 

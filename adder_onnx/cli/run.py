@@ -18,10 +18,10 @@ from adder_onnx.cli._command import (
     make_parser,
     non_negative,
     positive,
-    progress_bar,
     run_command,
     seconds,
 )
+from adder_onnx.cli._progress import phases, progress_bar
 from adder_onnx.cli._run_answers import (
     add_answer_options,
     check_answer_options,
@@ -148,17 +148,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     _check_options(options)
-    session = InferenceSession(
-        options.model,
-        device=options.device,
-        threads=options.threads,
-        arithmetic=options.arithmetic,
-    )
-    metadata = ModelMetadata.from_props(session.metadata)
-    classes = _find_classes(options, session, metadata.labels)
-    needed = None if classes.output is None or _to_npz(options) else [classes.output.name]
-    model = Network(session, needed, timeout=options.timeout)
-    dataset, classes = _dataset(options, session, model, classes)
+    with phases("loading the model") as begin:
+        session = InferenceSession(
+            options.model,
+            device=options.device,
+            threads=options.threads,
+            arithmetic=options.arithmetic,
+        )
+        metadata = ModelMetadata.from_props(session.metadata)
+        classes = _find_classes(options, session, metadata.labels)
+        needed = None if classes.output is None or _to_npz(options) else [classes.output.name]
+        model = Network(session, needed, timeout=options.timeout)
+        begin("reading the data")
+        dataset, classes = _dataset(options, session, model, classes)
     check_has_answers(options, dataset, classes.output, classes.why_none)
     mistakes = _mistakes(options, dataset, classes)
     batch_size = _batch_size(options, model)

@@ -68,6 +68,7 @@ def quantize(
     seed: int = 0,
     threads: int | None = None,
     progress: Progress = lambda done, total: None,
+    alone: Progress = lambda done, total: None,
 ) -> Quantized:
     """Turns adder nodes into integer ones, by what calibration data show.
 
@@ -87,6 +88,7 @@ def quantize(
         threads: for the runs; None for all cores.
         progress: is called with how much is done, and of how much: values for ``output``, else
             arrays of inputs, of which 0 says that their number is not known.
+        alone: is called with the number of nodes whose sensitivity is known, and that of all.
 
     Returns:
         The model with integer nodes, and what became of each adder node.
@@ -122,8 +124,20 @@ def quantize(
         result.snr,
         tuple(node.name for node in plain if node.name not in names),
         result.samples,
-        measure_alone(model, singles, kept, threads) if sensitivity else (),
+        measure_alone(model, _counted(singles, len(names), alone), kept, threads)
+        if sensitivity
+        else (),
     )
+
+
+def _counted(
+    singles: Iterable[tuple[str, onnx.ModelProto]], count: int, progress: Progress
+) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Gives on what it gets, and tells how much the taker is done with."""
+    for done, single in enumerate(singles):
+        progress(done, count)
+        yield single
+    progress(count, count)
 
 
 @dataclass(frozen=True)
