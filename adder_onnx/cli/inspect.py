@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--trace",
         metavar="FILE",
         type=file_path,
-        help="write a run of --profile for Perfetto (ui.perfetto.dev) or chrome://tracing",
+        help="write the runs of --profile for Perfetto (ui.perfetto.dev) or chrome://tracing",
     )
     parser.add_argument(
         "--model-explorer",
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     if options.trace is not None:
         if not options.profile:
-            raise AdderError("--trace shows a run of --profile: give that, too")
+            raise AdderError("--trace shows the runs of --profile: give that, too")
         check_writable(options.trace)
     if options.html is not None:
         check_writable(options.html)
