@@ -53,11 +53,12 @@ CASES: dict[str, tuple[list[str], dict[str, str]]] = {
         },
     ),
     "inspect": (
-        [MODEL, "--profile", "--runs", "1"],
+        [MODEL, "--profile", "--runs", "1", "--html", "out.html"],
         {
             "inspect_model": "loading the model",
             "InferenceSession": "making a session",
             "profile": "runs",
+            "network_page": "writing files",
         },
     ),
     "bench": ([MODEL, "--seconds", "0.01"], {"inspect_model": "measurements"}),

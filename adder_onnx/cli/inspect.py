@@ -126,15 +126,16 @@ def _run(options: argparse.Namespace) -> None:
         )
     _check_ops(options.op, report)
     found = _profile(options, report, device.name) if options.profile else None
-    result = to_json(str(options.model), report, found)
-    if options.model_explorer is not None:
-        metrics = node_data(report, found)
-        for key, place in _node_data_places(options.model_explorer, options.profile).items():
-            write_atomically(place, json.dumps(metrics[key], indent=1).encode())
+    with phases("writing files"):
+        result = to_json(str(options.model), report, found)
+        if options.model_explorer is not None:
+            metrics = node_data(report, found)
+            for key, place in _node_data_places(options.model_explorer, options.profile).items():
+                write_atomically(place, json.dumps(metrics[key], indent=1).encode())
+        if options.html is not None:
+            write_atomically(options.html, network_page(result).encode())
     if options.json:
         write_json(options.json, result)
-    if options.html is not None:
-        write_atomically(options.html, network_page(result).encode())
     if options.json != "-":
         console = Console(width=_width(), highlight=False)
         print_report(console, str(options.model), report, found, sort=options.sort, ops=options.op)
