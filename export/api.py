@@ -30,6 +30,7 @@ from adder_onnx.export.verification import (
 from adder_onnx.export.writing import staged
 from adder_onnx.files import check_writable
 from adder_onnx.metadata import ModelMetadata
+from adder_onnx.ops import describe_model
 
 __all__ = ["Exported", "export_onnx", "runners"]
 
@@ -158,6 +159,7 @@ def export_onnx(
             own = _run_converted(converted, input_shape, batch_size, names)
             conversion = _compare(own, own, file.source, fixed, batch_size, phase)
             conversion.check(rtol)
+        file.doc_string = describe_model(proto, _compared(verification, conversion))
         phase("writing the file")
     if conversion is not None:
         _logger.warning(
@@ -176,6 +178,19 @@ def export_onnx(
         why_not_verified=why,
         conversion=conversion,
         external_data=file.external_data,
+    )
+
+
+def _compared(verification: Verification | None, conversion: Verification | None) -> str:
+    """How far the file is from PyTorch, in a sentence."""
+    found = verification or conversion
+    if found is None:
+        return "Exported without a comparison with PyTorch."
+    worst = max(found.outputs.values(), key=lambda output: output.relative_error)
+    with_what = "its conversion" if verification is None else "PyTorch"
+    return (
+        f"Compared with {with_what} in {worst.reference} on noise: the largest difference is "
+        f"{max(worst.errors.values()):.2g}, of values up to {worst.scale:.3g}."
     )
 
 

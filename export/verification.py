@@ -113,6 +113,12 @@ class Comparison:
     pytorch_float32: float
     reference: str = "float64"
 
+    @property
+    def relative_error(self) -> float:
+        """The largest difference of a runner, relative to the largest value if that is not 0."""
+        error = max(self.errors.values())
+        return error / self.scale if self.scale else error
+
     def allowed(self, rtol: float | None = None) -> float:
         """The largest difference that passes.
 

@@ -16,7 +16,7 @@ from adder_onnx.errors import InputError, ModelError
 from adder_onnx.graph.adder_node import AdderNode, adder_node, is_adder_node, mark_adder_nodes
 from adder_onnx.graph.fusion import fuse_epilogues
 from adder_onnx.graph.loading import check_valid, load_graph
-from adder_onnx.ops import DOMAIN, function_bodies
+from adder_onnx.ops import DOMAIN, describe_model, describe_nodes, function_bodies
 from adder_onnx.quantization.observation import KEPT, Observation, make_runner, observe
 from adder_onnx.quantization.pooling import share_scales, shared_scales
 from adder_onnx.quantization.ranges import CALIBRATIONS, Quantization, choose
@@ -340,5 +340,7 @@ def finish(graph: ir.Model, source: onnx.ModelProto) -> onnx.ModelProto:
     del proto.metadata_props[:]
     proto.metadata_props.extend(source.metadata_props)
     proto.producer_name = "adder-onnx"
+    proto.doc_string = describe_model(proto, "Quantized by adder-onnx from a float network.")
+    describe_nodes(proto)
     check_valid(proto)
     return proto
