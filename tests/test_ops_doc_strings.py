@@ -32,8 +32,8 @@ def test_an_adder_node_says_what_it_computes() -> None:
     describe_nodes(model)
     taps = 5 * 3 * 4 * 3 * 3 * 3
     assert docs(model) == {
-        "n_A": "Adder layer, y = -sum |x - w|: 5 filters of 3 x 3 x 3; 3 x 8 x 6 to 5 x 3 x 4; "
-        f"{taps:,} taps an image"
+        "n_A": f"Adder layer, y = -sum |x - w|: {taps:,} taps an image; 5 filters of 3 x 3 x 3; "
+        "3 x 8 x 6 to 5 x 3 x 4"
     }
 
 
@@ -54,10 +54,10 @@ def test_integer_nodes_say_it_too() -> None:
     first, second = docs(result).values()
     assert first.startswith(
         "Adder layer on integers, y = max(-scale * sum |x - w| + bias, 0), rounded to 5 bits: "
-        "20 filters of 3 x 3 x 3; 3 x 8 x 6 to 20 x 8 x 6; "
+        f"{20 * 8 * 6 * 3 * 9:,} taps an image; 20 filters of 3 x 3 x 3; 3 x 8 x 6 to 20 x 8 x 6"
     )
     assert "y = -scale * sum |x - w| + bias + z, rounded to" in second
-    assert second.endswith(f"; {20 * 8 * 6 * 20 * 9:,} taps an image")
+    assert f": {20 * 8 * 6 * 20 * 9:,} taps an image; " in second
     assert result.doc_string.startswith("A network: 2 QLinearAdderConv among ")
     assert "Quantized by adder-onnx" in result.doc_string
     assert model.graph.node[0].doc_string == before

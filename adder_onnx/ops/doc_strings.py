@@ -18,8 +18,9 @@ _Z = 6
 """Number of QLinearAdderConv's input that is added, a scalar 0 where there is none."""
 
 _HOW_TO_RUN = (
-    "Run it with adder-run MODEL.onnx --data IMAGES, or in Python with adder_onnx.InferenceSession. "
-    "onnxruntime runs it too, slowly, by the function bodies in the file."
+    "Run it with adder-run MODEL.onnx --data IMAGES, or in Python with "
+    "adder_onnx.InferenceSession. onnxruntime runs it too, slowly, by the function bodies in the "
+    "file."
 )
 
 
@@ -64,16 +65,16 @@ def _integer_layer(node: onnx.NodeProto, shapes: Mapping[str, _Dims]) -> str:
 
 
 def _sizes(node: onnx.NodeProto, shapes: Mapping[str, _Dims]) -> str:
-    """Of the filters, an image before and after, and the taps; as much as is known."""
+    """The taps, the filters, and an image before and after; as much as is known."""
     w = shapes.get(node.input[1])
     x, y = ((shapes.get(name) or [])[1:] for name in (node.input[0], node.output[0]))
     parts = []
+    if _known(w) and _known(y):
+        parts.append(f"{math.prod(y) * math.prod(w[1:]):,} taps an image")
     if _known(w):
         parts.append(f"{w[0]} filters of {_times(w[1:])}")
     if _known(x) and _known(y):
         parts.append(f"{_times(x)} to {_times(y)}")
-    if _known(w) and _known(y):
-        parts.append(f"{math.prod(y) * math.prod(w[1:]):,} taps an image")
     return f": {'; '.join(parts)}" if parts else ""
 
 
