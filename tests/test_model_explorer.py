@@ -271,7 +271,12 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("place", "why"),
-    [("nowhere/o.json", "no folder"), (".", "it is a folder"), (f"{'n' * 246}.json", "too long")],
+    [
+        ("nowhere/o.json", "no folder"),
+        (".", "it is a folder"),
+        (f"{'n' * 246}.json", "too long"),
+        ("m.onnx", "would replace"),
+    ],
 )
 def test_places_that_cannot_be_written(
     place: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

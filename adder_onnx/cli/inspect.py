@@ -22,7 +22,7 @@ from adder_onnx.cli._command import (
 )
 from adder_onnx.cli._progress import phases, progress_bar
 from adder_onnx.errors import AdderError
-from adder_onnx.files import check_writable, write_atomically
+from adder_onnx.files import check_writable, same_file, write_atomically
 from adder_onnx.inspection.inputs import random_feed
 from adder_onnx.inspection.json_report import to_json
 from adder_onnx.inspection.model_explorer import COUNTS, TIMES, node_data
@@ -109,6 +109,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.model_explorer is not None:
         for place in _node_data_places(options.model_explorer, options.profile).values():
             check_writable(place)
+            if same_file(place, options.model):
+                raise AdderError(f"--model-explorer would replace {place}: choose another name")
     if options.sort == "time" and not options.profile:
         raise AdderError("--sort time needs times: give --profile, too")
     # A plan for a GPU can be looked at without one; only running needs it.
