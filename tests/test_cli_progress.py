@@ -89,7 +89,7 @@ CASES: dict[str, tuple[list[str], dict[str, str]]] = {
             f"{EXPORT}.api:export_model": "converting the model",
             f"{EXPORT}.api:runners": "comparing the file with PyTorch",
             f"{EXPORT}.verification:_errors": "running the file in onnxruntime",
-            f"{EXPORT}.writing:write_atomically": "writing the file",
+            f"{EXPORT}.writing:open_atomically": "writing the file",
         },
     ),
 }
