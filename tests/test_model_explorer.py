@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from onnx import TensorProto, helper
 from adder_onnx.cli import inspect
 from adder_onnx.inspection.inputs import random_feed
 from adder_onnx.inspection.model_explorer import COUNTS, TIMES, node_data
-from adder_onnx.inspection.profile import Profile, profile
+from adder_onnx.inspection.profile import Profile, Times, profile
 from adder_onnx.inspection.report import Report, inspect_model
 from adder_onnx.ops import DOMAIN, VERSION
 from adder_onnx.runtime import InferenceSession
@@ -201,13 +202,16 @@ def test_calls_of_functions_have_what_was_inlined() -> None:
 
 def test_a_share_of_the_bound_is_weighted_by_time() -> None:
     report = report_of(calls())
-    measured = profiled(report)
-    nodes = [measured.nodes[n.name] for n in report.nodes if n.is_adder][:2]
-    seconds = [n.times.median for n in nodes]
-    bounds = [n.share_of_bound or 0 for n in nodes]
-    expected = 100 * float(np.average(bounds, weights=seconds))
-    found = values(node_data(report, measured)["bound"])["node"]
-    assert found == pytest.approx(expected, rel=1e-3)
+    measured = profiled(report, runs=1)
+    names = [n.name for n in report.nodes if n.is_adder]
+    known = zip(names, ((1e-3, 0.2), (3e-3, 0.6), *[(1e-3, 1.0)] * (len(names) - 2)), strict=True)
+    nodes = {
+        name: replace(measured.nodes[name], times=Times(time, 0, 0), share_of_bound=bound)
+        for name, (time, bound) in known
+    }
+    found = node_data(report, replace(measured, nodes=nodes))
+    assert values(found["bound"])["node"] == pytest.approx(50)
+    assert values(found["time"])["node"] == pytest.approx(4000)
 
 
 def test_a_step_is_shown_where_there_is_one_only() -> None:
