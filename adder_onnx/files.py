@@ -18,6 +18,7 @@ __all__ = [
     "check_writable",
     "open_atomically",
     "open_scratch",
+    "replaces",
     "same_file",
     "usual_mode",
     "write_atomically",
@@ -63,6 +64,14 @@ def same_file(one: Path, other: Path) -> bool:
         return os.path.realpath(one) == os.path.realpath(other) or os.path.samefile(one, other)
     except (OSError, ValueError):  # one is not there, or cannot be
         return False
+
+
+def replaces(path: Path, other: Path) -> bool:
+    """Whether writing to ``path`` takes away what is, or will be, in ``other``.
+
+    A device or a pipe takes what is written and replaces nothing.
+    """
+    return not _is_special(path) and same_file(path, other)
 
 
 def check_writable(path: Path) -> None:

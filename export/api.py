@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from adder_onnx.export.verification import (
 from adder_onnx.export.writing import staged
 from adder_onnx.files import check_writable
 from adder_onnx.metadata import ModelMetadata
+from adder_onnx.ops import describe_model
 
 __all__ = ["Exported", "export_onnx", "runners"]
 
@@ -81,6 +82,7 @@ def export_onnx(
     rtol: float | None = None,
     no_verify: bool = False,
     in_place: bool = False,
+    phase: Callable[[str], None] = lambda name: None,
 ) -> Exported:
     """Writes a model as ONNX, after comparing the file with PyTorch.
 
@@ -105,6 +107,7 @@ def export_onnx(
             as `Comparison.allowed` says.
         no_verify: leave the comparison out.
         in_place: whether the model may be changed, which saves a copy of it.
+        phase: is called with the name of what is done next, which may take long.
 
     Returns:
         What was written, and how far it is from PyTorch.
@@ -121,7 +124,9 @@ def export_onnx(
             "the model is fake-quantized: adder_onnx.export.export_quantized writes its integers"
         )
     given = unwrap(model if in_place else _copy(model))
+    phase("running the model in PyTorch")
     truth, why = (None, None) if no_verify else _run_given(given, input_shape, batch_size)
+    phase("converting the model")
     converted = convert_adder_layers(given, adder_classes, check=not no_verify)
     try:
         as_for_inference(converted)
@@ -141,16 +146,21 @@ def export_onnx(
     names = tuple(output.name for output in proto.graph.output)
     with staged(proto, path, external_data) as file:
         verification = conversion = None
+        phase("comparing the file with PyTorch")
         if truth is not None:
             own = None
             if truth.why_not_float64:
                 own = _run_converted(converted, input_shape, batch_size, names)
-            verification = _compare(truth.renamed(names), own, file.source, fixed, batch_size)
+            verification = _compare(
+                truth.renamed(names), own, file.source, fixed, batch_size, phase
+            )
             verification.check(rtol)
         elif not no_verify:
             own = _run_converted(converted, input_shape, batch_size, names)
-            conversion = _compare(own, own, file.source, fixed, batch_size)
+            conversion = _compare(own, own, file.source, fixed, batch_size, phase)
             conversion.check(rtol)
+        file.doc_string = describe_model(proto, _compared(verification, conversion))
+        phase("writing the file")
     if conversion is not None:
         _logger.warning(
             "NOT VERIFIED: the model as it was given does not run here (%s); the file is compared "
@@ -168,6 +178,19 @@ def export_onnx(
         why_not_verified=why,
         conversion=conversion,
         external_data=file.external_data,
+    )
+
+
+def _compared(verification: Verification | None, conversion: Verification | None) -> str:
+    """How far the file is from PyTorch, in a sentence."""
+    found = verification or conversion
+    if found is None:
+        return "Exported without a comparison with PyTorch."
+    worst = max(found.outputs.values(), key=lambda output: output.relative_error)
+    with_what = "its conversion" if verification is None else "PyTorch"
+    return (
+        f"Compared with {with_what} in {worst.reference} on noise: the largest difference is "
+        f"{max(worst.errors.values()):.2g}, of values up to {worst.scale:.3g}."
     )
 
 
@@ -238,12 +261,13 @@ def _compare(
     source: bytes | Path,
     fixed: int | None,
     batch_size: int | None,
+    phase: Callable[[str], None],
 ) -> Verification:
     """Compares the file with a truth, whose rounding ``own`` tells where it does not itself."""
     rounding = (own or truth).rounding()
     if fixed == 1 and batch_size is None:
         truth = truth.of_one_image()
-    return compare(truth, runners(source), rounding)
+    return compare(truth, runners(source), rounding, phase)
 
 
 def runners(source: bytes | Path) -> dict[str, Runner]:

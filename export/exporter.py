@@ -21,7 +21,7 @@ from adder_onnx.export.distances import check_distances
 from adder_onnx.export.fake_quantization.translation import translate_rounding
 from adder_onnx.export.naming import name_after_modules
 from adder_onnx.export.outputs import named_outputs
-from adder_onnx.ops import DOMAIN, VERSION, ConvAttributes, function_bodies
+from adder_onnx.ops import DOMAIN, VERSION, ConvAttributes, describe_nodes, function_bodies
 
 __all__ = ["DEFAULT_OPSET", "IR_VERSION", "OPSETS", "export_model"]
 
@@ -74,7 +74,8 @@ def export_model(
 
     The file has one input ``input`` (batch, C, H, W), float32, and the model's outputs, named as
     `named_outputs` does. The batch is symbolic where the model's code allows that. Every value's
-    type and shape is written; names come from the modules.
+    type and shape is written; names come from the modules. Each AdderConv node says what it
+    computes.
 
     Args:
         model: in evaluation mode, on the CPU, float32.
@@ -109,6 +110,7 @@ def export_model(
     proto = ir.to_proto(exported)
     if any(node.domain == DOMAIN for node in proto.graph.node):
         proto.functions.extend(function_bodies(opset, ("AdderConv",)))
+        describe_nodes(proto)
     return proto
 
 

@@ -113,6 +113,12 @@ class Comparison:
     pytorch_float32: float
     reference: str = "float64"
 
+    @property
+    def relative_error(self) -> float:
+        """The largest difference of a runner, relative to the largest value if that is not 0."""
+        error = max(self.errors.values())
+        return error / self.scale if self.scale else error
+
     def allowed(self, rtol: float | None = None) -> float:
         """The largest difference that passes.
 
@@ -225,7 +231,10 @@ def as_for_inference(model: nn.Module) -> None:
 
 
 def compare(
-    truth: Truth, runners: Mapping[str, Runner], rounding: Mapping[str, float] | None = None
+    truth: Truth,
+    runners: Mapping[str, Runner],
+    rounding: Mapping[str, float] | None = None,
+    phase: Callable[[str], None] = lambda name: None,
 ) -> Verification:
     """Runs the same images through each runner.
 
@@ -233,6 +242,7 @@ def compare(
         truth: what they are compared with, for all images and for the first alone.
         runners: by name.
         rounding: by output, how far float32 is from float64; None for what ``truth`` itself says.
+        phase: is called with what is done next, for each runner.
 
     Raises:
         ExportError: a runner gives other outputs, or outputs of another shape.
@@ -240,6 +250,7 @@ def compare(
     rounding = truth.rounding() if rounding is None else rounding
     errors: dict[str, dict[str, float]] = {name: {} for name in truth.outputs}
     for runner, run in runners.items():
+        phase(f"running the file in {runner}")
         for name, error in _errors(truth.outputs, run(truth.images), runner).items():
             errors[name][runner] = error
         if truth.alone is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 
 from adder_onnx.errors import AdderError, ExportError
-from adder_onnx.files import usual_mode, write_atomically
+from adder_onnx.files import open_atomically, usual_mode
 
 __all__ = ["MAX_BYTES", "Staged", "staged"]
 
@@ -23,19 +23,21 @@ _THRESHOLD = 1024
 """Bytes of a tensor from which on it is worth a place in a file beside the model."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Staged:
     """A model that is ready to be written.
 
     Attributes:
         source: what a session can open: its bytes, or a file of another name.
-        bytes: the size of all that will be written.
+        bytes: the size of all that will be written, and of all that was.
         external_data: the file beside the model that will hold the weights, or None.
+        doc_string: what the model says of itself; may be set as long as it is not written.
     """
 
     source: bytes | Path
     bytes: int
     external_data: Path | None = None
+    doc_string: str = ""
 
 
 @contextmanager
@@ -53,8 +55,11 @@ def staged(model: onnx.ModelProto, path: Path, external_data: bool) -> Iterator[
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     if not external_data and weights <= MAX_BYTES:
         data = model.SerializeToString()
-        yield Staged(data, len(data))
-        write_atomically(path, data)
+        result = Staged(data, len(data))
+        yield result
+        with open_atomically(path) as file:
+            file.write(data)
+            file.write(_added(result))
         return
     if path.exists() and not path.is_file():
         raise ExportError(f"cannot write {path}: external data need a file beside the model")
@@ -72,17 +77,28 @@ def staged(model: onnx.ModelProto, path: Path, external_data: bool) -> Iterator[
             )
             places = {Path(folder) / beside.name: beside, temporary: target}
             # No tensor may be large enough for a file of its own.
-            places = {file: place for file, place in places.items() if file.exists()}
-            for file in places:
-                _flush(file)
-                file.chmod(usual_mode())
-            size = sum(file.stat().st_size for file in places)
-            yield Staged(temporary, size, beside if len(places) > 1 else None)
+            places = {source: place for source, place in places.items() if source.exists()}
+            for source in places:
+                _flush(source)
+                source.chmod(usual_mode())
+            size = sum(source.stat().st_size for source in places)
+            result = Staged(temporary, size, beside if len(places) > 1 else None)
+            yield result
+            with temporary.open("ab") as file:
+                file.write(_added(result))
+            _flush(temporary)
             # The model last: until then the one of before is there.
-            for file, place in places.items():
-                file.replace(place)
+            for source, place in places.items():
+                source.replace(place)
     except OSError as error:
         raise AdderError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _added(staged: Staged) -> bytes:
+    """What is written behind a model: protobuf merges the messages that follow each other."""
+    data: bytes = onnx.ModelProto(doc_string=staged.doc_string).SerializeToString()
+    staged.bytes += len(data)
+    return data
 
 
 def _flush(path: Path) -> None:

@@ -409,8 +409,8 @@ def test_data_set_that_does_not_fit(folder: Path, capfd: pytest.CaptureFixture[s
         ("none.pth", "none/net.onnx", "no folder {folder}/none"),
         ("none.pth", ".", "it is a folder"),
         ("none.pth", "color.pth/net.onnx", "no folder {folder}/color.pth"),
-        ("color.pth", "color.pth", "is the checkpoint"),
-        ("color.pth", "../{folder.name}/color.pth", "is the checkpoint"),
+        ("color.pth", "color.pth", "would replace the checkpoint"),
+        ("color.pth", "../{folder.name}/color.pth", "would replace the checkpoint"),
     ],
 )
 def test_bad_output(

@@ -67,7 +67,7 @@ def test_json_and_profile(model: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (["--dim", "Q=1"], "no symbolic dimension 'Q'; theirs are N, H, W"),
         (["--dim", "H"], "'H' is not NAME=NUMBER"),
         (["--op", "Conv2D"], "has no Conv2D; its operators are Add, AdderConv, Conv, Flatten"),
-        (["--trace", "t.json"], "--trace shows a run of --profile"),
+        (["--trace", "t.json"], "--trace shows the runs of --profile"),
         (["--sort", "time"], "--sort time needs times"),
         (["--profile"], "input 'X' has shape [1, 3, 'H', 'W']: give numbers"),
         (["--device", "tpu", "--profile"], "device 'tpu' is not known"),

@@ -511,7 +511,7 @@ def test_classes_are_needed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
         (["--confusion", ""], "is not a path"),
         (
             ["--confusion", "TMP/c.svg", "--json", "TMP/c.svg"],
-            "c.svg would replace the file of --json: choose another",
+            "c.svg would replace the file of --confusion: choose another",
         ),
         (
             ["--mistakes", "TMP/linked.html"],

@@ -113,3 +113,23 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = str(tmp_path / "net.onnx.data")
     assert f"weights in {data}, which belongs to it" in capsys.readouterr().out.splitlines()
     assert json.loads((tmp_path / "net.json").read_text())["external_data"] == data
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_a_file_says_what_it_is_and_how_it_was_checked(tmp_path: Path, external: bool) -> None:
+    path = tmp_path / "net.onnx"
+    exported = export_onnx(network(), path, SHAPE, external_data=external)
+    proto = onnx.load(path)
+    onnx.checker.check_model(proto)
+    assert proto.doc_string.startswith(
+        "A network: 1 AdderConv among 3 nodes. Compared with PyTorch "
+    )
+    assert exported.verification is not None
+    (output,) = exported.verification.outputs.values()
+    assert f"is {max(output.errors.values()):.2g}, of values up to {output.scale:.3g}." in (
+        proto.doc_string
+    )
+    assert exported.bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert adder_onnx.InferenceSession(path).get_inputs()[0].name == "input"
+    export_onnx(network(), path, SHAPE, external_data=external, no_verify=True)
+    assert "without a comparison" in onnx.load(path, load_external_data=False).doc_string

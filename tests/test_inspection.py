@@ -345,14 +345,33 @@ def test_a_trace() -> None:
     assert [e["name"] for e in spans if e["tid"] == 1] == ["onnxruntime", "chain", "onnxruntime"]
     assert [e["name"] for e in spans if e["tid"] == 2] == ["to NHWC", "n_A", "n_C", "to NCHW"]
     (run,) = [e for e in spans if e["tid"] == 0]
+    run_end = run["ts"] + run["dur"]
     end = 0.0
     for event in spans:
-        assert event["ts"] >= 0
-        assert event["ts"] + event["dur"] <= run["dur"] + 1e-6
+        assert event["ts"] >= run["ts"]
+        assert event["ts"] + event["dur"] <= run_end + 1e-6
         if event["tid"] == 1:  # parts follow each other
             assert event["ts"] >= end
             end = event["ts"] + event["dur"]
     assert {e["args"]["name"] for e in events if e["ph"] == "M"} == {"run", "parts", "kernels"}
+
+
+def test_a_trace_of_many_runs() -> None:
+    report = inspect_model(network().SerializeToString(), dims={"H": 16, "W": 16})
+    session = adder_onnx.InferenceSession(report.model.SerializeToString())
+    found = profile(session, report, random_feed(session.get_inputs()), 4)
+    spans = [e for e in trace(found, session.plan.steps)["traceEvents"] if e["ph"] == "X"]
+    runs = [e for e in spans if e["tid"] == 0]
+    assert [e["name"] for e in runs] == ["run 1", "run 2", "run 3", "run 4"]
+    for run, (_, times) in zip(runs, found.timed, strict=True):
+        assert run["dur"] == pytest.approx(1e6 * times.seconds)
+    end = 0.0
+    for run in runs:
+        assert run["ts"] >= end  # the run before is over
+        end = run["ts"] + run["dur"]
+        inside = [e for e in spans if run["ts"] <= e["ts"] < end and e is not run]
+        assert [e["name"] for e in inside if e["tid"] == 2] == ["to NHWC", "n_A", "n_C", "to NCHW"]
+        assert all(e["ts"] + e["dur"] <= end + 1e-6 for e in inside)
 
 
 def test_random_inputs() -> None:

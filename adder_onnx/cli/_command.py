@@ -1,4 +1,4 @@
-"""What all commands share: options, exit status, messages, progress, JSON."""
+"""What all commands share: options, exit status, messages, JSON."""
 
 from __future__ import annotations
 
@@ -9,26 +9,16 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from adder_onnx import __version__
 from adder_onnx.cli._output import ReaderGoneError, standard_output
 from adder_onnx.cli._signals import INTERRUPTED, Interruption, describe
 from adder_onnx.errors import AdderError
-from adder_onnx.files import check_writable, write_atomically
+from adder_onnx.files import check_writable, replaces, write_atomically
 from adder_onnx.kernels.cpu import ARITHMETICS
 from adder_onnx.memory import limited, parse_size
 from adder_onnx.runtime.onnxruntime_library import print_nothing
@@ -38,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_dim_option",
+    "check_outputs",
     "comma_separated",
     "file_path",
     "make_parser",
@@ -47,7 +38,6 @@ __all__ = [
     "percent",
     "positive",
     "print_lines",
-    "progress_bar",
     "run_command",
     "seconds",
     "write_json",
@@ -204,11 +194,39 @@ def _log(program: str, *, verbose: bool) -> None:
 
 
 def _run(command: Callable[[argparse.Namespace], None], options: argparse.Namespace) -> None:
-    if options.json is not None and options.json != "-":
-        check_writable(Path(options.json))
+    check_outputs(options, {}, {})
     print_nothing()
     with limited(options.max_memory):
         command(options)
+
+
+def check_outputs(
+    options: argparse.Namespace,
+    outputs: Mapping[str, str | Path | None],
+    inputs: Mapping[str, str | Path | None],
+) -> None:
+    """Finds out before the work that files can be written, and that none replaces another.
+
+    Args:
+        options: of the command, of which --json is looked at, too.
+        outputs: what is written, by what the message calls it, such as ``--html``; None where
+            nothing is.
+        inputs: what is read, by what the message calls it, such as ``the model``.
+
+    Raises:
+        AdderError: a file cannot be written, or would replace another.
+    """
+    taken = {what: Path(path) for what, path in inputs.items() if path is not None}
+    for what, name in {**outputs, "--json": options.json}.items():
+        if name is None or (what, name) == ("--json", "-"):
+            continue
+        path = Path(name)
+        check_writable(path)
+        for other, its in taken.items():
+            if replaces(path, its):
+                of = f"the file of {other}" if other.startswith("--") else other
+                raise AdderError(f"{what} {path} would replace {of}: choose another name")
+        taken[what] = path
 
 
 def _status_of(error: BaseException, program: str, signal_number: int | None) -> int:
@@ -263,37 +281,6 @@ def _with_numbers_joined(argv: Sequence[str]) -> list[str]:
         else:
             words.append(word)
     return words
-
-
-@contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, if that is a terminal; gives a function to advance it."""
-    with _bar(what, total) as (progress, task):
-        yield lambda count: progress.advance(task, count)
-
-
-@contextmanager
-def progress_of_unknown(what: str, guess: int) -> Iterator[Callable[[int, int], None]]:
-    """One whose work is only guessed; gives a function that takes what is done, and of how much.
-
-    That is 0 where it stays unknown.
-    """
-    with _bar(what, guess) as (progress, task):
-        yield lambda done, total: progress.update(task, completed=done, total=total or guess)
-
-
-@contextmanager
-def _bar(what: str, total: int) -> Iterator[tuple[Progress, TaskID]]:
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    disable = not sys.stderr.isatty()  # FORCE_COLOR makes rich call anything a terminal
-    with Progress(*columns, console=console, transient=True, disable=disable) as progress:
-        yield progress, progress.add_task(what, total=total)
 
 
 def write_json(destination: str, result: dict[str, Any]) -> None:

@@ -18,14 +18,14 @@ from adder_onnx.cli._command import (
     non_negative,
     not_negative_number,
     positive,
-    progress_of_unknown,
     write_json,
 )
+from adder_onnx.cli._progress import phases, progress_of_unknown
 from adder_onnx.errors import AdderError, InputError, ModelError
 from adder_onnx.evaluation import FORMATS, SPLITS, load_inputs, open_dataset
 from adder_onnx.evaluation.network import Network
 from adder_onnx.evaluation.outputs import Classified, choose_output
-from adder_onnx.files import check_writable, write_atomically
+from adder_onnx.files import write_atomically
 from adder_onnx.inspection.difference import (
     Answers,
     Comparison,
@@ -96,21 +96,20 @@ def check_difference_options(options: argparse.Namespace) -> None:
             if getattr(options, name):
                 raise AdderError(f"--{name} belongs to --diff B.onnx: give that, too")
         return
-    given = [f"--{name}" for name in ("profile", "trace", "op") if getattr(options, name)] + [
-        "--sort"
-    ] * (options.sort != "order")
+    one_model = ("profile", "trace", "model_explorer", "op")
+    given = [f"--{name.replace('_', '-')}" for name in one_model if getattr(options, name)]
+    given += ["--sort"] * (options.sort != "order")
     if given:
         raise AdderError(f"{given[0]} shows one model: leave it out, or --diff")
 
 
 def print_difference(options: argparse.Namespace, width: int) -> None:
     """Compares the models and says how they differ, in all forms that are asked for."""
-    if options.html is not None:
-        check_writable(options.html)
     names = str(options.model), str(options.diff)
-    comparison = compare_models(
-        options.model, options.diff, batch_size=options.batch_size, dims=dict(options.dim)
-    )
+    with phases("comparing the graphs"):
+        comparison = compare_models(
+            options.model, options.diff, batch_size=options.batch_size, dims=dict(options.dim)
+        )
     data, values = (None, None) if options.data is None else _run(options, comparison)
     result = to_json(*names, comparison, values, threshold=options.threshold, data=data)
     if options.json:
@@ -143,7 +142,7 @@ def _run(options: argparse.Namespace, comparison: Comparison) -> tuple[dict[str,
             device=resolve_device(options.device).name,
             threads=options.threads,
             arithmetic=options.arithmetic,
-            progress=lambda done, turns: progress(done, turns * images.dataset.images),
+            progress=lambda done, turns: progress(done, turns * images.dataset.images, "images"),
         )
     how = images.preprocessing
     data = {

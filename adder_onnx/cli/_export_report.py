@@ -58,7 +58,7 @@ def _comparisons(verification: Verification | None) -> dict[str, Any] | None:
     if verification is None:
         return None
     outputs = {name: _comparison(output) for name, output in verification.outputs.items()}
-    worst = max(verification.outputs.items(), key=lambda item: _relative(item[1]))[0]
+    worst = max(verification.outputs.items(), key=lambda item: item[1].relative_error)[0]
     return {
         **outputs[worst],
         "why_not_float64": verification.why_not_float64,
@@ -73,11 +73,6 @@ def _comparison(output: Comparison) -> dict[str, Any]:
         "errors": output.errors,
         "pytorch_float32_error": output.pytorch_float32,
     }
-
-
-def _relative(output: Comparison) -> float:
-    error = max(output.errors.values())
-    return error / output.scale if output.scale else error
 
 
 def _lines(options: argparse.Namespace, metadata: ModelMetadata, exported: Exported) -> list[str]:

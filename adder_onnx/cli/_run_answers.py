@@ -9,14 +9,14 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-from adder_onnx.cli._command import file_path
+from adder_onnx.cli._command import check_outputs, file_path
 from adder_onnx.errors import AdderError, DataError, ModelError
 from adder_onnx.evaluation import Accuracy, Dataset
 from adder_onnx.evaluation.confusion import ClassAccuracy, Confusion, draw_confusion
 from adder_onnx.evaluation.mistakes import MOST_SHOWN, WorstMistakes, contact_sheet
 from adder_onnx.evaluation.outputs import Classified
 from adder_onnx.evaluation.shown_names import ClassNames, shorten
-from adder_onnx.files import check_writable, same_file, write_atomically
+from adder_onnx.files import write_atomically
 from adder_onnx.metadata import Preprocessing
 from adder_onnx.pages.mistakes import mistakes_page
 
@@ -66,12 +66,14 @@ def check_answer_options(options: argparse.Namespace) -> None:
             continue
         if path.suffix != suffix:
             raise AdderError(f"cannot write {path}: --{option} takes a name that ends in {suffix}")
-        check_writable(path)
-        for other in ("model", "data", "output", "json", *_SUFFIXES):
-            value = getattr(options, other)
-            if other != option and value not in (None, "-") and same_file(path, Path(value)):
-                what = other if other in ("model", "data") else f"file of --{other}"
-                raise AdderError(f"--{option} {path} would replace the {what}: choose another")
+    outputs = {f"--{option}": getattr(options, option) for option in ("output", *_SUFFIXES)}
+    inputs = {
+        "the model": options.model,
+        "the data": options.data,
+        "the table of labels": options.labels_csv,
+        "the map of classes": options.class_map,
+    }
+    check_outputs(options, outputs, inputs)
 
 
 def check_has_answers(

@@ -15,19 +15,20 @@ import numpy as np
 from adder_onnx.cli._command import (
     add_arithmetic_option,
     add_dim_option,
+    check_outputs,
     comma_separated,
     file_path,
     make_parser,
     positive,
     print_lines,
-    progress_bar,
     run_command,
     write_json,
 )
 from adder_onnx.cli._histogram import has_blocks, histogram_lines
-from adder_onnx.errors import AdderError, InputError
+from adder_onnx.cli._progress import progress_bar
+from adder_onnx.errors import InputError
 from adder_onnx.evaluation.environment import cpu_name, gpu_name, versions
-from adder_onnx.files import check_writable, same_file, write_atomically
+from adder_onnx.files import write_atomically
 from adder_onnx.inspection.inputs import random_feed
 from adder_onnx.inspection.latency import Latency, measure_latency
 from adder_onnx.inspection.profile import Profile, profile
@@ -147,7 +148,8 @@ class _Result:
 
 
 def _run(options: argparse.Namespace) -> None:
-    _check_html(options)
+    models = {str(model): model for model in options.models}
+    check_outputs(options, {"--html": options.html}, models)
     threads = options.threads or (available_cores(),)
     devices = [resolve_device(name) for name in options.device]
     runs = list(itertools.product(options.models, devices, threads, options.batch_size))
@@ -172,20 +174,6 @@ def _run(options: argparse.Namespace) -> None:
         print_lines(_lines(results))
         if sys.stdout.isatty():  # others read lines and columns, which stay as they are
             print_lines(_histograms(results))
-
-
-def _check_html(options: argparse.Namespace) -> None:
-    """Finds out early whether a page can be written, and replaces no model.
-
-    Raises:
-        AdderError: it cannot, or would.
-    """
-    if options.html is None:
-        return
-    check_writable(options.html)
-    for model in options.models:
-        if same_file(options.html, model):
-            raise AdderError(f"--html {options.html} would replace {model}: choose another name")
 
 
 def _report(

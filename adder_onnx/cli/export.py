@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adder_onnx.cli._command import (
+    check_outputs,
     comma_separated,
     file_path,
     make_parser,
@@ -18,9 +19,9 @@ from adder_onnx.cli._command import (
     run_command,
 )
 from adder_onnx.cli._export_report import report
+from adder_onnx.cli._progress import phases
 from adder_onnx.errors import DataError, ExportError
 from adder_onnx.evaluation.text_files import read_text
-from adder_onnx.files import check_writable, same_file
 from adder_onnx.metadata import (
     CIFAR10,
     CIFAR10_LABELS,
@@ -32,6 +33,7 @@ from adder_onnx.metadata import (
 if TYPE_CHECKING:
     from torch import nn
 
+    from adder_onnx.export.api import Exported
     from adder_onnx.export.checkpoint import Checkpoint
     from adder_onnx.export.resnet import ResNetConfig
 
@@ -131,11 +133,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace) -> None:
     _check_paths(options)
+    with phases("starting PyTorch") as begin:
+        metadata, key, exported = _exported(options, begin)
+    report(options, metadata, key, exported)
+
+
+def _exported(
+    options: argparse.Namespace, begin: Callable[[str], None]
+) -> tuple[ModelMetadata, str, Exported]:
+    """Writes the file; what it says of itself, the checkpoint's key, and what was written."""
     # torch takes seconds to import: not before the arguments are known to be right.
     from adder_onnx.export.api import export_onnx
     from adder_onnx.export.checkpoint import read_checkpoint, sha256
     from adder_onnx.export.recognition import architecture_name, load_model
 
+    begin("reading the checkpoint")
     checkpoint = read_checkpoint(options.checkpoint, options.key)
     model: nn.Module
     config: ResNetConfig | None
@@ -172,19 +184,15 @@ def _export(options: argparse.Namespace) -> None:
         rtol=options.rtol,
         no_verify=options.no_verify,
         in_place=True,
+        phase=begin,
     )
-    report(options, metadata, checkpoint.key, exported)
+    return metadata, checkpoint.key, exported
 
 
 def _check_paths(options: argparse.Namespace) -> None:
     """Nothing is to be overwritten by something else, nor to fail after minutes of work."""
-    check_writable(options.output)
-    others = {"the checkpoint": options.checkpoint}
-    if options.json not in (None, "-"):
-        others["the file for --json"] = Path(options.json)
-    for what, path in others.items():
-        if same_file(path, options.output):
-            raise ExportError(f"{options.output} is {what}; choose another output file")
+    inputs = {"the checkpoint": options.checkpoint, "the labels": options.labels}
+    check_outputs(options, {"the output": options.output}, inputs)
 
 
 def _own_model(factory: str, checkpoint: Checkpoint) -> nn.Module:

@@ -7,16 +7,17 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
 from adder_onnx.cli._command import (
     add_arithmetic_option,
     add_dim_option,
+    check_outputs,
     file_path,
     make_parser,
     positive,
-    progress_bar,
     run_command,
     write_json,
 )
@@ -25,10 +26,12 @@ from adder_onnx.cli._difference import (
     check_difference_options,
     print_difference,
 )
+from adder_onnx.cli._progress import phases, progress_bar
 from adder_onnx.errors import AdderError
-from adder_onnx.files import check_writable, write_atomically
+from adder_onnx.files import write_atomically
 from adder_onnx.inspection.inputs import random_feed
 from adder_onnx.inspection.json_report import to_json
+from adder_onnx.inspection.model_explorer import COUNTS, TIMES, node_data
 from adder_onnx.inspection.profile import Profile, profile
 from adder_onnx.inspection.report import Report, inspect_model
 from adder_onnx.inspection.tables import SORT_KEYS, print_report
@@ -47,6 +50,7 @@ _EXAMPLES = """\
   adder-inspect resnet50.onnx --batch-size 8 --sort taps --op AdderConv
   adder-inspect resnet20.onnx --profile --html resnet20.html
   adder-inspect resnet20.onnx --profile --threads 1 --trace trace.json
+  adder-inspect resnet20.onnx --profile --model-explorer times.json
   adder-inspect segmenter.onnx --dim height=512 --dim width=512 --json -
   adder-inspect resnet20.onnx --diff resnet20_int8.onnx --data cifar-10-batches-py
 """
@@ -91,7 +95,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--trace",
         metavar="FILE",
         type=file_path,
-        help="write a run of --profile for Perfetto (ui.perfetto.dev) or chrome://tracing",
+        help="write the runs of --profile for Perfetto (ui.perfetto.dev) or chrome://tracing",
+    )
+    parser.add_argument(
+        "--model-explorer",
+        metavar="FILE",
+        type=file_path,
+        help="write taps, or with --profile times, as node data for Model Explorer, and the other "
+        "metrics beside it: FILE.json, FILE.bytes.json, …",
     )
     add_difference_options(parser)
     return run_command(parser, _run, argv)
@@ -99,15 +110,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     check_difference_options(options)
+    _check_files(options)
     if options.diff is not None:
         print_difference(options, _width())
         return
-    if options.trace is not None:
-        if not options.profile:
-            raise AdderError("--trace shows a run of --profile: give that, too")
-        check_writable(options.trace)
-    if options.html is not None:
-        check_writable(options.html)
+    if options.trace is not None and not options.profile:
+        raise AdderError("--trace shows the runs of --profile: give that, too")
     if options.sort == "time" and not options.profile:
         raise AdderError("--sort time needs times: give --profile, too")
     # A plan for a GPU can be looked at without one; only running needs it.
@@ -115,23 +123,38 @@ def _run(options: argparse.Namespace) -> None:
         device = resolve_device(options.device)
     else:
         device = DeviceChoice(device_number(options.device))
-    report = inspect_model(
-        options.model,
-        batch_size=options.batch_size,
-        dims=dict(options.dim),
-        device=device.kind,
-        threads=options.threads,
-    )
+    with phases("loading the model"):
+        report = inspect_model(
+            options.model,
+            batch_size=options.batch_size,
+            dims=dict(options.dim),
+            device=device.kind,
+            threads=options.threads,
+        )
     _check_ops(options.op, report)
     found = _profile(options, report, device.name) if options.profile else None
-    result = to_json(str(options.model), report, found)
+    with phases("writing files"):
+        result = to_json(str(options.model), report, found)
+        if options.model_explorer is not None:
+            metrics = node_data(report, found)
+            for key, place in _node_data_places(options.model_explorer, options.profile).items():
+                write_atomically(place, json.dumps(metrics[key], indent=1).encode())
+        if options.html is not None:
+            write_atomically(options.html, network_page(result).encode())
     if options.json:
         write_json(options.json, result)
-    if options.html is not None:
-        write_atomically(options.html, network_page(result).encode())
     if options.json != "-":
         console = Console(width=_width(), highlight=False)
         print_report(console, str(options.model), report, found, sort=options.sort, ops=options.op)
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    outputs = {"--trace": options.trace, "--html": options.html}
+    if options.model_explorer is not None:
+        places = _node_data_places(options.model_explorer, options.profile).values()
+        outputs |= {f"--model-explorer, {place.name}:": place for place in places}
+    inputs = {"the model": options.model, "B": options.diff, "the data": options.data}
+    check_outputs(options, outputs, inputs)
 
 
 def _check_ops(ops: Sequence[str], report: Report) -> None:
@@ -145,12 +168,13 @@ def _check_ops(ops: Sequence[str], report: Report) -> None:
 
 
 def _profile(options: argparse.Namespace, report: Report, device: str) -> Profile:
-    session = InferenceSession(
-        report.model,
-        device=device,
-        threads=options.threads,
-        arithmetic=options.arithmetic,
-    )
+    with phases("making a session"):
+        session = InferenceSession(
+            report.model,
+            device=device,
+            threads=options.threads,
+            arithmetic=options.arithmetic,
+        )
     feed = random_feed(session.get_inputs())
     with progress_bar("runs", options.runs) as advance:
         found = profile(session, report, feed, options.runs, advance)
@@ -158,6 +182,12 @@ def _profile(options: argparse.Namespace, report: Report, device: str) -> Profil
         text = json.dumps(trace(found, session.plan.steps))
         write_atomically(options.trace, text.encode())
     return found
+
+
+def _node_data_places(path: Path, profiled: bool) -> dict[str, Path]:
+    """Where each metric goes, of which a file holds one: the first to the path, others beside."""
+    first, *others = (*(TIMES if profiled else ()), *COUNTS)
+    return {first: path} | {key: path.with_suffix(f".{key}{path.suffix}") for key in others}
 
 
 def _width() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,24 +14,25 @@ from google.protobuf.message import EncodeError
 from numpy.typing import NDArray
 
 from adder_onnx.cli._command import (
+    check_outputs,
     file_path,
     make_parser,
     non_negative,
     percent,
     positive,
     print_lines,
-    progress_of_unknown,
     run_command,
     write_json,
 )
 from adder_onnx.cli._held_out import HeldOut
+from adder_onnx.cli._progress import phases, progress_of_unknown
 from adder_onnx.cli._quantize_report import Loss, lines_of, summarize, without_infinity
-from adder_onnx.errors import AdderError, DataError, InputError, ModelError
+from adder_onnx.errors import DataError, InputError, ModelError
 from adder_onnx.evaluation import FORMATS, SPLITS, Dataset, open_dataset
 from adder_onnx.evaluation.inference import load_inputs
 from adder_onnx.evaluation.network import Network
 from adder_onnx.evaluation.outputs import choose_output
-from adder_onnx.files import check_writable, same_file, write_atomically
+from adder_onnx.files import write_atomically
 from adder_onnx.graph.loading import read_model
 from adder_onnx.pages.quantization import quantization_page
 from adder_onnx.quantization import Quantized, quantize
@@ -142,11 +142,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    _check_outputs(options)
-    proto = read_model(options.model)
-    session = InferenceSession(options.model, threads=options.threads)
-    model = Network(session)
-    everything = _open(options, options.data, model, session).skip(options.skip)
+    check_outputs(
+        options,
+        {"the output": options.output, "--html": options.html},
+        {"the float model": options.model, "the data": options.data, "data": options.validate},
+    )
+    with phases("loading the model") as begin:
+        proto = read_model(options.model)
+        session = InferenceSession(options.model, threads=options.threads)
+        model = Network(session)
+        begin("reading the data")
+        everything = _open(options, options.data, model, session).skip(options.skip)
     numbers = _chosen(options, everything)
     dataset = everything.select(numbers)
     if options.bits == "auto":
@@ -155,15 +161,17 @@ def _run(options: argparse.Namespace) -> None:
         loss = None
         result = _quantize(options, proto, dataset, model)
     final = result.model
-    if options.standard_nodes:
-        final = quantize_standard_nodes(final, _feeds(dataset, model))
-    try:
-        data = final.SerializeToString()
-    except (EncodeError, ValueError) as error:
-        raise ModelError(
-            f"{options.output} would have 2 GiB or more, which protobuf cannot write"
-        ) from error
-    write_atomically(options.output, data)
+    with phases("standard nodes") as begin:
+        if options.standard_nodes:
+            final = quantize_standard_nodes(final, _feeds(dataset, model))
+        begin("writing the model")
+        try:
+            data = final.SerializeToString()
+        except (EncodeError, ValueError) as error:
+            raise ModelError(
+                f"{options.output} would have 2 GiB or more, which protobuf cannot write"
+            ) from error
+        write_atomically(options.output, data)
     summary = summarize(options, result, len(data), dataset.images, loss)
     if options.json:
         write_json(options.json, without_infinity(summary))
@@ -171,23 +179,6 @@ def _run(options: argparse.Namespace) -> None:
         write_atomically(options.html, quantization_page(without_infinity(summary)).encode())
     if options.json != "-":
         print_lines(lines_of(summary))
-
-
-def _check_outputs(options: argparse.Namespace) -> None:
-    """Finds out early whether what is asked for can be written, and replaces nothing else.
-
-    Raises:
-        AdderError: it cannot, or would.
-    """
-    check_writable(options.output)
-    if os.path.exists(options.output) and same_file(options.output, options.model):
-        raise AdderError(f"{options.output} would replace the float model: choose another name")
-    if options.html is None:
-        return
-    check_writable(options.html)
-    for taken in (options.model, options.output):
-        if same_file(options.html, taken):
-            raise AdderError(f"--html {options.html} would replace {taken}: choose another name")
 
 
 def _bits(text: str) -> int | str:
@@ -209,7 +200,8 @@ def _quantize(
             sensitivity=options.sensitivity,
             seed=options.seed,
             threads=options.threads,
-            progress=progress,
+            progress=lambda done, total: progress(done, total, "calibration"),
+            alone=lambda done, total: progress(done, total, "nodes alone"),
         )
 
 
@@ -236,9 +228,11 @@ def _quantize_within(
             )
         held_out = everything.select(others)
     else:
-        held_out = _open(options, options.validate, model, session)
+        with phases("reading the data"):
+            held_out = _open(options, options.validate, model, session)
     held_out = held_out.with_model_classes(classified.classes, model.metadata.labels)
-    judge = HeldOut(session, held_out, classified, _BATCH_SIZE, options.threads)
+    with phases("running the float model"):
+        judge = HeldOut(session, held_out, classified, _BATCH_SIZE, options.threads)
     dataset = everything.select(numbers)
     with progress_of_unknown("widths", 9) as progress:
         found = quantize_within(
@@ -249,7 +243,8 @@ def _quantize_within(
             exclude=options.exclude,
             seed=options.seed,
             threads=options.threads,
-            progress=progress,
+            progress=lambda done, total: progress(done, total, "widths"),
+            alone=lambda done, total: progress(done, total, "nodes alone"),
         )
     return found.quantized, Loss(found.loss, held_out.images, judge.labelled)
 

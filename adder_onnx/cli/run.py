@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,10 +17,10 @@ from adder_onnx.cli._command import (
     make_parser,
     non_negative,
     positive,
-    progress_bar,
     run_command,
     seconds,
 )
+from adder_onnx.cli._progress import phases, progress_bar
 from adder_onnx.cli._run_answers import (
     add_answer_options,
     check_answer_options,
@@ -36,7 +35,6 @@ from adder_onnx.evaluation.network import Network
 from adder_onnx.evaluation.npz_output import NpzOutput, array_names
 from adder_onnx.evaluation.outputs import choose_output
 from adder_onnx.evaluation.predictions import Predictions, check_output
-from adder_onnx.files import same_file
 from adder_onnx.metadata import ModelMetadata
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.threads import MAX_THREADS, available_cores
@@ -148,17 +146,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     _check_options(options)
-    session = InferenceSession(
-        options.model,
-        device=options.device,
-        threads=options.threads,
-        arithmetic=options.arithmetic,
-    )
-    metadata = ModelMetadata.from_props(session.metadata)
-    classes = _find_classes(options, session, metadata.labels)
-    needed = None if classes.output is None or _to_npz(options) else [classes.output.name]
-    model = Network(session, needed, timeout=options.timeout)
-    dataset, classes = _dataset(options, session, model, classes)
+    with phases("loading the model") as begin:
+        session = InferenceSession(
+            options.model,
+            device=options.device,
+            threads=options.threads,
+            arithmetic=options.arithmetic,
+        )
+        metadata = ModelMetadata.from_props(session.metadata)
+        classes = _find_classes(options, session, metadata.labels)
+        needed = None if classes.output is None or _to_npz(options) else [classes.output.name]
+        model = Network(session, needed, timeout=options.timeout)
+        begin("reading the data")
+        dataset, classes = _dataset(options, session, model, classes)
     check_has_answers(options, dataset, classes.output, classes.why_none)
     mistakes = _mistakes(options, dataset, classes)
     batch_size = _batch_size(options, model)
@@ -183,8 +183,6 @@ def _check_options(options: argparse.Namespace) -> None:
         raise AdderError("--first says which images --limit takes: give --limit N, too")
     if options.output is not None:
         check_output(options.output)
-        if os.path.exists(options.output) and same_file(options.output, options.data):
-            raise AdderError(f"--output {options.output} would replace the data: choose another")
     check_answer_options(options)
 
 

@@ -106,8 +106,8 @@ class Profile:
         nodes: by adder node.
         bound: taps per second of the bare inner loop on this device, by type of the tensors.
         bandwidth: bytes per second of this device's memory, read and written.
-        last: the times of the last run, for a trace.
-        last_run: the same, by steps and nodes, in the order in which they began.
+        timed: of each run whose steps were timed when it began, in seconds, and its times.
+        last_run: the last of them, by steps and nodes, in the order in which they began.
     """
 
     runs: int
@@ -120,7 +120,7 @@ class Profile:
     nodes: dict[str, NodeProfile]
     bound: dict[str, float]
     bandwidth: float
-    last: RunTimes
+    timed: tuple[tuple[float, RunTimes], ...]
     last_run: tuple[Event, ...]
 
 
@@ -145,12 +145,14 @@ def profile(
     """
     for _ in range(2):
         session.profile(feed)
-    plain, timed = [], []
+    plain, timed, begins = [], [], []
+    begin = time.perf_counter()
     for _ in range(runs):
         start = time.perf_counter()
         session.run(None, feed)
         plain.append(time.perf_counter() - start)
         timed.append(session.profile(feed))
+        begins.append(time.perf_counter() - begin - timed[-1].seconds)
         progress(1)
     located = [_locate(session.plan.steps, times) for times in timed]
     total = Times.of([times.seconds for times in timed])
@@ -174,7 +176,7 @@ def profile(
         _nodes(report, session, located, total, bound),
         bound,
         bandwidth_of(session.device, session.threads),
-        timed[-1],
+        tuple(zip(begins, timed, strict=True)),
         tuple(_events(session.plan.steps, located[-1])),
     )
 

@@ -18,6 +18,7 @@ from adder_onnx.graph.plan import ChainStep, ConversionStep, OnnxruntimeStep, Pl
 from adder_onnx.inspection.cost import Cost, Operations, cost_of
 from adder_onnx.inspection.describing import Integers, attributes_of, integers_of
 from adder_onnx.inspection.dimensions import assume
+from adder_onnx.inspection.origins import Origin, mark, origins_of, unmark
 from adder_onnx.kernels.cpu import padded_channels
 from adder_onnx.kernels.cuda.launch import layout
 from adder_onnx.ops import DOMAIN
@@ -62,6 +63,7 @@ class NodeReport:
         integers: the integers of a QLinearAdderConv; None of any other node.
         outputs: what it gives.
         cost: what it costs with the assumed shapes.
+        origins: the nodes of the file that it comes from.
         step: number of the plan's step that executes it.
         fused_into: name of the adder node, or MaxPool, that it became part of, or None.
     """
@@ -75,6 +77,7 @@ class NodeReport:
     integers: Integers | None
     outputs: tuple[ValueReport, ...]
     cost: Cost
+    origins: tuple[Origin, ...]
     step: int
     fused_into: str | None
 
@@ -184,6 +187,8 @@ def inspect_model(
         InputError: a dimension is not one of the model's, or its number does not fit.
     """
     model = read_model(source)
+    size = file_bytes(model)  # before the marks
+    mark(model)
     symbolic = load_graph(model)
     assumed_model, assumed = assume(model, batch_size, dims or {})
     try:
@@ -202,6 +207,7 @@ def inspect_model(
     outputs = tuple(map(_value, symbolic.graph.outputs, graph.graph.outputs))
     plan = make_plan(graph, fuse=fuse)
     places = _places(plan)
+    unmark(assumed_model)
     return Report(
         inputs=inputs,
         outputs=outputs,
@@ -211,7 +217,7 @@ def inspect_model(
         steps=tuple(_steps(plan, shapes, device, resolve_threads(threads))),
         metadata={entry.key: entry.value for entry in model.metadata_props},
         opset=symbolic.opset_imports.get("", 0),
-        file_bytes=file_bytes(model),
+        file_bytes=size,
         model=assumed_model,
     )
 
@@ -235,6 +241,7 @@ class _Described(NamedTuple):
     integers: Integers | None
     outputs: tuple[ValueReport, ...]
     cost: Cost
+    origins: tuple[Origin, ...]
 
 
 def _describe(symbolic: ir.Node, node: ir.Node) -> _Described:
@@ -251,6 +258,7 @@ def _describe(symbolic: ir.Node, node: ir.Node) -> _Described:
         integers_of(node),
         tuple(map(_value, symbolic.outputs, node.outputs)),
         cost_of(node),
+        origins_of(node),
     )
 
 

@@ -13,5 +13,9 @@ __all__ = ["trace"]
 
 
 def trace(profile: Profile, steps: Sequence[Step]) -> dict[str, Any]:
-    """The last run of a profile: the run, its parts, and their conversions and adder nodes."""
-    return make_trace([(0.0, profile.last)], steps, profile.device)
+    """All runs whose steps were timed, each with its parts, conversions and adder nodes.
+
+    They stand where they were: between two of them lies the one that was not timed by step.
+    """
+    runs = [(f"run {i}", begin, times) for i, (begin, times) in enumerate(profile.timed, 1)]
+    return make_trace(runs, steps, profile.device)

@@ -6,6 +6,7 @@ the standard operators, or later ones. Importing this registers the schemas with
 
 from adder_onnx.ops.bodies import MIN_OPSET, function_bodies
 from adder_onnx.ops.conv_attributes import ConvAttributes
+from adder_onnx.ops.doc_strings import describe_model, describe_nodes
 from adder_onnx.ops.domain import DOMAIN, VERSION
 from adder_onnx.ops.schema import register_schemas
 
@@ -14,6 +15,8 @@ __all__ = [
     "MIN_OPSET",
     "VERSION",
     "ConvAttributes",
+    "describe_model",
+    "describe_nodes",
     "function_bodies",
     "register_schemas",
 ]

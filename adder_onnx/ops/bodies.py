@@ -24,8 +24,7 @@ MIN_OPSET = 15
 """The lowest version of the standard operator set that the bodies can be written in."""
 
 _ADDER_CONV = """
-<domain: "DOMAIN", opset_import: ["" : OPSET],
- doc_string: "Negated L1 distance between patches of X and the filters W (AdderNet)">
+<domain: "DOMAIN", opset_import: ["" : OPSET]>
 AdderConv
 <kernel_shape, auto_pad: string = "NOTSET", dilations: ints = [1, 1], group: int = 1,
  pads: ints = [0, 0, 0, 0], strides: ints = [1, 1]>
@@ -135,8 +134,7 @@ AdderConv
 # that of AdderConv, whose body adds up in double: exact for these integers. Both operands are less
 # the zero point, so that AdderConv's padding with zeros is padding with the zero point.
 _QLINEAR_ADDER_CONV = """
-<domain: "DOMAIN", opset_import: ["" : OPSET, "DOMAIN" : VERSION],
- doc_string: "Quantized AdderConv with scale, bias, residual and activation">
+<domain: "DOMAIN", opset_import: ["" : OPSET, "DOMAIN" : VERSION]>
 QLinearAdderConv
 <kernel_shape, auto_pad: string = "NOTSET", bits: int = 8, clip_min: float = 0.0,
  dilations: ints = [1, 1], group: int = 1, pads: ints = [0, 0, 0, 0], strides: ints = [1, 1]>
@@ -182,6 +180,20 @@ QLinearAdderConv
 """
 
 
+_DOC_STRINGS = {
+    "AdderConv": "The layer of AdderNets, a Conv with |x - w| in the place of x * w, negated: "
+    "Y[n,o,y,x] = -sum over c,i,j of |X[n, c, y*s+i*d-p, x*s+j*d-p] - W[o,c,i,j]|, with strides s, "
+    "dilations d and pads p. Attributes are those of Conv; outside of X there are zeros, which "
+    "count. This body makes a file portable, and is slow: adder-onnx has kernels.",
+    "QLinearAdderConv": "AdderConv on integers, with what follows it: "
+    "v = x_scale * scale[o] * AdderConv(X - x_zero_point, W - x_zero_point) + bias[o] + "
+    "z_scale * (Z - z_zero_point); "
+    "Y = min(max(round(max(v, clip_min) / y_scale) + y_zero_point, 0), 2^bits - 1). X and W have "
+    "one scale, since |x - w| is not linear. This body makes a file portable, and is slow: "
+    "adder-onnx has kernels.",
+}
+
+
 @functools.cache
 def _parse(text: str) -> onnx.FunctionProto:
     return onnx.parser.parse_function(text)
@@ -209,6 +221,7 @@ def function_bodies(
         text = template.replace("DOMAIN", DOMAIN).replace("VERSION", str(VERSION))
         body = onnx.FunctionProto()
         body.CopyFrom(_parse(text.replace("OPSET", str(opset))))
+        body.doc_string = _DOC_STRINGS[body.name]
         for attribute in body.attribute_proto:
             if attribute.name == "clip_min":
                 attribute.f = -math.inf  # which the language of the text cannot say

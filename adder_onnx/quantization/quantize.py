@@ -16,7 +16,7 @@ from adder_onnx.errors import InputError, ModelError
 from adder_onnx.graph.adder_node import AdderNode, adder_node, is_adder_node, mark_adder_nodes
 from adder_onnx.graph.fusion import fuse_epilogues
 from adder_onnx.graph.loading import check_valid, load_graph
-from adder_onnx.ops import DOMAIN, function_bodies
+from adder_onnx.ops import DOMAIN, describe_model, describe_nodes, function_bodies
 from adder_onnx.quantization.observation import KEPT, Observation, make_runner, observe
 from adder_onnx.quantization.pooling import share_scales, shared_scales
 from adder_onnx.quantization.ranges import CALIBRATIONS, Quantization, choose
@@ -68,6 +68,7 @@ def quantize(
     seed: int = 0,
     threads: int | None = None,
     progress: Progress = lambda done, total: None,
+    alone: Progress = lambda done, total: None,
 ) -> Quantized:
     """Turns adder nodes into integer ones, by what calibration data show.
 
@@ -87,6 +88,7 @@ def quantize(
         threads: for the runs; None for all cores.
         progress: is called with how much is done, and of how much: values for ``output``, else
             arrays of inputs, of which 0 says that their number is not known.
+        alone: is called with the number of nodes whose sensitivity is known, and that of all.
 
     Returns:
         The model with integer nodes, and what became of each adder node.
@@ -122,8 +124,20 @@ def quantize(
         result.snr,
         tuple(node.name for node in plain if node.name not in names),
         result.samples,
-        measure_alone(model, singles, kept, threads) if sensitivity else (),
+        measure_alone(model, _counted(singles, len(names), alone), kept, threads)
+        if sensitivity
+        else (),
     )
+
+
+def _counted(
+    singles: Iterable[tuple[str, onnx.ModelProto]], count: int, progress: Progress
+) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Gives on what it gets, and tells how much the taker is done with."""
+    for done, single in enumerate(singles):
+        progress(done, count)
+        yield single
+    progress(count, count)
 
 
 @dataclass(frozen=True)
@@ -326,5 +340,7 @@ def finish(graph: ir.Model, source: onnx.ModelProto) -> onnx.ModelProto:
     del proto.metadata_props[:]
     proto.metadata_props.extend(source.metadata_props)
     proto.producer_name = "adder-onnx"
+    proto.doc_string = describe_model(proto, "Quantized by adder-onnx from a float network.")
+    describe_nodes(proto)
     check_valid(proto)
     return proto

@@ -49,6 +49,7 @@ def quantize_within(
     seed: int = 0,
     threads: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    alone: Callable[[int, int], None] = lambda done, total: None,
 ) -> Within:
     """Gives each node the fewest bits with which a model's loss stays within a bound.
 
@@ -67,11 +68,12 @@ def quantize_within(
         seed: of the output pixels that calibration draws.
         threads: for the runs; None for all cores.
         progress: is called with the number of models that are done, and an estimate of all.
+        alone: before that, with the number of nodes whose sensitivity is known, and that of all.
 
     Raises:
         AdderError: 8 bits for all nodes lose more than the bound; or as `quantize` does.
     """
-    alone = quantize(
+    singly = quantize(
         model,
         feeds(),
         bits=_MEASURED,
@@ -79,11 +81,12 @@ def quantize_within(
         sensitivity=True,
         seed=seed,
         threads=threads,
+        alone=alone,
     )
-    noise = {s.name: 10 ** (-s.snr / 10) if s.snr < math.inf else 0.0 for s in alone.sensitivity}
+    noise = {s.name: 10 ** (-s.snr / 10) if s.snr < math.inf else 0.0 for s in singly.sensitivity}
     taken = {n.name: n.x for n in fused_nodes(load_graph(model).graph, list(noise))}
     orders = orders_of_widths(noise, taken)
-    rest = dict.fromkeys(alone.left, MOST)
+    rest = dict.fromkeys(singly.left, MOST)
     estimate = 2 + math.ceil(math.log2(len(orders)))
     tried: list[tuple[float, float]] = []
 

@@ -56,6 +56,7 @@ class Profiler:
             if not path.exists():
                 break
             path = Path(f"{self._prefix}_{moment}_{number}.json")
-        trace = make_trace(self._runs[:_MAX_RUNS], steps, device)
+        runs = [("run", begin, times) for begin, times in self._runs[:_MAX_RUNS]]
+        trace = make_trace(runs, steps, device)
         write_atomically(path, json.dumps(trace).encode())
         return str(path)

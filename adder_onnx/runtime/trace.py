@@ -1,4 +1,4 @@
-"""A run as a trace that Perfetto and chrome://tracing open.
+"""Runs as a trace that Perfetto and chrome://tracing open.
 
 Source of the format: *Trace Event Format* of the Catapult project; times are microseconds, an event
 of phase X has a begin and a length, one of phase M names a track.
@@ -19,28 +19,28 @@ _TRACKS = ("run", "parts", "kernels")
 
 
 def make_trace(
-    runs: Iterable[tuple[float, RunTimes]], steps: Sequence[Step], device: str
+    runs: Iterable[tuple[str, float, RunTimes]], steps: Sequence[Step], device: str
 ) -> dict[str, Any]:
     """Runs, their parts, and their conversions and adder nodes.
 
     Args:
-        runs: when each began, in seconds, and its times.
+        runs: what each is called, when it began, in seconds, and its times.
         steps: of the plan.
         device: where they ran.
     """
     events = [_name(i, track) for i, track in enumerate(_TRACKS)]
-    for begin, times in runs:
-        events += _run_events(begin, times, steps, device)
+    for name, begin, times in runs:
+        events += _run_events(name, begin, times, steps, device)
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 
 def _run_events(
-    begin: float, run: RunTimes, steps: Sequence[Step], device: str
+    name: str, begin: float, run: RunTimes, steps: Sequence[Step], device: str
 ) -> list[dict[str, Any]]:
     def event(name: str, track: int, span: Span, details: dict[str, Any]) -> dict[str, Any]:
         return _event(name, track, Span(begin + span.start, span.seconds), details)
 
-    events = [event("run", 0, Span(0, run.seconds), {"device": device})]
+    events = [event(name, 0, Span(0, run.seconds), {"device": device})]
     for part, times in zip(parts_of(steps), run.parts, strict=True):
         if isinstance(part, OnnxruntimeStep):
             details = {"nodes": len(part.nodes), "inputs": part.inputs, "outputs": part.outputs}

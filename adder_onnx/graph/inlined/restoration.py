@@ -139,6 +139,7 @@ def _restore(values: Values, loop: ir.Node, constants: _Constants, names: Names)
             "QLinearAdderConv", integers.inputs, attributes, outputs, constants, names
         )
         _take_place(node, outputs, integers.last)
+    node.metadata_props.update(loop.metadata_props)
     values.define_shape(node.outputs[0], layer.shape)
 
 
