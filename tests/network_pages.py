@@ -4,7 +4,7 @@ from adder_onnx.pages.network import network_page
 from tests.browser import WIDTHS
 
 
-def check_network_page(browser, report, folder, *, most_nodes=12):
+def check_network_page(browser, report, folder, *, most_nodes=8):
     """Opens the page of a report and checks it, at both widths, by search, by mouse and by keys."""
     path = folder / "network.html"
     path.write_text(network_page(report), encoding="utf-8")
@@ -16,7 +16,7 @@ def check_network_page(browser, report, folder, *, most_nodes=12):
                 search(opened, node["name"])
                 assert panel(opened)["title"] == node["name"]
                 _check_figures(panel(opened), node)
-                opened.check()
+            opened.check()
     with browser.opened(path) as opened:
         opened.settle()
         _click_chooses(opened)

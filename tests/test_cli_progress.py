@@ -18,13 +18,16 @@ MODEL, DATA = str(DIGITS / "resnet8_digits.onnx"), str(DIGITS / "test")
 # A command some of whose parts take their time.
 _SLOW = """
 import importlib, sys, time
+from adder_onnx.cli import _progress
+
+_progress._DELAY = 0.1
 
 def slow(place):
     module, name = place.split(":")
     module = importlib.import_module(module)
     function = getattr(module, name)
     def later(*arguments, **options):
-        time.sleep(1.2)
+        time.sleep(0.6)
         return function(*arguments, **options)
     setattr(module, name, later)
 
@@ -149,6 +152,8 @@ def test_something_moves_in_each_phase(case: str, tmp_path: Path) -> None:
         turns = set(re.findall(rf"([\u2801-\u28ff]) {re.escape(name)}", text))
         assert len(turns) > 3, name
     assert "\x1b[?25h" in err  # the cursor is there again
+    if case == "run":
+        assert re.search(r"images .* \d+/360", text)  # how many of how many
 
 
 @pytest.mark.parametrize("case", ["run", "inspect", "quantize"])

@@ -824,30 +824,3 @@ def test_a_process_that_fails(tmp_path: Path) -> None:
     assert done.stderr.startswith("adder-run: error: ")
     assert done.stderr.count("\n") == 1
     assert "com.example.Mystery" in done.stderr
-
-
-def test_a_terminal_shows_progress(model: Path, cifar: Path) -> None:
-    terminal, standard_error = os.openpty()
-    with subprocess.Popen(
-        _command(model, "--data", cifar, "--json", "-"),
-        env=os.environ | {"TERM": "xterm"},
-        stdout=subprocess.PIPE,
-        stderr=standard_error,
-    ) as process:
-        os.close(standard_error)
-        shown = b""
-        while True:
-            try:
-                part = os.read(terminal, 4096)
-            except OSError:  # how Linux says that the other end is closed
-                break
-            if not part:
-                break
-            shown += part
-        assert process.stdout is not None
-        result = json.loads(process.stdout.read())
-    os.close(terminal)
-    assert process.returncode == 0
-    assert result["images"] == _COUNT
-    assert b"images" in shown
-    assert f"/{_COUNT}".encode() in shown

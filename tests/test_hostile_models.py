@@ -23,7 +23,7 @@ from adder_onnx.graph.memory import Buffer, place_buffers
 from adder_onnx.graph.names import Names
 from adder_onnx.inspection.dimensions import assume
 from adder_onnx.inspection.inputs import random_feed
-from adder_onnx.inspection.tables import _visible
+from adder_onnx.inspection.table import visible
 from adder_onnx.memory import limited
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.onnxruntime_step import one_line
@@ -669,8 +669,8 @@ def test_thousands_of_buffers_do_not_overlap() -> None:
 
 
 def test_names_do_not_move_the_cursor() -> None:
-    assert _visible("layer1.conv é") == "layer1.conv é"
-    assert _visible("a\x1b[2J\nb") == "a\ufffd[2J\ufffdb"
+    assert visible("layer1.conv é") == "layer1.conv é"
+    assert visible("a\x1b[2J\nb") == "a\ufffd[2J\ufffdb"
 
 
 @pytest.mark.parametrize("generator", [models, model_bytes])

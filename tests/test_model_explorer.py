@@ -307,7 +307,7 @@ def test_places_that_cannot_be_written(
     ids=["names", "hostile", "written out", "functions", "branches"],
 )
 def test_the_package_reads_it(model: onnx.ModelProto, taps: int, tmp_path: Path) -> None:
-    reason = "Model Explorer is not installed; .ci/check-model-explorer does"
+    reason = "Model Explorer is not installed; .ci/check-package does"
     adapter = pytest.importorskip("model_explorer_onnx.main", reason=reason)
     path = tmp_path / "m.onnx"
     onnx.save(model, path)

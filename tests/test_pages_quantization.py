@@ -196,8 +196,7 @@ def test_what_auto_lost(browser: Any, page: Any) -> None:
         assert "answers changed on 2,320" in opened.page.locator("dl").first.inner_text()
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("width", "dark"), zip(WIDTHS, (True, False), strict=True))
 @pytest.mark.parametrize("count", [0, 1, 5, 150])
 def test_any_names_and_any_number_of_nodes(
     browser: Any, page: Any, width: int, dark: bool, count: int
