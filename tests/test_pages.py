@@ -11,6 +11,7 @@ from adder_onnx.pages.shell import LIBRARIES
 from tests.browser import WIDTHS
 
 HOSTILE = [
+    "</title><script>document.title = 'run'</script>",
     "</script><script>document.title = 'run'</script>",
     "<!--<script>",
     "<img src=x onerror=\"document.title='run'\">",
@@ -29,7 +30,10 @@ HOSTILE = [
 @pytest.fixture
 def hostile_page(tmp_path):
     """A page with all hostile texts as title, heading, names in a table, and figures."""
-    rows = [{"name": text, "number": i} for i, text in enumerate(HOSTILE)]
+    rows = [
+        {"name": text, "number": i, "even": i if i % 2 == 0 else None}
+        for i, text in enumerate(HOSTILE)
+    ]
     text = pages.render(HOSTILE[0], {"rows": rows}, scripts=["../../../tests/pages/names.js"])
     path = tmp_path / "page.html"
     path.write_text(text, encoding="utf-8")
@@ -46,7 +50,20 @@ def test_hostile_names_neither_run_nor_break_anything(browser, hostile_page, wid
         assert opened.page.locator("script").count() == 3  # the data, base.js, names.js
         opened.page.get_by_role("button", name="number").click()
         first = opened.page.locator("tbody tr").first
-        assert first.locator("td").last.inner_text() == str(len(HOSTILE) - 1)
+        assert first.locator("td").nth(1).inner_text() == str(len(HOSTILE) - 1)
+
+
+@pytest.mark.parametrize("order", ["descending", "ascending"])
+def test_rows_without_a_value_come_last(browser, hostile_page, order):
+    with browser.opened(hostile_page) as opened:
+        heading = opened.page.get_by_role("columnheader", name="even")
+        for _ in range(2 if order == "ascending" else 1):
+            heading.get_by_role("button").click()
+        assert heading.get_attribute("aria-sort") == order
+        shown = opened.page.locator("tbody tr td:last-child").all_inner_texts()
+    even = [str(i) for i in range(0, len(HOSTILE), 2)]
+    expected = even if order == "ascending" else even[::-1]
+    assert shown == expected + ["–"] * (len(HOSTILE) - len(even))
 
 
 def test_a_script_that_is_not_the_pages_own_does_not_run(browser, tmp_path):

@@ -12,6 +12,7 @@
         [
           { title: "name", value: (row) => row.name, show: (row) => name(row.name) },
           { title: "number", value: (row) => row.number, number: true },
+          { title: "even", value: (row) => row.even, number: true },
         ],
         data.rows,
       ),
