@@ -11,7 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from adder_onnx.evaluation.confusion import Confusion, ConfusionCounter, draw_confusion
-from adder_onnx.evaluation.shown_names import ClassNames, shorten, visible
+from adder_onnx.evaluation.shown_names import ClassNames
+from adder_onnx.text import shorten, visible
 from tests.test_pages import HOSTILE
 
 _SVG = "{http://www.w3.org/2000/svg}"

@@ -23,10 +23,10 @@ from adder_onnx.graph.memory import Buffer, place_buffers
 from adder_onnx.graph.names import Names
 from adder_onnx.inspection.dimensions import assume
 from adder_onnx.inspection.inputs import random_feed
-from adder_onnx.inspection.table import visible
 from adder_onnx.memory import limited
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.onnxruntime_step import one_line
+from adder_onnx.text import visible
 from tests.hostile import model_bytes, models
 from tests.hostile.models import base_models
 from tests.models import adder_conv, image, make_model, node, oracle
@@ -670,7 +670,7 @@ def test_thousands_of_buffers_do_not_overlap() -> None:
 
 def test_names_do_not_move_the_cursor() -> None:
     assert visible("layer1.conv é") == "layer1.conv é"
-    assert visible("a\x1b[2J\nb") == "a\ufffd[2J\ufffdb"
+    assert visible("a\x1b[2J\nb") == "a·[2J·b"
 
 
 @pytest.mark.parametrize("generator", [models, model_bytes])

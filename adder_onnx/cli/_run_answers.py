@@ -15,10 +15,11 @@ from adder_onnx.evaluation import Accuracy, Dataset
 from adder_onnx.evaluation.confusion import ClassAccuracy, Confusion, draw_confusion
 from adder_onnx.evaluation.mistakes import MOST_SHOWN, WorstMistakes, contact_sheet
 from adder_onnx.evaluation.outputs import Classified
-from adder_onnx.evaluation.shown_names import ClassNames, shorten
+from adder_onnx.evaluation.shown_names import ClassNames
 from adder_onnx.files import write_atomically
 from adder_onnx.metadata import Preprocessing
 from adder_onnx.pages.mistakes import mistakes_page
+from adder_onnx.text import shorten
 
 __all__ = [
     "add_answer_options",

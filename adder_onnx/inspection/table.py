@@ -9,7 +9,9 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["Column", "print_table", "visible"]
+from adder_onnx.text import visible
+
+__all__ = ["Column", "print_table"]
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,6 @@ def print_table(
     console.print(Text(heading, style="bold"), no_wrap=True, crop=False)
     for row in rows:
         console.out(line(row), highlight=False)
-
-
-def visible(text: str) -> str:
-    """A text without what would move a terminal's cursor, which names in files may hold."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def _fitted(text: str, width: int, right: bool = False) -> str:

@@ -29,7 +29,8 @@ from adder_onnx.evaluation.confusion.layout import (
     Matrix,
 )
 from adder_onnx.evaluation.confusion.svg import element, text, wide
-from adder_onnx.evaluation.shown_names import ClassNames, shorten
+from adder_onnx.evaluation.shown_names import ClassNames
+from adder_onnx.text import shorten
 
 __all__ = ["draw_confusion"]
 

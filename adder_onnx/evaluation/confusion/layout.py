@@ -10,7 +10,8 @@ from rich.cells import cell_len
 
 from adder_onnx.evaluation.confusion.counts import Confusion
 from adder_onnx.evaluation.confusion.svg import wide
-from adder_onnx.evaluation.shown_names import ClassNames, shorten
+from adder_onnx.evaluation.shown_names import ClassNames
+from adder_onnx.text import shorten
 
 __all__ = [
     "GAP",

@@ -11,8 +11,9 @@ from adder_onnx.errors import DataError
 from adder_onnx.evaluation.dataset import Dataset
 from adder_onnx.evaluation.mistakes.thumbnails import Thumbnail, make_thumbnail
 from adder_onnx.evaluation.mistakes.worst import Mistake, WorstMistakes
-from adder_onnx.evaluation.shown_names import ClassNames, shorten
+from adder_onnx.evaluation.shown_names import ClassNames
 from adder_onnx.metadata import Preprocessing
+from adder_onnx.text import shorten
 
 __all__ = ["MOST_SHOWN", "contact_sheet"]
 

@@ -16,8 +16,9 @@ from adder_onnx.inspection.difference.constants import WeightDifference
 from adder_onnx.inspection.difference.nodes import NodeDifference, Source
 from adder_onnx.inspection.difference.noise import Noise
 from adder_onnx.inspection.difference.values import Values
-from adder_onnx.inspection.table import Column, print_table, visible
+from adder_onnx.inspection.table import Column, print_table
 from adder_onnx.inspection.tables import si
+from adder_onnx.text import visible
 
 __all__ = ["print_comparison"]
 
