@@ -1,14 +1,16 @@
 """Breaks each guard of the reading of inlined bodies once and shows that a test notices.
 
-    python .ci/mutate_inlined.py [MODULE…]
+    python .ci/mutate_inlined.py [--part I/N] [MODULE…]
 
-changes the modules of adder_onnx/graph/inlined: the condition of one `require` becomes
-true, or that of one ``if`` before a ``raise`` becomes false, at a time; runs the tests in
-which the guard stops something, and exits with status 1 where a change goes unnoticed.
+changes the modules of adder_onnx/graph/inlined, or every Nth of them from the Ith on: the
+condition of one `require` becomes true, or that of one ``if`` before a ``raise`` becomes false, at
+a time; runs the tests in which the guard stops something, and exits with status 1 where a change
+goes unnoticed.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import itertools
 import os
@@ -74,8 +76,13 @@ def main() -> int:
         tests = [f"tests/test_inlined_{name}.py" for name in TESTS[module]]
         return list(mutants(FOLDER / f"{module}.py", tests))
 
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--part", metavar="I/N", default="0/1")
+    parser.add_argument("modules", metavar="MODULE", nargs="*")
+    options = parser.parse_args()
+    first, step = map(int, options.part.split("/"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        every = list(pool.map(of, sys.argv[1:] or TESTS))
+        every = list(pool.map(of, (options.modules or list(TESTS))[first::step]))
     return int(try_mutants(itertools.chain(*every), []) > 0)
 
 
