@@ -122,6 +122,8 @@ def run_cases(
 def _start(case: Case, main: Main) -> _Running:
     # Pipes, since a limit of files' sizes holds for what is written to standard error, too.
     (messages, messages_end), (output, output_end) = os.pipe(), os.pipe()
+    # The child waits for it until what it takes by itself has been measured.
+    measured, measured_end = os.pipe()
     scratch = tempfile.TemporaryDirectory(prefix="hostile-")
     Path(scratch.name).chmod(0o777)
     before = _state(case)
@@ -132,11 +134,15 @@ def _start(case: Case, main: Main) -> _Running:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     process = os.fork()
     if process == 0:
+        os.read(measured, 1)
+        os.close(measured)
+        os.close(measured_end)
         _be_the_command(case, main, scratch.name, messages_end, output_end)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     own = _memory(process)[1]
-    os.close(messages_end)
-    os.close(output_end)
+    os.write(measured_end, b"1")
+    for end in (measured, measured_end, messages_end, output_end):
+        os.close(end)
     for pipe in (messages, output):
         os.set_blocking(pipe, False)
     text = (bytearray(), bytearray())
