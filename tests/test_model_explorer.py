@@ -280,6 +280,7 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (".", "it is a folder"),
         (f"{'n' * 246}.json", "too long"),
         ("m.onnx", "would replace"),
+        ("/", "it is a folder"),
     ],
 )
 def test_places_that_cannot_be_written(

@@ -28,7 +28,7 @@ from adder_onnx.cli._difference import (
 )
 from adder_onnx.cli._progress import phases, progress_bar
 from adder_onnx.errors import AdderError
-from adder_onnx.files import write_atomically
+from adder_onnx.files import check_writable, write_atomically
 from adder_onnx.inspection.inputs import random_feed
 from adder_onnx.inspection.json_report import to_json
 from adder_onnx.inspection.model_explorer import COUNTS, TIMES, node_data
@@ -151,6 +151,7 @@ def _run(options: argparse.Namespace) -> None:
 def _check_files(options: argparse.Namespace) -> None:
     outputs = {"--trace": options.trace, "--html": options.html}
     if options.model_explorer is not None:
+        check_writable(options.model_explorer)  # which has a name, then
         places = _node_data_places(options.model_explorer, options.profile).values()
         outputs |= {f"--model-explorer, {place.name}:": place for place in places}
     inputs = {"the model": options.model, "B": options.diff, "the data": options.data}
