@@ -72,6 +72,7 @@ def test_the_drawing_has_all_boxes_and_edges(browser, tmp_path):
         opened.settle()
         assert opened.page.locator("svg.box").count() == expected
         assert opened.page.locator("svg.box.adder").count() == 2
+        assert opened.page.locator(".links path").count() == len(_edges(report))
         labels = opened.page.locator("svg.box").evaluate_all(
             "boxes => boxes.map((box) => box.getAttribute('aria-label'))"
         )
@@ -81,6 +82,29 @@ def test_the_drawing_has_all_boxes_and_edges(browser, tmp_path):
             ]
             (label,) = [label for label in labels if label.startswith(f"{node['name']}, ")]
             assert not fused or label.endswith(f"+ {', '.join(fused)}")
+
+
+def _edges(report):
+    """Pairs of what feeds whom: values cross the border of a chain in a conversion only."""
+    step_of = {node["name"]: node["step"] for node in report["nodes"]}
+    host = {node["name"]: node["fused_into"] or node["name"] for node in report["nodes"]}
+    chains = {step["step"] for step in report["plan"] if step["kind"] == "chain"}
+    source = {value["name"]: (value["name"], False) for value in report["inputs"]}
+    takers = [(value["name"], value["name"], False) for value in report["outputs"]]
+    for node in report["nodes"]:
+        inside = step_of[node["name"]] in chains
+        source |= {value["name"]: (host[node["name"]], inside) for value in node["outputs"]}
+        takers += [(name, host[node["name"]], inside) for name in node["inputs"]]
+    pairs = set()
+    for name, taker, inside in takers:
+        if name not in source or source[name][0] == taker:
+            continue
+        giver, gives_inside = source[name]
+        if inside != gives_inside:
+            pairs.add((giver, f"conversion of {name}"))
+            giver = f"conversion of {name}"
+        pairs.add((giver, taker))
+    return pairs
 
 
 def test_search_tells_what_is_not_there(browser, tmp_path):

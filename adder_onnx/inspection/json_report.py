@@ -10,7 +10,7 @@ from adder_onnx.inspection.energy import ADD_PICOJOULES, energy
 from adder_onnx.inspection.profile import Profile
 from adder_onnx.inspection.report import NodeReport, Report
 
-__all__ = ["SCHEMA", "to_json"]
+__all__ = ["SCHEMA", "operations_json", "to_json"]
 
 SCHEMA = 1
 
@@ -39,7 +39,7 @@ def to_json(model: str, report: Report, profile: Profile | None = None) -> dict[
         "nodes": [_node(node) for node in report.nodes],
         "plan": [{"step": i, **asdict(step)} for i, step in enumerate(report.steps)],
         "totals": _totals(report),
-        "twin": _operations(report.totals.as_convolution()),
+        "twin": operations_json(report.totals.as_convolution()),
         "energy_microjoules": _energy(report.totals),
         "operators": _operators(report),
     }
@@ -48,7 +48,8 @@ def to_json(model: str, report: Report, profile: Profile | None = None) -> dict[
     return result
 
 
-def _operations(operations: Operations) -> dict[str, int]:
+def operations_json(operations: Operations) -> dict[str, int]:
+    """Counts of operations, by the keys that all reports have for them."""
     return {
         "taps": operations.taps,
         "macs": operations.macs,
@@ -60,7 +61,7 @@ def _operations(operations: Operations) -> dict[str, int]:
 
 def _node(node: NodeReport) -> dict[str, Any]:
     operations = node.cost.operations
-    counts = dict.fromkeys(_operations(Operations())) if operations is None else None
+    counts = dict.fromkeys(operations_json(Operations())) if operations is None else None
     return {
         "name": node.name,
         "op": node.op,
@@ -70,7 +71,7 @@ def _node(node: NodeReport) -> dict[str, Any]:
         "attributes": node.attributes,
         "integers": None if node.integers is None else asdict(node.integers),
         "outputs": [asdict(value) for value in node.outputs],
-        **(counts or _operations(operations or Operations())),
+        **(counts or operations_json(operations or Operations())),
         "counted": operations is not None,
         "why_not_counted": node.cost.why_not_counted,
         "parameters": node.cost.parameters,
@@ -105,7 +106,7 @@ def _operators(report: Report) -> list[dict[str, Any]]:
                 "op": op,
                 "nodes": len(own),
                 "counted": len(counted),
-                **_operations(operations),
+                **operations_json(operations),
                 "energy_microjoules": _energy(operations),
             }
         )
@@ -115,7 +116,7 @@ def _operators(report: Report) -> list[dict[str, Any]]:
 def _totals(report: Report) -> dict[str, Any]:
     activations = [node.cost.activation_bytes for node in report.nodes]
     return {
-        **_operations(report.totals),
+        **operations_json(report.totals),
         "nodes": len(report.nodes),
         "adder_nodes": sum(node.is_adder for node in report.nodes),
         "parameters": sum(node.cost.parameters for node in report.nodes),

@@ -10,6 +10,7 @@ from adder_onnx.inspection.difference.comparison import Comparison, Totals
 from adder_onnx.inspection.difference.nodes import NodeDifference
 from adder_onnx.inspection.difference.noise import Noise
 from adder_onnx.inspection.difference.values import OutputDifference, ValueDifference, Values
+from adder_onnx.inspection.json_report import operations_json
 
 __all__ = ["SCHEMA", "to_json"]
 
@@ -66,13 +67,8 @@ def _node(node: NodeDifference) -> dict[str, Any]:
 
 
 def _totals(totals: Totals) -> dict[str, Any]:
-    operations = totals.operations
     return {
-        "taps": operations.taps,
-        "macs": operations.macs,
-        "adds": operations.adds,
-        "multiplications": operations.multiplications,
-        "other_operations": operations.other,
+        **operations_json(totals.operations),
         "not_counted": totals.not_counted,
         "nodes": totals.nodes,
         "parameters": totals.parameters,

@@ -19,7 +19,6 @@ const makeGraph = (data) => {
   const conversions = data.plan
     .filter((step) => step.kind === "conversion")
     .map((step) => add({ kind: "conversion", plan: step, title: step.layout, step: step.step }));
-  const conversionOf = new Map();
   for (const box of conversions) {
     for (const name of box.plan.nodes) boxOfNode.set(name, box);
   }
@@ -54,7 +53,6 @@ const makeGraph = (data) => {
     const entering = box.plan.layout.endsWith("NHWC");
     box.source = { name: from, place: entering ? outside : inside };
     (entering ? inside : outside).set(to, box);
-    conversionOf.set(box, to);
   }
 
   const edges = new Map();
