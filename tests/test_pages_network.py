@@ -19,6 +19,7 @@ from adder_onnx.inspection.report import inspect_model
 from adder_onnx.pages.network import network_page
 from adder_onnx.quantization import quantize
 from tests.browser import WIDTHS
+from tests.conftest import ROOT
 from tests.models import network
 from tests.network_pages import check_network_page, panel, search
 from tests.test_adder_networks import UNet
@@ -60,9 +61,13 @@ def test_without_times(browser, tmp_path):
         assert opened.page.get_by_text("How long nodes take is not known").is_visible()
 
 
-def test_the_drawing_has_all_boxes_and_edges(browser, tmp_path):
+@pytest.mark.parametrize("model", ["small", "digits"])
+def test_the_drawing_has_all_boxes_and_edges(browser, tmp_path, model):
     """Counted from the report: what is fused stands in the box of its adder node."""
-    report = _report(network().SerializeToString(), timed=False, H=8, W=6)
+    digits = ROOT / "examples" / "digits" / "resnet8_digits.onnx"
+    small = network().SerializeToString()
+    dims = {"H": 8, "W": 6} if model == "small" else {}
+    report = _report(small if model == "small" else digits, timed=False, **dims)
     conversions = [step for step in report["plan"] if step["kind"] == "conversion"]
     nodes = [node for node in report["nodes"] if node["fused_into"] is None]
     expected = len(nodes) + len(conversions) + len(report["inputs"]) + len(report["outputs"])
@@ -70,8 +75,12 @@ def test_the_drawing_has_all_boxes_and_edges(browser, tmp_path):
     path.write_text(network_page(report), encoding="utf-8")
     with browser.opened(path, height=3000) as opened:  # all in sight
         opened.settle()
+        opened.page.add_style_tag(content=".graph { height: 2900px !important }")
+        opened.page.get_by_role("button", name="Top", exact=True).click()
+        opened.settle()
         assert opened.page.locator("svg.box").count() == expected
-        assert opened.page.locator("svg.box.adder").count() == 2
+        adders = report["totals"]["adder_nodes"]
+        assert opened.page.locator("svg.box.adder").count() == adders
         assert opened.page.locator(".links path").count() == len(_edges(report))
         labels = opened.page.locator("svg.box").evaluate_all(
             "boxes => boxes.map((box) => box.getAttribute('aria-label'))"
