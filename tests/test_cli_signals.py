@@ -83,9 +83,16 @@ def test_an_error_made_of_a_signal_is_one(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_signal_is_not_lost_where_nothing_can_be_raised(tmp_path):
-    """As in a callback of the garbage collector, which Python leaves with a message only."""
+@pytest.mark.parametrize("seconds", [0, 0.3])
+def test_a_signal_is_not_lost_where_nothing_can_be_raised(tmp_path, seconds):
+    """As in a callback of the garbage collector, which Python leaves with a message only.
+
+    Nor where telling of that takes its time, as on a busy machine.
+    """
     body = f"""
+        import threading
+        start = threading.Thread.start
+        threading.Thread.start = lambda thread: (start(thread), time.sleep({seconds}))
         class Slow:
             def __del__(self):
                 {_SAYS_SO}

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import CodeType, FrameType
 
 __all__ = ["INTERRUPTED", "Interrupted", "Interruption", "describe", "ending_at_once", "ignoring"]
 
@@ -22,6 +22,7 @@ _NUMBERS = [
 
 
 _AGAIN = 0.02
+"""Seconds after which a signal that was lost comes once more."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -56,39 +57,67 @@ class Interruption:
     def __init__(self) -> None:
         self.number: int | None = None
         self._last = float("-inf")
+        self._lost: int | None = None
+        self._sender: threading.Thread | None = None
 
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Watches for signals until it is left."""
         before = {number: signal.getsignal(number) for number in _caught()}
-        hook = sys.unraisablehook
-
-        def not_lost(lost: sys.UnraisableHookArgs) -> None:
-            """Where nothing can be raised, in a callback perhaps, the signal comes once more."""
-            if isinstance(lost.exc_value, Interrupted):
-                self._last = float("-inf")
-                # Raised here, it would be lost again.
-                again = (os.getpid(), lost.exc_value.number)
-                threading.Timer(_AGAIN, os.kill, again).start()
-            else:
-                hook(lost)
-
+        self._hook = sys.unraisablehook
         try:
             for number in before:
                 signal.signal(number, self._interrupt)
-            sys.unraisablehook = not_lost
+            sys.unraisablehook = self._not_lost
             yield
         finally:
-            sys.unraisablehook = hook
+            self._lost = None
+            if self._sender:
+                self._sender.join()
+            sys.unraisablehook = self._hook
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _interrupt(self, number: int, _: FrameType | None) -> None:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._lost is not None and _is_within(frame, self._not_lost.__code__):
+            return  # Raised here, it would be lost again: it comes once more after this.
         now = time.monotonic()
-        if now - self._last > 1:
+        if self._lost is not None or now - self._last > 1:
+            self._lost = None
             self._last = now
             self.number = self.number or number
             raise Interrupted(number)
+
+    def _not_lost(self, lost: sys.UnraisableHookArgs) -> None:
+        """Where nothing can be raised, in a callback perhaps, the signal comes once more."""
+        if not isinstance(lost.exc_value, Interrupted):
+            self._hook(lost)
+            return
+        self._lost = number = lost.exc_value.number
+
+        def send() -> None:
+            time.sleep(_AGAIN)
+            while self._lost is not None:
+                _send_to_main_thread(number)
+                time.sleep(_AGAIN)
+
+        self._sender = threading.Thread(target=send, daemon=True)
+        self._sender.start()
+
+
+def _is_within(frame: FrameType | None, code: CodeType) -> bool:
+    """Whether a frame is one of a function, or was called by it."""
+    while frame and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _send_to_main_thread(number: int) -> None:
+    """Signals the thread that runs handlers, so that what it waits for ends, be it asleep."""
+    if hasattr(signal, "pthread_kill") and (main := threading.main_thread().ident):
+        signal.pthread_kill(main, number)
+    else:
+        os.kill(os.getpid(), number)
 
 
 def ending_at_once(program: str) -> None:
