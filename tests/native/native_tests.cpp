@@ -302,7 +302,7 @@ void test_program(Isa isa) {
     Exact<float> arena(program.arena_size(threads));
     Exact<uint8_t> y(x.size());
     double seconds[4];
-      program.run(arena.data(), {x.data()}, {y.data()}, threads, timed ? seconds : nullptr);
+      program.run(arena.data(), {x.data()}, {y.data()}, PoolWorkers(threads), timed ? seconds : nullptr);
     return y;
   };
   const Exact<uint8_t> expected = result(make(kBatch), 1, false);
@@ -337,7 +337,7 @@ void test_stop(Isa isa) {
   program.add_nhwc_to_nchw(size, image, 0, bytes);
   Exact<float> arena(program.arena_size(3));
   Exact<uint8_t> expected(x.size());
-  program.run(arena.data(), {x.data()}, {expected.data()}, 3);
+  program.run(arena.data(), {x.data()}, {expected.data()}, PoolWorkers(3));
   for (int round = 0; round < 20; ++round) {
     Exact<uint8_t> y(x.size());
     StopFlag stop;
@@ -345,12 +345,12 @@ void test_stop(Isa isa) {
       std::this_thread::sleep_for(std::chrono::microseconds(20 * round));
       stop.set();
     });
-    program.run(arena.data(), {x.data()}, {y.data()}, 1 + round % 3, nullptr, stop);
+    program.run(arena.data(), {x.data()}, {y.data()}, PoolWorkers(1 + round % 3), nullptr, stop);
     other.join();
-    program.run(arena.data(), {x.data()}, {y.data()}, 1 + round % 3);
+    program.run(arena.data(), {x.data()}, {y.data()}, PoolWorkers(1 + round % 3));
     expect(y == expected, "after a run that was stopped");
     Exact<uint8_t> untouched(x.size());
-    program.run(arena.data(), {x.data()}, {untouched.data()}, 3, nullptr, stop);
+    program.run(arena.data(), {x.data()}, {untouched.data()}, PoolWorkers(3), nullptr, stop);
     expect(untouched == Exact<uint8_t>(x.size()), "stopped before it began");
   }
 }

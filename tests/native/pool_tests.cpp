@@ -27,7 +27,7 @@ void test_phases() {
         int64_t made[6] = {};
         std::vector<int64_t> marks(32);
         std::atomic<bool> in_order{true};
-        run_phases(counts, 6, 1 + (round + caller) % 4, [&](int64_t phase, int64_t i) {
+        run_phases(counts, 6, PoolWorkers(1 + (round + caller) % 4), [&](int64_t phase, int64_t i) {
           // What the phase before wrote is there.
           if (phase == 3)
             for (int64_t k = 0; k < counts[1]; ++k)
@@ -49,7 +49,7 @@ void test_what_tasks_throw() {
       bool is_thrown = false;
       try {
         const int64_t counts[] = {100, 100};
-        run_phases(counts, 2, threads, [&](int64_t phase, int64_t i) {
+        run_phases(counts, 2, PoolWorkers(threads), [&](int64_t phase, int64_t i) {
           if (phase == 0 && i == last) throw std::bad_alloc();
           if (phase == 1) ++later;
         });
