@@ -105,17 +105,17 @@ class Reader {
     return layer;
   }
 
-  const Operand& operand(ElementType type, size_t rank) {
+  const Operand& operand(ElementType type) {
     const Operand& found = operands_.at(static_cast<size_t>(
         integers_.next_of(static_cast<int64_t>(operands_.size()) - 1)));
-    if (found.type != type || found.shape.size() != rank)
-      throw std::invalid_argument("an array of the chain has the wrong type or rank");
+    if (found.type != type) throw std::invalid_argument("an array of the chain has the wrong type");
     return found;
   }
 
   const Operand& weight(ElementType type, ConvParams* a) {
     a->group = integers_.next();
-    const Operand& found = operand(type, 4);
+    const Operand& found = operand(type);
+    if (found.shape.size() != 4) throw std::invalid_argument("a weight has not four dimensions");
     a->out_channels = found.shape[0];
     a->in_channels = checked_product({found.shape[1], a->group});
     a->kernel_h = found.shape[2];
@@ -125,8 +125,9 @@ class Reader {
   }
 
   const float* per_filter(const ConvParams& a) {
-    const Operand& found = operand(ElementType::kFloat32, 1);
-    if (found.shape[0] != a.out_channels)
+    const Operand& found = operand(ElementType::kFloat32);
+    if (found.shape.empty() || found.shape[0] != a.out_channels ||
+        element_count(found.shape) != a.out_channels)
       throw std::invalid_argument("scale and bias must have one value per filter");
     return static_cast<const float*>(found.data);
   }
