@@ -32,10 +32,17 @@ from typing import TYPE_CHECKING, Any
 from adder_onnx.errors import AdderError
 
 if TYPE_CHECKING:
-    from adder_onnx.compilation.library import get_library_path
+    from adder_onnx.compilation.library import get_include, get_library_path
     from adder_onnx.runtime.session import InferenceSession, NodeArg
 
-__all__ = ["AdderError", "InferenceSession", "NodeArg", "__version__", "get_library_path"]
+__all__ = [
+    "AdderError",
+    "InferenceSession",
+    "NodeArg",
+    "__version__",
+    "get_include",
+    "get_library_path",
+]
 
 __version__ = "0.1.0"
 """The version of the package."""
@@ -44,6 +51,7 @@ __version__ = "0.1.0"
 _PLACES = {
     "InferenceSession": "adder_onnx.runtime.session",
     "NodeArg": "adder_onnx.runtime.session",
+    "get_include": "adder_onnx.compilation.library",
     "get_library_path": "adder_onnx.compilation.library",
 }
 

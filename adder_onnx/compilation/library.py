@@ -8,7 +8,7 @@ from pathlib import Path
 from adder_onnx.errors import MissingDependencyError
 from adder_onnx.kernels.cpu import _native
 
-__all__ = ["get_library_path"]
+__all__ = ["get_include", "get_library_path"]
 
 _NAMES = ("libadder_onnx.so", "libadder_onnx.dylib", "adder_onnx.dll", "libadder_onnx.dll")
 
@@ -18,7 +18,7 @@ def get_library_path() -> str:
 
     Sessions made with such options execute the operators of ai.addernet in our kernels, on a CPU,
     in every language that onnxruntime has. The same file has the C interface of ``adder_onnx.h``,
-    which lies beside it.
+    which lies in the folder `get_include`.
 
     Raises:
         MissingDependencyError: adder-onnx was built without onnxruntime's headers.
@@ -34,3 +34,10 @@ def get_library_path() -> str:
         "this adder-onnx was built without operators for other onnxruntimes: install it again with "
         "the variable ADDER_ONNX_ORT_INCLUDE naming the folder of onnxruntime_c_api.h"
     )
+
+
+def get_include() -> str:
+    """The folder of ``adder_onnx.h``, the library's C interface."""
+    from adder_onnx import kernels
+
+    return str(Path(str(kernels.__file__)).parent / "library")
