@@ -359,7 +359,7 @@ void test_stop(Isa isa) {
 
 int main() {
   constexpr int kCases = 250;
-  for (const char* name : {"scalar", "avx2", "avx512"}) {
+  for (const char* name : {"scalar", "avx2", "avx512", "neon", "neon_dotprod"}) {
     bool is_there = false;
     for (Isa isa : available_isas()) is_there = is_there || std::strcmp(isa_name(isa), name) == 0;
     if (!is_there) {

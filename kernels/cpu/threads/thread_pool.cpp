@@ -26,6 +26,8 @@ class Spin {
     if (++count_ < kSpins) {
 #if defined(__x86_64__)
       __builtin_ia32_pause();
+#elif defined(__aarch64__)
+      __asm__ volatile("yield");
 #endif
     } else {
       sched_yield();
