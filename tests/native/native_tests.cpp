@@ -2,7 +2,8 @@
 // sanitizers: each tensor is an allocation of its own, of exactly its size, so that a read or write
 // beside it is seen; results are compared with plain loops. What is random comes from fixed seeds.
 //
-//   native_tests          exit status 0 where all agree, 1 with a line for each that does not
+//   native_tests            exit status 0 where all agree, 1 with a line for each that does not
+//   native_tests --no-fork  for an emulator that cannot fork a process of several threads
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -357,7 +358,7 @@ void test_stop(Isa isa) {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   constexpr int kCases = 250;
   for (const char* name : {"scalar", "avx2", "avx512", "neon", "neon_dotprod"}) {
     bool is_there = false;
@@ -379,8 +380,9 @@ int main() {
   }
   uint32_t seed = 0;
   for (const Case& c : cases(kCases)) test_max_pool(c, ++seed);
+  test_levels();
   test_conversions();
-  test_pool();
+  test_pool(argc < 2 || std::strcmp(argv[1], "--no-fork") != 0);
   test_checks();
   std::printf("%d failures\n", failures.load());
   return failures == 0 ? 0 : 1;

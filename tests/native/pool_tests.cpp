@@ -134,11 +134,12 @@ void test_without_threads() {
 
 }  // namespace
 
-void test_pool() {
+void test_pool([[maybe_unused]] bool can_fork) {
   test_phases();
   test_what_tasks_throw();
   test_limits_of_the_pool();
 #if !defined(__SANITIZE_THREAD__)
+  if (!can_fork) return;
   test_fork();
   test_without_threads();
 #endif
