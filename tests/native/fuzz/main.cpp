@@ -23,13 +23,15 @@ constexpr unsigned kMaxSeconds = 120;  // of one case, where a machine is busy
 
 void try_case(const uint8_t* data, size_t size) {
   fuzz::Bytes bytes(data, size);
-  switch (bytes.from(0, 9)) {
+  switch (bytes.from(0, 11)) {
     case 0: return fuzz::try_gradient(bytes);
     case 1: return fuzz::try_roundings(bytes);
     case 2: return fuzz::try_hostile_conv(bytes);
     case 3:
     case 4:
     case 5: return fuzz::try_hostile_program(bytes);
+    case 6:
+    case 7: return fuzz::try_chain(bytes);
     default: return fuzz::try_program(bytes);
   }
 }
