@@ -4,8 +4,8 @@
 
 looks at all objects under a folder in which adder-onnx was built. In objects of the levels avx2 and
 avx512 anything may be, up to the level, but they may define nothing that another object might be
-given in the place of its own: an inline function of a header, which the linker takes from any object
-that has it, would be one.
+given in the place of its own: an inline function of a header, which the linker takes from any
+object that has it, would be one.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ set(oldest "${oldest_${CMAKE_CXX_COMPILER_ID}}")
 if("${oldest}" STREQUAL "" OR CMAKE_CXX_COMPILER_VERSION VERSION_LESS "${oldest}")
   string(STRIP "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}" found)
   if(NOT found)
-    set(found "unknown")
+    set(found "of an unknown kind")
   endif()
   string(CONCAT compiler_error "adder-onnx needs ${wanted}, and ${CMAKE_CXX_COMPILER} is ${found}: "
                                "set CXX to one")
