@@ -2,9 +2,9 @@
 # one line what to install.
 include(CheckLanguage)
 
-set(oldest_GNU 9)
-set(oldest_Clang 10)
-set(oldest_AppleClang 12)
+set(oldest_GNU 12)
+set(oldest_Clang 13)
+set(oldest_AppleClang 13)
 set(wanted "g++ ${oldest_GNU} or clang++ ${oldest_Clang}, or a later one")
 set(compiler_error "")
 

@@ -42,14 +42,14 @@ def test_no_compiler_at_all(tmp_path):
     environment = {"PATH": str(tmp_path)}
     for _ in range(2):
         assert error_of(tmp_path / "build", environment) == (
-            "adder-onnx needs a C++ compiler: install g++ 9 or clang++ 10, or a later one"
+            "adder-onnx needs a C++ compiler: install g++ 12 or clang++ 13, or a later one"
         )
 
 
 def test_compiler_of_python_is_missing(tmp_path):
     """scikit-build-core sets CXX to what Python was built with."""
     assert error_of(tmp_path / "build", {"PATH": str(tmp_path), "CXX": "g++"}) == (
-        "adder-onnx needs a C++ compiler, and CXX=g++ does not work: install g++ 9 or clang++ 10, "
+        "adder-onnx needs a C++ compiler, and CXX=g++ does not work: install g++ 12 or clang++ 13, "
         "or a later one, and set CXX to it"
     )
 
@@ -57,15 +57,15 @@ def test_compiler_of_python_is_missing(tmp_path):
 def test_compiler_fails(tmp_path):
     """A program that compiles nothing is none."""
     message = error_of(tmp_path / "build", compiler_that(tmp_path))
-    assert f"CXX={tmp_path}/some-g++ does not work: install g++ 9" in message
+    assert f"CXX={tmp_path}/some-g++ does not work: install g++ 12" in message
 
 
 def test_compiler_is_too_old(tmp_path):
     """The version is what the preprocessor says."""
-    environment = compiler_that(tmp_path, "-U__GNUC__", "-D__GNUC__=8")
+    environment = compiler_that(tmp_path, "-U__GNUC__", "-D__GNUC__=11")
     message = error_of(tmp_path / "build", environment)
     assert message.startswith(
-        f"adder-onnx needs g++ 9 or clang++ 10, or a later one, and {tmp_path}/some-g++ is GNU 8."
+        f"adder-onnx needs g++ 12 or clang++ 13, or a later one, and {tmp_path}/some-g++ is GNU 11."
     )
     assert message.endswith(": set CXX to one")
 
