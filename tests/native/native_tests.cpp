@@ -12,6 +12,7 @@
 #include <limits>
 #include <memory>
 #include <random>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -48,14 +49,13 @@ struct Case {
   int threads;
 
   std::string text() const {
-    char buffer[256];
-    std::snprintf(buffer, sizeof(buffer),
-                  "%ld channels, %ld filters, kernel %ldx%ld, stride %ldx%ld, dilation %ldx%ld, "
-                  "group %ld, %ldx%ldx%ld -> %ldx%ld, pads %ld %ld, residual %d, threads %d",
-                  a.in_channels, a.out_channels, a.kernel_h, a.kernel_w, a.stride_h, a.stride_w,
-                  a.dilation_h, a.dilation_w, a.group, s.batch, s.in_h, s.in_w, s.out_h, s.out_w,
-                  s.pad_top, s.pad_left, residual, threads);
-    return buffer;
+    std::ostringstream text;
+    text << a.in_channels << " channels, " << a.out_channels << " filters, kernel " << a.kernel_h
+         << "x" << a.kernel_w << ", stride " << a.stride_h << "x" << a.stride_w << ", dilation "
+         << a.dilation_h << "x" << a.dilation_w << ", group " << a.group << ", " << s.batch << "x"
+         << s.in_h << "x" << s.in_w << " -> " << s.out_h << "x" << s.out_w << ", pads "
+         << s.pad_top << " " << s.pad_left << ", residual " << residual << ", threads " << threads;
+    return text.str();
   }
   int64_t x_size() const { return s.batch * s.in_h * s.in_w * padded_channels(a.in_channels); }
   int64_t y_size() const { return s.batch * s.out_h * s.out_w * padded_channels(a.out_channels); }

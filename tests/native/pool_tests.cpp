@@ -1,8 +1,4 @@
 // The thread pool, whoever calls it and whatever happens.
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <new>
 #include <stdexcept>
@@ -12,6 +8,14 @@
 
 #include "tests.h"
 #include "threads/thread_pool.h"
+
+// The thread sanitizer does not follow threads after a fork, and Windows has none.
+#if !defined(_WIN32) && !defined(__SANITIZE_THREAD__)
+#define ADDER_ONNX_FORKS
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 using namespace adder_onnx;
 
@@ -76,7 +80,7 @@ void test_limits_of_the_pool() {
   expect(is_refused && made == 5, "too many tasks");
 }
 
-#if !defined(__SANITIZE_THREAD__)  // which does not follow threads after a fork
+#if defined(ADDER_ONNX_FORKS)
 // Runs `f` in a forked child; whether it gives true.
 template <typename F>
 bool holds_in_child(const F& f) {
@@ -138,7 +142,7 @@ void test_pool([[maybe_unused]] bool can_fork) {
   test_phases();
   test_what_tasks_throw();
   test_limits_of_the_pool();
-#if !defined(__SANITIZE_THREAD__)
+#if defined(ADDER_ONNX_FORKS)
   if (!can_fork) return;
   test_fork();
   test_without_threads();

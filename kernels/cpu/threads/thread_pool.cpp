@@ -1,7 +1,10 @@
 #include "threads/thread_pool.h"
 
-#include <sched.h>
+#if defined(_WIN32)
+#include <process.h>
+#else
 #include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -30,7 +33,7 @@ class Spin {
       __asm__ volatile("yield");
 #endif
     } else {
-      sched_yield();
+      std::this_thread::yield();
     }
   }
 
@@ -109,9 +112,9 @@ struct Job {
 
 class Pool {
  public:
-  explicit Pool(pid_t owner) : owner(owner) {}
+  explicit Pool(int owner) : owner(owner) {}
 
-  const pid_t owner;
+  const int owner;  // a process
 
   void run(int helpers, Workers::Work work, void* call) {
     Job job{work, call, helpers};

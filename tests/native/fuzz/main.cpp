@@ -8,7 +8,11 @@
 // Whatever is wrong ends the process, with the seed of its case as the last line. Exit status 0: all
 // went well.
 #include <signal.h>
+#if defined(_WIN32)
+#include <io.h>
+#else
 #include <unistd.h>
+#endif
 
 #include <chrono>
 #include <cstring>
@@ -18,6 +22,12 @@
 #include "fuzz/bytes.h"
 
 namespace {
+
+#if defined(_WIN32)
+// There are no alarms, so a case that never ends is not told.
+constexpr int SIGALRM = SIGABRT;
+unsigned alarm(unsigned) { return 0; }
+#endif
 
 constexpr unsigned kMaxSeconds = 120;  // of one case, where a machine is busy
 
