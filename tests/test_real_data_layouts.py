@@ -16,7 +16,6 @@ from PIL import Image
 from adder_onnx.cli import run
 from adder_onnx.metadata import CIFAR10_LABELS
 
-
 IMAGES, RIGHT, RIGHT_IN_5 = 120, 116, 119
 """Of the data set's first images, those that the network has right."""
 
