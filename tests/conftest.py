@@ -15,8 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.browser import browser
+from tests.torchlib import torchlib_read_once
 
-__all__ = ["browser"]
+__all__ = ["browser", "torchlib_read_once"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
