@@ -13,7 +13,7 @@ PYTEST_ARGS ?= -n auto --dist worksteal
 
 BIN := $(VENV)/bin
 DIGITS := examples/digits
-SOURCES := pyproject.toml CMakeLists.txt $(wildcard kernels/cpu/*.cpp $(addprefix kernels/cpu/*/*,.cpp .h .inc))
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake kernels/cpu/*.cpp $(addprefix kernels/cpu/*/*,.cpp .h .inc))
 
 .PHONY: demo demo-export test lint types pytest bench clean
 

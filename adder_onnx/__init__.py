@@ -16,6 +16,7 @@ What is public are the names in ``__all__`` of these modules; all others may cha
 | `adder_onnx.metadata` | what a model says of itself: preprocessing, labels |
 | `adder_onnx.evaluation` | data sets and accuracy |
 | `adder_onnx.quantization` | adder nodes of few bits |
+| `adder_onnx.compilation` | files and a library for a stock onnxruntime |
 | `adder_onnx.inspection` | what each node costs |
 | `adder_onnx.inspection.profile` | where the time of a run goes |
 | `adder_onnx.ops` | the operators: schemas and function bodies |
@@ -25,26 +26,41 @@ What is public are the names in ``__all__`` of these modules; all others may cha
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from adder_onnx.errors import AdderError
 
 if TYPE_CHECKING:
+    from adder_onnx.compilation.library import get_include, get_library_path
     from adder_onnx.runtime.session import InferenceSession, NodeArg
 
-__all__ = ["AdderError", "InferenceSession", "NodeArg", "__version__"]
+__all__ = [
+    "AdderError",
+    "InferenceSession",
+    "NodeArg",
+    "__version__",
+    "get_include",
+    "get_library_path",
+]
 
 __version__ = "0.1.0"
 """The version of the package."""
 
 
+_PLACES = {
+    "InferenceSession": "adder_onnx.runtime.session",
+    "NodeArg": "adder_onnx.runtime.session",
+    "get_include": "adder_onnx.compilation.library",
+    "get_library_path": "adder_onnx.compilation.library",
+}
+
+
 def __getattr__(name: str) -> Any:
     """Imports the session, which takes most of a second, once it is asked for."""
-    if name not in ("InferenceSession", "NodeArg"):
+    if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from adder_onnx.runtime import session
-
-    globals()[name] = getattr(session, name)
+    globals()[name] = getattr(importlib.import_module(_PLACES[name]), name)
     return globals()[name]
 
 

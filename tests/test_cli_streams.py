@@ -9,13 +9,20 @@ from pathlib import Path
 import onnx
 import pytest
 
-from adder_onnx.cli import bench, export, inspect, quantize, run
+from adder_onnx.cli import bench, compile, export, inspect, quantize, run
 from adder_onnx.cli._command import make_parser, one_line, print_lines, run_command
 
 ROOT = Path(__file__).parents[1]
 MODEL = "examples/digits/resnet8_digits.onnx"
 DATA = "examples/digits/test"
-COMMANDS = {"bench": bench, "export": export, "inspect": inspect, "quantize": quantize, "run": run}
+COMMANDS = {
+    "bench": bench,
+    "compile": compile,
+    "export": export,
+    "inspect": inspect,
+    "quantize": quantize,
+    "run": run,
+}
 
 
 def _status(command, arguments):
@@ -98,6 +105,7 @@ def test_a_reader_that_goes_is_no_error():
         ("export", "--input-shape"),
         ("export", "--batch-size"),
         ("inspect", "--max-memory"),
+        ("compile", "--batch-size"),
     ],
 )
 @pytest.mark.parametrize(
@@ -107,6 +115,7 @@ def test_numbers_out_of_range(command, option, value, tmp_path, capsys):
     positional = {
         "run": [MODEL, "--data", DATA],
         "quantize": [MODEL, str(tmp_path / "q.onnx"), "--data", DATA],
+        "compile": [MODEL, str(tmp_path / "c.onnx")],
         "export": ["examples/digits/resnet8_digits.pth", str(tmp_path / "e.onnx")],
     }.get(command, [MODEL])
     if command == "bench":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -10,13 +10,19 @@ import pytest
 
 from adder_onnx.graph.adder_node import is_adder_node, mark_adder_nodes
 from adder_onnx.graph.loading import load_graph
-from adder_onnx.graph.memory import Buffer, place_buffers
 from adder_onnx.graph.partition import Part, node_inputs, partition
 from adder_onnx.graph.plan import ChainStep, ConversionStep, OnnxruntimeStep, make_plan
+from adder_onnx.kernels.cpu import place_buffers
 from tests.models import adder_conv, make_model, node
 
 W = np.ones((3, 3, 1, 1), np.float32)
 SHAPE = ["N", 3, 4, 4]
+
+
+class _Buffer(NamedTuple):
+    size: int
+    first: int
+    last: int
 
 
 def random_graph(seed: int) -> ir.Model:
@@ -195,7 +201,7 @@ def test_buffers_in_use_together_do_not_overlap(seed: int) -> None:
     buffers = []
     for _ in range(int(rng.integers(1, 30))):
         first = int(rng.integers(0, 20))
-        buffers.append(Buffer(int(rng.integers(0, 1000)), first, first + int(rng.integers(0, 6))))
+        buffers.append(_Buffer(int(rng.integers(0, 1000)), first, first + int(rng.integers(0, 6))))
     offsets, size = place_buffers(buffers)
     occupied: dict[int, Any] = {}
     for time in range(30):
@@ -212,6 +218,6 @@ def test_buffers_in_use_together_do_not_overlap(seed: int) -> None:
 
 def test_buffers_that_are_done_with_are_used_again() -> None:
     """A chain of equal layers needs two buffers, however long it is."""
-    buffers = [Buffer(160, t, t + 1) for t in range(20)]
+    buffers = [_Buffer(160, t, t + 1) for t in range(20)]
     assert place_buffers(buffers)[1] == 320
     assert place_buffers([]) == ([], 0)

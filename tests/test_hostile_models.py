@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -19,10 +19,10 @@ from onnx_ir.passes.common import InlinePass
 from adder_onnx.errors import AdderError, InputError, ModelError
 from adder_onnx.graph.functions import inline_functions
 from adder_onnx.graph.loading import load_graph, read_model
-from adder_onnx.graph.memory import Buffer, place_buffers
 from adder_onnx.graph.names import Names
 from adder_onnx.inspection.dimensions import assume
 from adder_onnx.inspection.inputs import random_feed
+from adder_onnx.kernels.cpu import place_buffers
 from adder_onnx.memory import limited
 from adder_onnx.runtime import InferenceSession
 from adder_onnx.runtime.onnxruntime_step import one_line
@@ -32,6 +32,12 @@ from tests.hostile.models import base_models
 from tests.models import adder_conv, image, make_model, node, oracle
 
 MEBIBYTE = 1 << 20
+
+
+class _Buffer(NamedTuple):
+    size: int
+    first: int
+    last: int
 
 
 def load(model: onnx.ModelProto) -> ir.Model:
@@ -653,7 +659,7 @@ def test_thousands_of_buffers_do_not_overlap() -> None:
     buffers = []
     for time in range(30_000):
         length = int(rng.integers(0, 4)) if rng.random() < 0.99 else 20_000
-        buffers.append(Buffer(int(rng.integers(0, 500)), time, time + length))
+        buffers.append(_Buffer(int(rng.integers(0, 500)), time, time + length))
     offsets, size = place_buffers(buffers)
     assert all(offset % 16 == 0 for offset in offsets)
     assert max(o + b.size for o, b in zip(offsets, buffers, strict=True)) <= size
@@ -664,7 +670,7 @@ def test_thousands_of_buffers_do_not_overlap() -> None:
             if b.first <= time <= b.last and b.size
         )
         assert all(a[1] <= b[0] for a, b in pairwise(alive))
-    chain = [Buffer(100, time, time + 1) for time in range(10_000)]
+    chain = [_Buffer(100, time, time + 1) for time in range(10_000)]
     assert place_buffers(chain)[1] <= 3 * 112
 
 

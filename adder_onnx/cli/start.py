@@ -12,12 +12,17 @@ import sys
 
 from adder_onnx.cli._signals import ending_at_once, ignoring
 
-__all__ = ["bench", "export", "inspect", "quantize", "run"]
+__all__ = ["bench", "compile", "export", "inspect", "quantize", "run"]
 
 
 def bench() -> int:
     """``adder-bench``; returns its exit status, as all of these do."""
     return _start("bench")
+
+
+def compile() -> int:
+    """``adder-compile``."""
+    return _start("compile")
 
 
 def export() -> int:

@@ -204,9 +204,9 @@ def _drop_our_bodies(model: onnx.ModelProto) -> None:
     ours = {f.name: f for f in function_bodies(max(opset, MIN_OPSET))}
     kept = []
     for function in model.functions:
-        if function.domain != DOMAIN:
-            kept.append(function)
-        elif function.name in ours and list(function.node) != list(ours[function.name].node):
+        if function.domain != DOMAIN or function.name not in ours:
+            kept.append(function)  # of a compiled file, a chain's body among them
+        elif list(function.node) != list(ours[function.name].node):
             _logger.warning(
                 "the file's own body of %s.%s differs from this version's and is not used: "
                 "domain and version define the meaning",

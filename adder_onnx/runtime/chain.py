@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from adder_onnx.errors import InputError, ModelError
 from adder_onnx.graph.adder_node import AdderNode
-from adder_onnx.graph.memory import Buffer, place_buffers
 from adder_onnx.graph.plan import ChainStep, ConversionStep, Step
 from adder_onnx.graph.pools import PoolNode
+from adder_onnx.kernels import cpu as native
 
 __all__ = [
     "Chain",
@@ -21,17 +21,6 @@ __all__ = [
     "plan_passes",
     "type_inside",
 ]
-
-_PIXELS_PER_PASS = 128
-"""Where an image has fewer, several go through a chain together: else reading the weights of a
-layer from memory would take longer than using them."""
-
-_PASS_BYTES = 4 << 20
-"""What the largest tensor of a pass may take, unless one image takes more: so much stays in a cache
-that cores share."""
-
-_MAX_IMAGES_PER_PASS = 8
-_MAX_PASSES = 64
 
 Shape = tuple[int, ...]
 Image = tuple[int, int, int, int]
@@ -90,16 +79,8 @@ def plan_passes(
         floats: what a tensor of a shape takes, in units of four bytes.
         threads: that share the passes.
     """
-    batches = {shape[0] for shape in shapes.values()}
-    batch = max(batches)
-    if len(batches) > 1:
-        return Passes(batch, max(batch, 1), 1)
-    fewest = max(1, min(shape[2] * shape[3] for shape in shapes.values()))
-    largest = max(1, 4 * max(floats(name, (1, *shape[1:])) for name, shape in shapes.items()))
-    most = min(_MAX_IMAGES_PER_PASS, -(-_PIXELS_PER_PASS // fewest), _PASS_BYTES // largest)
-    rounds = max(1, -(-batch // (threads * max(most, 1))))
-    images = max(1, -(-batch // (threads * rounds)))
-    return Passes(batch, images, max(1, min(-(-batch // images), threads, _MAX_PASSES)))
+    bytes_of_one = [4 * floats(name, (1, *shape[1:])) for name, shape in shapes.items()]
+    return Passes(*native.plan_passes(list(shapes.values()), bytes_of_one, threads))
 
 
 class Chain:
@@ -173,8 +154,8 @@ class Chain:
                     last[name] = time
         last.update(dict.fromkeys((step.inside for step in self.exits), end))
         names = list(first)
-        buffers = [Buffer(size(name, shapes[name]), first[name], last[name]) for name in names]
-        offsets, total = place_buffers(buffers)
+        buffers = [(size(name, shapes[name]), first[name], last[name]) for name in names]
+        offsets, total = native.place_buffers(buffers)
         return dict(zip(names, offsets, strict=True)), total
 
 

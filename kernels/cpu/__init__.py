@@ -11,18 +11,23 @@ from adder_onnx.errors import InputError, MissingDependencyError
 try:
     from adder_onnx.kernels.cpu._native import (
         AdderConv,
+        Chain,
+        ChainProgram,
         Program,
         QAdderConv,
+        ShapeError,
         StopFlag,
         available_isas,
         choose_roundings,
         inner_loop_rate,
         input_gradient,
         padded_channels,
+        place_buffers,
+        plan_passes,
         startable_threads,
     )
 except ModuleNotFoundError as error:
-    if (Path(__file__).parent / "module.cpp").exists():
+    if (Path(__file__).parent / "python" / "module.cpp").exists():
         raise MissingDependencyError(
             f"adder_onnx is imported from its source folder, {Path(__file__).parents[3]}, where "
             "its native module is not built: run Python in another folder, or build it there by "
@@ -36,14 +41,19 @@ __all__ = [
     "ARITHMETICS",
     "ISA_VARIABLE",
     "AdderConv",
+    "Chain",
+    "ChainProgram",
     "Program",
     "QAdderConv",
+    "ShapeError",
     "StopFlag",
     "available_isas",
     "choose_roundings",
     "inner_loop_rate",
     "input_gradient",
     "padded_channels",
+    "place_buffers",
+    "plan_passes",
     "select_isa",
     "startable_threads",
 ]

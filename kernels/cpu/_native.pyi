@@ -12,7 +12,7 @@ are written; numbers beyond 64 bits, 32 for ``threads``. Where there is no memor
 raised. ``isa`` is one of `available_isas`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -287,6 +287,103 @@ def choose_roundings(
     Raises:
         ValueError: shapes do not fit together, a step is none, numbers are not valid, or arrays
             share memory.
+    """
+
+class ShapeError(ValueError):
+    """Images do not fit a layer of a chain; the message names it."""
+
+class ChainProgram:
+    """A chain made for images of fixed sizes and a number of threads, with its arenas."""
+
+    @property
+    def input_shapes(self) -> list[tuple[int, int, int, int]]:
+        """(N, C, H, W), in the order of the entries."""
+    @property
+    def output_shapes(self) -> list[tuple[int, int, int, int]]:
+        """(N, M, oH, oW), in the order of the exits."""
+    @property
+    def arena_bytes(self) -> int:
+        """What a run takes for all its channels-last tensors."""
+    @property
+    def arenas(self) -> int:
+        """Arenas that are kept at the moment: as many as have run at the same time, 8 at most."""
+
+class Chain:
+    """A chain of layers with the conversions around it, for images of any size.
+
+    ``integers`` and ``floats`` describe it as kernels/cpu/chain/description.h says; ``operands``
+    are the weights, scales and biases, which are copied. ``labels`` name the layers in messages.
+
+    Raises:
+        ValueError: the description is not valid, or the kernels do not take what it says.
+    """
+
+    def __init__(
+        self,
+        integers: Sequence[int],
+        floats: Sequence[float],
+        operands: Sequence[NDArray[np.float32] | NDArray[np.uint8]],
+        labels: Sequence[str],
+        isa: str,
+        arithmetic: str,
+    ) -> None: ...
+    def program(
+        self,
+        shapes: Sequence[tuple[int, int, int, int]],
+        threads: int,
+        approve: Callable[[int], None] | None,
+    ) -> ChainProgram:
+        """The program for inputs of these shapes: kept, as sixteen are, or made.
+
+        ``approve`` is called with the bytes that a run will take before they are taken, and may
+        raise.
+
+        Raises:
+            ShapeError: the shapes do not fit a layer.
+            ValueError: sizes are too large.
+        """
+    def programs(self) -> list[ChainProgram]:
+        """Those that are kept, the one used last at the end."""
+    def run(
+        self,
+        program: ChainProgram,
+        inputs: Sequence[NDArray[Any]],
+        outputs: Sequence[NDArray[Any]],
+        stop: StopFlag | None = None,
+    ) -> None:
+        """Runs one of its programs. Once ``stop`` is set, what the outputs hold is unspecified."""
+    def profile(
+        self,
+        program: ChainProgram,
+        inputs: Sequence[NDArray[Any]],
+        outputs: Sequence[NDArray[Any]],
+        stop: StopFlag | None = None,
+    ) -> list[float]:
+        """Runs it, and gives the seconds of each conversion and layer, in their order."""
+
+def plan_passes(
+    shapes: Sequence[tuple[int, int, int, int]], bytes: Sequence[int], threads: int
+) -> tuple[int, int, int]:
+    """How the images of a batch go through a chain.
+
+    Args:
+        shapes: of all its tensors.
+        bytes: that one image of each takes, channels-last.
+        threads: that share the passes.
+
+    Returns:
+        The images of all tensors, the largest number where they differ; the images that go through
+        together; and the passes that have memory at the same time.
+    """
+
+def place_buffers(buffers: Sequence[tuple[int, int, int]]) -> tuple[list[int], int]:
+    """Places buffers in one block of memory so that no two in use at the same time overlap.
+
+    Args:
+        buffers: size in elements, first and last step of use of each.
+
+    Returns:
+        The offset of each, a multiple of 16 elements, and the size of the block.
     """
 
 def available_isas() -> list[str]: ...

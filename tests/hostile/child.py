@@ -37,7 +37,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NOBODY = 65534
 _LONGEST = 20_000
 
-COMMANDS = ("adder-bench", "adder-export", "adder-inspect", "adder-quantize", "adder-run")
+COMMANDS = (
+    "adder-bench",
+    "adder-compile",
+    "adder-export",
+    "adder-inspect",
+    "adder-quantize",
+    "adder-run",
+)
 
 _SYSTEM = [("dev",), ("proc",), ("sys",), ()]
 

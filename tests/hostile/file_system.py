@@ -40,6 +40,7 @@ def calls(
         ("adder-bench", (str(model), "--seconds=0.01", "--json", written)),
         ("adder-export", (str(checkpoint), written, "--input-shape=1,8,8", "--no-verify")),
         ("adder-quantize", (str(model), written, "--data", str(data), "--samples=4")),
+        ("adder-compile", (str(model), written, "--chains", f"{written}.chains")),
     ]
 
 

@@ -70,8 +70,9 @@ def command_for(rng: np.random.Generator, name: str, model: Path, data: Path) ->
         "adder-run": ("--data", str(data)),
         "adder-bench": ("--seconds", "0.01"),
         "adder-quantize": (f"{model}.quantized", "--data", str(data)),
+        "adder-compile": (f"{model}.compiled",),
     }
-    command = list(given)[int(rng.choice(4, p=(0.4, 0.3, 0.2, 0.1)))]
+    command = list(given)[int(rng.choice(5, p=(0.35, 0.25, 0.2, 0.1, 0.1)))]
     arguments = (str(model), *given[command])
     if command == "adder-inspect":
         chance = rng.random()

@@ -95,6 +95,7 @@ def _positional(command: str, folder: Path, i: int) -> tuple[str, ...]:
     model, data = str(DIGITS / "resnet8_digits.onnx"), str(DIGITS / "test")
     return {
         "adder-bench": (model, "--seconds=0.01"),
+        "adder-compile": (model, str(folder / f"{i}.onnx")),
         "adder-export": (str(DIGITS / "resnet8_digits.pth"), str(folder / f"{i}.onnx")),
         "adder-inspect": (model,),
         "adder-quantize": (model, str(folder / f"{i}.onnx"), "--data", data, "--samples=4"),

@@ -67,11 +67,11 @@ void test_runs() {
   std::vector<uint8_t> y(18);
   std::vector<float> arena(program.arena_size(1));
   for (const auto& from : {std::vector<const void*>{}, {x.data(), x.data()}})
-    expect(refuses([&] { program.run(arena.data(), from, {y.data()}, 1); }), "number of inputs");
+    expect(refuses([&] { program.run(arena.data(), from, {y.data()}, PoolWorkers(1)); }), "number of inputs");
   for (const auto& to : {std::vector<void*>{}, {y.data(), y.data()}})
-    expect(refuses([&] { program.run(arena.data(), {x.data()}, to, 1); }), "number of outputs");
-  expect(refuses([&] { program.run(arena.data(), {x.data()}, {y.data()}, 0); }), "no threads");
-  program.run(arena.data(), {x.data()}, {y.data()}, 1);
+    expect(refuses([&] { program.run(arena.data(), {x.data()}, to, PoolWorkers(1)); }), "number of outputs");
+  expect(refuses([&] { program.run(arena.data(), {x.data()}, {y.data()}, PoolWorkers(0)); }), "no threads");
+  program.run(arena.data(), {x.data()}, {y.data()}, PoolWorkers(1));
   expect(x == y, "a valid run after those");
   expect(refuses([&] { program.add_nchw_to_nhwc(1, kBytes, {1, 2, 3, 3}, 100); }),
          "adding to a program that has run");
@@ -87,7 +87,7 @@ void test_nothing() {
   const std::vector<uint8_t> x(18);
   std::vector<float> arena(program.arena_size(1));
   expect(!refuses([&] {
-    program.run(arena.data(), {x.data(), arena.data() + 1}, {arena.data() + 2}, 1);
+    program.run(arena.data(), {x.data(), arena.data() + 1}, {arena.data() + 2}, PoolWorkers(1));
   }),
          "arrays of nothing");
 }

@@ -2,7 +2,8 @@
 // sanitizers: each tensor is an allocation of its own, of exactly its size, so that a read or write
 // beside it is seen; results are compared with plain loops. What is random comes from fixed seeds.
 //
-//   native_tests          exit status 0 where all agree, 1 with a line for each that does not
+//   native_tests            exit status 0 where all agree, 1 with a line for each that does not
+//   native_tests --no-fork  for an emulator that cannot fork a process of several threads
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -11,6 +12,7 @@
 #include <limits>
 #include <memory>
 #include <random>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -47,14 +49,13 @@ struct Case {
   int threads;
 
   std::string text() const {
-    char buffer[256];
-    std::snprintf(buffer, sizeof(buffer),
-                  "%ld channels, %ld filters, kernel %ldx%ld, stride %ldx%ld, dilation %ldx%ld, "
-                  "group %ld, %ldx%ldx%ld -> %ldx%ld, pads %ld %ld, residual %d, threads %d",
-                  a.in_channels, a.out_channels, a.kernel_h, a.kernel_w, a.stride_h, a.stride_w,
-                  a.dilation_h, a.dilation_w, a.group, s.batch, s.in_h, s.in_w, s.out_h, s.out_w,
-                  s.pad_top, s.pad_left, residual, threads);
-    return buffer;
+    std::ostringstream text;
+    text << a.in_channels << " channels, " << a.out_channels << " filters, kernel " << a.kernel_h
+         << "x" << a.kernel_w << ", stride " << a.stride_h << "x" << a.stride_w << ", dilation "
+         << a.dilation_h << "x" << a.dilation_w << ", group " << a.group << ", " << s.batch << "x"
+         << s.in_h << "x" << s.in_w << " -> " << s.out_h << "x" << s.out_w << ", pads "
+         << s.pad_top << " " << s.pad_left << ", residual " << residual << ", threads " << threads;
+    return text.str();
   }
   int64_t x_size() const { return s.batch * s.in_h * s.in_w * padded_channels(a.in_channels); }
   int64_t y_size() const { return s.batch * s.out_h * s.out_w * padded_channels(a.out_channels); }
@@ -302,7 +303,7 @@ void test_program(Isa isa) {
     Exact<float> arena(program.arena_size(threads));
     Exact<uint8_t> y(x.size());
     double seconds[4];
-      program.run(arena.data(), {x.data()}, {y.data()}, threads, timed ? seconds : nullptr);
+      program.run(arena.data(), {x.data()}, {y.data()}, PoolWorkers(threads), timed ? seconds : nullptr);
     return y;
   };
   const Exact<uint8_t> expected = result(make(kBatch), 1, false);
@@ -337,7 +338,7 @@ void test_stop(Isa isa) {
   program.add_nhwc_to_nchw(size, image, 0, bytes);
   Exact<float> arena(program.arena_size(3));
   Exact<uint8_t> expected(x.size());
-  program.run(arena.data(), {x.data()}, {expected.data()}, 3);
+  program.run(arena.data(), {x.data()}, {expected.data()}, PoolWorkers(3));
   for (int round = 0; round < 20; ++round) {
     Exact<uint8_t> y(x.size());
     StopFlag stop;
@@ -345,21 +346,21 @@ void test_stop(Isa isa) {
       std::this_thread::sleep_for(std::chrono::microseconds(20 * round));
       stop.set();
     });
-    program.run(arena.data(), {x.data()}, {y.data()}, 1 + round % 3, nullptr, stop);
+    program.run(arena.data(), {x.data()}, {y.data()}, PoolWorkers(1 + round % 3), nullptr, stop);
     other.join();
-    program.run(arena.data(), {x.data()}, {y.data()}, 1 + round % 3);
+    program.run(arena.data(), {x.data()}, {y.data()}, PoolWorkers(1 + round % 3));
     expect(y == expected, "after a run that was stopped");
     Exact<uint8_t> untouched(x.size());
-    program.run(arena.data(), {x.data()}, {untouched.data()}, 3, nullptr, stop);
+    program.run(arena.data(), {x.data()}, {untouched.data()}, PoolWorkers(3), nullptr, stop);
     expect(untouched == Exact<uint8_t>(x.size()), "stopped before it began");
   }
 }
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
   constexpr int kCases = 250;
-  for (const char* name : {"scalar", "avx2", "avx512"}) {
+  for (const char* name : {"scalar", "avx2", "avx512", "neon", "neon_dotprod"}) {
     bool is_there = false;
     for (Isa isa : available_isas()) is_there = is_there || std::strcmp(isa_name(isa), name) == 0;
     if (!is_there) {
@@ -379,8 +380,9 @@ int main() {
   }
   uint32_t seed = 0;
   for (const Case& c : cases(kCases)) test_max_pool(c, ++seed);
+  test_levels();
   test_conversions();
-  test_pool();
+  test_pool(argc < 2 || std::strcmp(argv[1], "--no-fork") != 0);
   test_checks();
   std::printf("%d failures\n", failures.load());
   return failures == 0 ? 0 : 1;

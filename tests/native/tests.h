@@ -6,8 +6,11 @@
 // Counts, and tells, what does not hold.
 void expect(bool holds, const std::string& what);
 
-// Of the thread pool.
-void test_pool();
+// Of all levels, against the scalar one.
+void test_levels();
+
+// Of the thread pool; without those that fork, where an emulator cannot.
+void test_pool(bool can_fork);
 
 // Of what is refused.
 void test_checks();

@@ -3,13 +3,9 @@
 
 #include "float32/kernels.h"
 
-#include "float32/lanes.inc"
+#include "float32/lanes/avx512.inc"
 
-#include "layers/depthwise_taps.inc"
-
-#include "float32/depthwise_kernel.inc"
-#include "float32/gradient_kernel.inc"
-#include "float32/sums_kernel.inc"
+#include "float32/kernels.inc"
 
 namespace adder_onnx {
 

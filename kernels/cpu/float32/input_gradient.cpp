@@ -70,7 +70,7 @@ void input_gradient(const ConvParams& params, const ConvShape& shape, const floa
     float* to = grad_x + first * params.in_channels * shape.in_h * shape.in_w;
     const int64_t counts[] = {conversion_tasks(in), conversion_tasks(out), in.batch * shape.in_h,
                               conversion_tasks(in)};
-    run_phases(counts, 4, threads, [&](int64_t phase, int64_t task) {
+    run_phases(counts, 4, PoolWorkers(threads), [&](int64_t phase, int64_t task) {
       switch (phase) {
         case 0: return nchw_to_nhwc(in, kFloats, from, x_inside.data(), task);
         case 1: return nchw_to_nhwc(out, kFloats, from_y, grad_y_inside.data(), task);

@@ -17,6 +17,8 @@ extern const Float32Kernels kFloat32Scalar;
 #if defined(ADDER_ONNX_X86)
 extern const Float32Kernels kFloat32Avx2;
 extern const Float32Kernels kFloat32Avx512;
+#elif defined(ADDER_ONNX_ARM64)
+extern const Float32Kernels kFloat32Neon;
 #endif
 
 }  // namespace adder_onnx

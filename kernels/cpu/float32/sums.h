@@ -5,8 +5,8 @@
 //
 // |x - w| = 2 max(x, w) - x - w. The sum of w is a constant of a filter, that of x is shared by all
 // filters of a pixel, and what is left of a tap is one maximum and one addition. The addition is
-// made as fma(max, 1, sum), which is the same number, and which processors start in other units than
-// the maximum: a tap costs little more than the multiply-add of a convolution.
+// made as fma(max, 1, sum) by AVX2 and AVX-512, which is the same number, and which processors start in
+// other units than the maximum: a tap costs little more than the multiply-add of a convolution.
 //
 // Taps are read in runs, floats side by side, so far from a pixel's first tap as `runs` has it. A tile
 // is some pixels by the registers of one block of filters, a lane per filter, all sums in registers.

@@ -2,12 +2,38 @@
 
 #include <stdexcept>
 
+#if defined(ADDER_ONNX_ARM64) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(ADDER_ONNX_ARM64) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
 namespace adder_onnx {
+
+#if defined(ADDER_ONNX_ARM64)
+namespace {
+
+bool has_dot_products() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#elif defined(__APPLE__)
+  int has = 0;
+  size_t size = sizeof(has);
+  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &size, nullptr, 0) == 0 && has != 0;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+#endif
 
 const char* isa_name(Isa isa) {
   switch (isa) {
     case Isa::kAvx512: return "avx512";
     case Isa::kAvx2: return "avx2";
+    case Isa::kNeon: return "neon";
+    case Isa::kNeonDotprod: return "neon_dotprod";
     case Isa::kScalar: break;
   }
   return "scalar";
@@ -22,6 +48,9 @@ std::vector<Isa> available_isas() {
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
       isas.push_back(Isa::kAvx512);
   }
+#elif defined(ADDER_ONNX_ARM64)
+  isas.push_back(Isa::kNeon);  // every processor of this architecture has it
+  if (has_dot_products()) isas.push_back(Isa::kNeonDotprod);
 #endif
   return isas;
 }

@@ -2,17 +2,25 @@
 
 namespace adder_onnx {
 
+const Float32Kernels& float32_kernels([[maybe_unused]] Isa isa) {
 #if defined(ADDER_ONNX_X86)
-#define ADDER_CHOOSE(kernels) \
-  return isa == Isa::kAvx512 ? kernels##Avx512 : isa == Isa::kAvx2 ? kernels##Avx2 : kernels##Scalar
-#else
-#define ADDER_CHOOSE(kernels) return kernels##Scalar
+  if (isa == Isa::kAvx512) return kFloat32Avx512;
+  if (isa == Isa::kAvx2) return kFloat32Avx2;
+#elif defined(ADDER_ONNX_ARM64)
+  if (isa == Isa::kNeonDotprod || isa == Isa::kNeon) return kFloat32Neon;
 #endif
+  return kFloat32Scalar;
+}
 
-const Float32Kernels& float32_kernels([[maybe_unused]] Isa isa) { ADDER_CHOOSE(kFloat32); }
-
-const Uint8Kernels& uint8_kernels([[maybe_unused]] Isa isa) { ADDER_CHOOSE(kUint8); }
-
-#undef ADDER_CHOOSE
+const Uint8Kernels& uint8_kernels([[maybe_unused]] Isa isa) {
+#if defined(ADDER_ONNX_X86)
+  if (isa == Isa::kAvx512) return kUint8Avx512;
+  if (isa == Isa::kAvx2) return kUint8Avx2;
+#elif defined(ADDER_ONNX_ARM64)
+  if (isa == Isa::kNeonDotprod) return kUint8NeonDotprod;
+  if (isa == Isa::kNeon) return kUint8Neon;
+#endif
+  return kUint8Scalar;
+}
 
 }  // namespace adder_onnx

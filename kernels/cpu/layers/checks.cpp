@@ -47,6 +47,12 @@ int64_t checked_product(std::initializer_list<int64_t> sizes) {
   return is_zero ? 0 : product;
 }
 
+int64_t element_count(const std::vector<int64_t>& shape) {
+  int64_t count = 1;
+  for (int64_t dim : shape) count = checked_product({count, dim});
+  return count;
+}
+
 int64_t checked_sum(int64_t a, int64_t b) {
   check_size(a);
   check_size(b);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <vector>
 
 #include "layers/params.h"
 
@@ -16,6 +17,9 @@ constexpr int64_t kMaxSize = int64_t{1} << 56;
 // The product of sizes. None may be negative, and that of all but the zeros is at most kMaxSize: so is
 // that of any of them.
 int64_t checked_product(std::initializer_list<int64_t> sizes);
+
+// The elements of an array of a shape, as checked_product has it.
+int64_t element_count(const std::vector<int64_t>& shape);
 
 // The sum of two sizes: neither is negative, and it is at most kMaxSize.
 int64_t checked_sum(int64_t a, int64_t b);

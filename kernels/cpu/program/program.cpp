@@ -326,21 +326,21 @@ int64_t Program::scratch_size(int threads) const {
   return std::min(bytes, std::numeric_limits<int64_t>::max() / used) * used;
 }
 
-void Program::run_wide(const Pass& pass, int threads, double* seconds) const {
+void Program::run_wide(const Pass& pass, const Workers& workers, double* seconds) const {
   std::vector<Tasks> tasks;
   std::vector<int64_t> counts;
   tasks.reserve(steps_.size());
   counts.reserve(steps_.size());
   for (const Step& step : steps_) {
-    tasks.emplace_back(step, pass, threads);
+    tasks.emplace_back(step, pass, workers.count());
     counts.push_back(tasks.back().count());
   }
   const auto task = [&](int64_t step, int64_t i) { tasks[step].run(i); };
   if (seconds == nullptr)
-    return run_phases(counts.data(), static_cast<int64_t>(counts.size()), threads, task);
+    return run_phases(counts.data(), static_cast<int64_t>(counts.size()), workers, task);
   for (size_t step = 0; step < steps_.size(); ++step) {
     const Clock::time_point start = Clock::now();
-    parallel_for(counts[step], threads, [&](int64_t i) { tasks[step].run(i); });
+    parallel_for(counts[step], workers, [&](int64_t i) { tasks[step].run(i); });
     seconds[step] += seconds_since(start);
   }
 }
@@ -355,8 +355,9 @@ void Program::run_narrow(const Pass& pass, double* seconds) const {
 }
 
 void Program::run(float* arena, const std::vector<const void*>& inputs,
-                  const std::vector<void*>& outputs, int threads, double* seconds,
+                  const std::vector<void*>& outputs, const Workers& workers, double* seconds,
                   const StopFlag& stop) const {
+  const int threads = workers.count();
   check_run(arena, inputs, outputs, threads);
   close();
   if (seconds != nullptr) std::fill_n(seconds, steps_.size(), 0.0);
@@ -369,7 +370,7 @@ void Program::run(float* arena, const std::vector<const void*>& inputs,
     Slots free;
     const Clock::time_point start = Clock::now();
     std::vector<double> spent(seconds == nullptr ? 0 : used * steps_.size());
-    parallel_for(passes, static_cast<int>(used), [&](int64_t i) {
+    parallel_for(passes, FewerWorkers(workers, kMaxPasses), [&](int64_t i) {
       if (stop.is_set()) return;
       const int slot = free.take();
       const Pass pass{arena + slot * tensors_.size(), 1, i * pass_, pass_, inputs, outputs, stop};
@@ -387,7 +388,7 @@ void Program::run(float* arena, const std::vector<const void*>& inputs,
   const int64_t left = batch_ - passes * pass_;
   if (left == 0 && passes > 0) return;
   const int64_t scale = left > pass_ ? slots(threads) : 1;
-  run_wide({arena, scale, passes * pass_, left, inputs, outputs, stop}, threads, seconds);
+  run_wide({arena, scale, passes * pass_, left, inputs, outputs, stop}, workers, seconds);
 }
 
 }  // namespace adder_onnx

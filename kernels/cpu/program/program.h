@@ -8,6 +8,7 @@
 #include "float32/adder_conv.h"
 #include "layout/layout.h"
 #include "threads/stop_flag.h"
+#include "threads/workers.h"
 #include "program/tensors.h"
 #include "uint8/max_pool.h"
 #include "uint8/qadder_conv.h"
@@ -76,7 +77,7 @@ class Program {
   const std::vector<Port>& inputs() const { return inputs_; }
   const std::vector<Port>& outputs() const { return outputs_; }
 
-  // `arena` has arena_size(threads) floats at least; inputs and outputs are as their ports say. Where
+  // `arena` has arena_size(workers.count()) floats at least; inputs and outputs are as their ports say. Where
   // an input is not aligned to its elements, or an output shares memory with anything else, it throws
   // std::invalid_argument; and std::bad_alloc where threads find no memory for rows that they copy.
   //
@@ -84,7 +85,7 @@ class Program {
   // stored there; of the time of passes on several threads each step gets its share. Once `stop` is
   // set the rest is left out: the arena can be used again, the outputs hold anything.
   void run(float* arena, const std::vector<const void*>& inputs,
-           const std::vector<void*>& outputs, int threads, double* seconds = nullptr,
+           const std::vector<void*>& outputs, const Workers& workers, double* seconds = nullptr,
            const StopFlag& stop = StopFlag::never()) const;
 
  private:
@@ -124,7 +125,7 @@ class Program {
   void add_conv(Step step, const ConvParams& params, const ConvShape& shape, ElementType type);
   void check_run(const float* arena, const std::vector<const void*>& inputs,
                  const std::vector<void*>& outputs, int threads) const;
-  void run_wide(const Pass& pass, int threads, double* seconds) const;
+  void run_wide(const Pass& pass, const Workers& workers, double* seconds) const;
   void run_narrow(const Pass& pass, double* seconds) const;
 
   int64_t batch_, pass_;

@@ -31,9 +31,10 @@ Counts count(const uint8_t* x, int64_t samples) {
   return counts;
 }
 
-// A loop that has wider vectors where the processor has them; the result is the same. The thread
-// sanitizer cannot start where a function is chosen while a program is loaded.
-#if defined(ADDER_ONNX_X86) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
+// A loop that has wider vectors where the processor has them; the result is the same. Only glibc
+// chooses a function while a program is loaded, and the thread sanitizer cannot start where it does.
+#if defined(ADDER_ONNX_X86) && defined(__GLIBC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_THREAD__)
 #define ADDER_ONNX_WIDEST __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define ADDER_ONNX_WIDEST

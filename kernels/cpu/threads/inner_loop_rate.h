@@ -1,6 +1,7 @@
 // Timing of bare inner loops.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 
 namespace adder_onnx {

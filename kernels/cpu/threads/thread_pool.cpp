@@ -1,7 +1,10 @@
 #include "threads/thread_pool.h"
 
-#include <sched.h>
+#if defined(_WIN32)
+#include <process.h>
+#else
 #include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -26,9 +29,11 @@ class Spin {
     if (++count_ < kSpins) {
 #if defined(__x86_64__)
       __builtin_ia32_pause();
+#elif defined(__aarch64__)
+      __asm__ volatile("yield");
 #endif
     } else {
-      sched_yield();
+      std::this_thread::yield();
     }
   }
 
@@ -36,19 +41,15 @@ class Spin {
   int count_ = 0;
 };
 
-// One call of run_phases. It lives on the caller's stack: the caller leaves only when no worker is in
-// it and it is no longer in the queue.
+// The tasks of one call of run_phases.
 //
-// Tasks are given out by a ticket, the phase's number above that of the next task. Whoever ends the
+// They are given out by a ticket, the phase's number above that of the next task. Whoever ends the
 // last task of a phase opens the next, so that nobody waits for a thread that has no task: one that
 // was woken late, or not at all, delays nothing.
-class Job {
+class Tickets {
  public:
-  Job(const int64_t* counts, int64_t phases, int seats, TaskRef task)
-      : seats(seats), counts_(counts), phases_(phases), task_(task), ticket_(open(0)) {}
-
-  int seats;                    // workers that may still join; guarded by the pool's mutex
-  std::atomic<int> working{0};  // workers inside
+  Tickets(const int64_t* counts, int64_t phases, TaskRef task)
+      : counts_(counts), phases_(phases), task_(task), ticket_(open(0)) {}
 
   void work() {
     uint64_t ticket = ticket_.fetch_add(1, std::memory_order_acq_rel);
@@ -68,7 +69,7 @@ class Job {
     }
   }
 
-  // To be called when nobody is in it any more.
+  // To be called when nobody is in `work` any more.
   void rethrow() const {
     if (error_ != nullptr) std::rethrow_exception(error_);
   }
@@ -100,28 +101,36 @@ class Job {
   std::exception_ptr error_;
 };
 
+// What workers are asked to join in. It lives on the caller's stack: the caller leaves only when no
+// worker is in it and it is no longer in the queue.
+struct Job {
+  Workers::Work work;
+  void* call;
+  int seats;                    // workers that may still join; guarded by the pool's mutex
+  std::atomic<int> working{0};  // workers inside
+};
+
 class Pool {
  public:
-  explicit Pool(pid_t owner) : owner(owner) {}
+  explicit Pool(int owner) : owner(owner) {}
 
-  const pid_t owner;
+  const int owner;  // a process
 
-  void run(const int64_t* counts, int64_t phases, int helpers, TaskRef task) {
-    Job job(counts, phases, helpers, task);
+  void run(int helpers, Workers::Work work, void* call) {
+    Job job{work, call, helpers};
     {
       std::lock_guard<std::mutex> lock(mutex_);
       grow(helpers);
       queue_.push_back(&job);
     }
     for (int i = 0; i < helpers; ++i) wake_.notify_one();
-    job.work();
+    work(call);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       queue_.erase(std::remove(queue_.begin(), queue_.end(), &job), queue_.end());
     }
     Spin spin;
     while (job.working.load(std::memory_order_acquire) != 0) spin.wait();
-    job.rethrow();
   }
 
  private:
@@ -142,7 +151,7 @@ class Pool {
       if (--job->seats == 0) queue_.pop_front();
       job->working.fetch_add(1, std::memory_order_relaxed);
       lock.unlock();
-      job->work();
+      job->work(job->call);
       lock.lock();
       // Its work is given out: nobody else need join it.
       queue_.erase(std::remove(queue_.begin(), queue_.end(), job), queue_.end());
@@ -171,13 +180,23 @@ Pool& pool() {
 
 }  // namespace
 
-void run_phases(const int64_t* counts, int64_t phases, int threads, TaskRef task) {
+void PoolWorkers::run(int helpers, Work work, void* call) const {
+  pool().run(helpers, work, call);
+}
+
+void run_phases(const int64_t* counts, int64_t phases, const Workers& workers, TaskRef task) {
   const int64_t most = phases == 0 ? 0 : *std::max_element(counts, counts + phases);
   if (most >= kMaxTasks) throw std::invalid_argument("there are too many tasks");
-  const int helpers = static_cast<int>(std::min<int64_t>(std::min(threads, kMaxThreads), most)) - 1;
-  if (helpers > 0) return pool().run(counts, phases, helpers, task);
-  for (int64_t phase = 0; phase < phases; ++phase)
-    for (int64_t i = 0; i < counts[phase]; ++i) task(phase, i);
+  const int64_t threads = std::min(workers.count(), kMaxThreads);
+  const int helpers = static_cast<int>(std::min(threads, most)) - 1;
+  if (helpers <= 0) {
+    for (int64_t phase = 0; phase < phases; ++phase)
+      for (int64_t i = 0; i < counts[phase]; ++i) task(phase, i);
+    return;
+  }
+  Tickets tickets(counts, phases, task);
+  workers.run(helpers, [](void* call) { static_cast<Tickets*>(call)->work(); }, &tickets);
+  tickets.rethrow();
 }
 
 }  // namespace adder_onnx

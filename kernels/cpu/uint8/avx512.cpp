@@ -1,11 +1,12 @@
 // The uint8 kernels for avx512.
+#include <utility>
+
 #include "uint8/kernels.h"
 
-#include "uint8/lanes.inc"
+#include "uint8/lanes/avx512.inc"
 
-#include "layers/depthwise_taps.inc"
+#include "uint8/kernels.inc"
 
-#include "uint8/depthwise_kernel.inc"
 #include "uint8/sad_kernel.inc"
 
 namespace adder_onnx {

@@ -15,6 +15,9 @@ extern const Uint8Kernels kUint8Scalar;
 #if defined(ADDER_ONNX_X86)
 extern const Uint8Kernels kUint8Avx2;
 extern const Uint8Kernels kUint8Avx512;
+#elif defined(ADDER_ONNX_ARM64)
+extern const Uint8Kernels kUint8Neon;
+extern const Uint8Kernels kUint8NeonDotprod;
 #endif
 
 }  // namespace adder_onnx

@@ -1,12 +1,12 @@
-// uint8 adder convolution as sums of absolute differences of eight bytes at a time (psadbw), exact in
-// integers, and behind them the epilogue of QLinearAdderConv.
+// uint8 adder convolution as sums of absolute differences of eight bytes at a time (psadbw; on ARM, uabd
+// and what adds up its bytes), exact in integers, and behind them the epilogue of QLinearAdderConv.
 //
 // Taps. The taps of one output pixel are read as `segments` runs of `steps` times eight bytes each,
 // from the address of the pixel's first tap on; whoever fills the input sees to it that channels
 // come in eights. Where pixels lie densely, a kernel row is one segment, else every position is one.
 //
 // Tiles. A 64-bit lane of a register holds one filter: eight bytes of a pixel, broadcast, meet eight
-// bytes of every filter of a register, and one psadbw and one addition make eight taps of each. A
+// bytes of every filter of a register, and two instructions make eight taps of each. A
 // tile is kMaxPixels pixels by the registers of one block of filters, all sums in registers. Pixels
 // are numbered through rows and images and have an address each, so that tiles are full on narrow
 // images too; those of a call are shared out evenly among its tiles.

@@ -1,12 +1,11 @@
 // The uint8 kernels for scalar.
 #include "uint8/kernels.h"
 
-#include "uint8/lanes.inc"
+#include "uint8/lanes/scalar.inc"
 
-#include "layers/depthwise_taps.inc"
+#include "uint8/kernels.inc"
 
-#include "uint8/depthwise_kernel.inc"
-#include "uint8/sad_kernel.inc"
+#include "uint8/sad_scalar.inc"
 
 namespace adder_onnx {
 

@@ -55,6 +55,7 @@ void try_program(Bytes& bytes);  // valid programs, against their definition
 void try_hostile_program(Bytes& bytes);
 void try_hostile_conv(Bytes& bytes);
 void try_gradient(Bytes& bytes);
+void try_chain(Bytes& bytes);
 void try_roundings(Bytes& bytes);
 
 }  // namespace fuzz

@@ -325,7 +325,7 @@ class Maker {
     if (fault == 0) to.push_back(nullptr);
     const bool is_shared = fault == 1 && !from.empty() && !inputs[0].empty() && !arena.empty();
     if (is_shared) from[0] = arena.data();
-    const bool is_taken = takes([&] { program.run(arena.data(), from, to, threads); });
+    const bool is_taken = takes([&] { program.run(arena.data(), from, to, PoolWorkers(threads)); });
     if (is_taken == (fault == 0 || is_shared)) fail("a run is taken or refused where it must not be");
     return is_taken ? outputs : std::vector<Exact<uint8_t>>{};
   }

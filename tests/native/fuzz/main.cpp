@@ -8,7 +8,11 @@
 // Whatever is wrong ends the process, with the seed of its case as the last line. Exit status 0: all
 // went well.
 #include <signal.h>
+#if defined(_WIN32)
+#include <io.h>
+#else
 #include <unistd.h>
+#endif
 
 #include <chrono>
 #include <cstring>
@@ -19,17 +23,25 @@
 
 namespace {
 
+#if defined(_WIN32)
+// There are no alarms, so a case that never ends is not told.
+constexpr int SIGALRM = SIGABRT;
+unsigned alarm(unsigned) { return 0; }
+#endif
+
 constexpr unsigned kMaxSeconds = 120;  // of one case, where a machine is busy
 
 void try_case(const uint8_t* data, size_t size) {
   fuzz::Bytes bytes(data, size);
-  switch (bytes.from(0, 9)) {
+  switch (bytes.from(0, 11)) {
     case 0: return fuzz::try_gradient(bytes);
     case 1: return fuzz::try_roundings(bytes);
     case 2: return fuzz::try_hostile_conv(bytes);
     case 3:
     case 4:
     case 5: return fuzz::try_hostile_program(bytes);
+    case 6:
+    case 7: return fuzz::try_chain(bytes);
     default: return fuzz::try_program(bytes);
   }
 }

@@ -487,7 +487,7 @@ std::vector<Exact<uint8_t>> Case::results(const Way& way) {
   for (Exact<uint8_t>& result : results) to.push_back(result.data());
   arena.assign(program.arena_size(way.threads), std::numeric_limits<float>::quiet_NaN());
   std::vector<double> seconds(program.step_count());
-  program.run(arena.data(), from, to, way.threads, way.is_timed ? seconds.data() : nullptr);
+  program.run(arena.data(), from, to, PoolWorkers(way.threads), way.is_timed ? seconds.data() : nullptr);
   return results;
 }
 

@@ -1,0 +1,184 @@
+#include "chain/description.h"
+
+#include <stdexcept>
+#include <utility>
+
+#include "layers/checks.h"
+
+namespace adder_onnx {
+namespace {
+
+constexpr int64_t kVersion = 1;
+constexpr int64_t kFewestOfLayer = 15;  // integers
+
+enum Kind : int64_t { kAdderConv = 0, kQLinearAdderConv = 1, kMaxPool = 2 };
+
+// The numbers of a description, one after the other.
+template <typename T>
+class Numbers {
+ public:
+  explicit Numbers(const std::vector<T>& numbers) : numbers_(numbers) {}
+
+  T next() {
+    if (at_ == numbers_.size()) throw std::invalid_argument("the description of a chain is too short");
+    return numbers_[at_++];
+  }
+  // One from 0 to `most`.
+  int next_of(int64_t most) {
+    const T number = next();
+    if (!(number >= 0 && number <= static_cast<T>(most)))
+      throw std::invalid_argument("a number in the description of a chain is out of range: " +
+                                  std::to_string(number));
+    return static_cast<int>(number);
+  }
+  size_t left() const { return numbers_.size() - at_; }
+
+ private:
+  const std::vector<T>& numbers_;
+  size_t at_ = 0;
+};
+
+class Reader {
+ public:
+  Reader(const Description& description, const std::vector<Operand>& operands, Isa isa, Form form,
+         const std::vector<std::string>& labels)
+      : integers_(description.integers), floats_(description.floats), operands_(operands),
+        isa_(isa), form_(form), labels_(labels) {}
+
+  std::shared_ptr<const Chain> read() {
+    if (integers_.next() != kVersion)
+      throw std::invalid_argument("the description of a chain is of another version");
+    const int64_t entry_count = count(4), layer_count = count(kFewestOfLayer), exit_count = count(5);
+    std::vector<Conversion> entries;
+    for (int64_t i = 0; i < entry_count; ++i) entries.push_back(conversion());
+    std::vector<ChainLayer> layers;
+    for (int64_t i = 0; i < layer_count; ++i) layers.push_back(layer(i));
+    std::vector<ChainPort> exits;
+    for (int64_t i = 0; i < exit_count; ++i) {
+      const int64_t value = integers_.next();
+      exits.push_back({conversion(), value});
+    }
+    if (integers_.left() != 0 || floats_.left() != 0)
+      throw std::invalid_argument("the description of a chain is too long");
+    return std::make_shared<const Chain>(std::move(entries), std::move(layers), std::move(exits));
+  }
+
+ private:
+  // How many there are of what takes at least `each` of the integers.
+  int64_t count(int64_t each) {
+    const auto most = static_cast<int64_t>(integers_.left()) / each;
+    const int64_t number = integers_.next();
+    if (number < 0 || number > most)
+      throw std::invalid_argument("the description of a chain is too short for what it has");
+    return number;
+  }
+
+  Conversion conversion() {
+    const auto outside = static_cast<ElementType>(integers_.next_of(2));
+    const auto inside = static_cast<ElementType>(integers_.next_of(2));
+    const int zero_point = integers_.next_of(255), top = integers_.next_of(255);
+    return {outside, inside, floats_.next(), zero_point, top};
+  }
+
+  ChainLayer layer(int64_t number) {
+    ChainLayer layer{};
+    const auto at = static_cast<size_t>(number);
+    layer.label = at < labels_.size() ? labels_[at] : "layer " + std::to_string(number);
+    const int64_t kind = integers_.next_of(kMaxPool);
+    layer.x = integers_.next();
+    layer.z = integers_.next();
+    ConvParams& a = layer.params;
+    for (int64_t* of : {&a.stride_h, &a.stride_w, &a.dilation_h, &a.dilation_w}) *of = integers_.next();
+    Padding& p = layer.padding;
+    p.mode = static_cast<AutoPad>(integers_.next_of(3));
+    for (int64_t* of : {&p.top, &p.left, &p.bottom, &p.right}) *of = checked_sum(integers_.next(), 0);
+    try {
+      if (kind == kAdderConv)
+        read_conv(&layer);
+      else if (kind == kQLinearAdderConv)
+        read_qconv(&layer);
+      else
+        read_pool(&layer);
+    } catch (const std::invalid_argument& error) {
+      throw std::invalid_argument(layer.label + ": " + error.what());
+    }
+    return layer;
+  }
+
+  const Operand& operand(ElementType type) {
+    const Operand& found = operands_.at(static_cast<size_t>(
+        integers_.next_of(static_cast<int64_t>(operands_.size()) - 1)));
+    if (found.type != type) throw std::invalid_argument("an array of the chain has the wrong type");
+    return found;
+  }
+
+  const Operand& weight(ElementType type, ConvParams* a) {
+    a->group = integers_.next();
+    const Operand& found = operand(type);
+    if (found.shape.size() != 4) throw std::invalid_argument("a weight has not four dimensions");
+    a->out_channels = found.shape[0];
+    a->in_channels = checked_product({found.shape[1], a->group});
+    a->kernel_h = found.shape[2];
+    a->kernel_w = found.shape[3];
+    checked_conv(*a);
+    return found;
+  }
+
+  const float* per_filter(const ConvParams& a) {
+    const Operand& found = operand(ElementType::kFloat32);
+    if (found.shape.empty() || found.shape[0] != a.out_channels ||
+        element_count(found.shape) != a.out_channels)
+      throw std::invalid_argument("scale and bias must have one value per filter");
+    return static_cast<const float*>(found.data);
+  }
+
+  void read_conv(ChainLayer* layer) {
+    const Operand& w = weight(ElementType::kFloat32, &layer->params);
+    const float* scale = per_filter(layer->params);
+    const float* bias = per_filter(layer->params);
+    const float low = floats_.next(), high = floats_.next();
+    layer->conv = std::make_shared<const AdderConv>(layer->params, static_cast<const float*>(w.data),
+                                                    scale, bias, Clip{low, high}, form_, isa_);
+  }
+
+  void read_qconv(ChainLayer* layer) {
+    const Operand& w = weight(ElementType::kUint8, &layer->params);
+    const float* factor = per_filter(layer->params);
+    const float* bias = per_filter(layer->params);
+    const int x_zero_point = integers_.next_of(255), z_zero_point = integers_.next_of(255);
+    const int y_zero_point = integers_.next_of(255), bits = integers_.next_of(8);
+    const float z_scale = floats_.next(), y_scale = floats_.next(), clip_min = floats_.next();
+    const Q8Activation activation = {z_scale,      z_zero_point, y_scale,
+                                     y_zero_point, clip_min,     (1 << bits) - 1};
+    layer->qconv = std::make_shared<const QAdderConv>(
+        layer->params, static_cast<const uint8_t*>(w.data), static_cast<uint8_t>(x_zero_point), factor,
+        bias, activation, isa_);
+  }
+
+  void read_pool(ChainLayer* layer) {
+    ConvParams& a = layer->params;
+    a.kernel_h = integers_.next();
+    a.kernel_w = integers_.next();
+    a.group = 1;
+    layer->padding.ceil = integers_.next_of(1) == 1;
+    check_params(a);
+    if (layer->z >= 0) throw std::invalid_argument("a pooling has no residual");
+  }
+
+  Numbers<int64_t> integers_;
+  Numbers<float> floats_;
+  const std::vector<Operand>& operands_;
+  const Isa isa_;
+  const Form form_;
+  const std::vector<std::string>& labels_;
+};
+
+}  // namespace
+
+std::shared_ptr<const Chain> read_chain(const Description& description,
+                                        const std::vector<Operand>& operands, Isa isa, Form form,
+                                        const std::vector<std::string>& labels) {
+  return Reader(description, operands, isa, form, labels).read();
+}
+
+}  // namespace adder_onnx
