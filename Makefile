@@ -8,7 +8,8 @@ VENV ?= .venv
 # The torch that the tests are run with. Installed first and by itself, so that nothing pulls in
 # another one.
 TORCH ?= torch==2.13.0
-PYTEST_ARGS ?= -n auto
+# Each process takes files as they come, so that what a file shares is made once.
+PYTEST_ARGS ?= -n auto --dist worksteal
 
 BIN := $(VENV)/bin
 DIGITS := examples/digits

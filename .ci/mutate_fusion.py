@@ -1,13 +1,15 @@
 """Breaks each guard of the fusing rules once and shows that a test notices.
 
-    python .ci/mutate_fusion.py
+    python .ci/mutate_fusion.py [--part I/N]
 
-changes adder_onnx/graph/fusion.py and adder_node.py, one guard at a time, and runs
-tests/test_graph_fusion.py. Exit status 1 where a change goes unnoticed.
+changes adder_onnx/graph/fusion.py and adder_node.py, one guard at a time, or every Nth of them from
+the Ith on, and runs tests/test_graph_fusion.py. Exit status 1 where a change goes unnoticed.
 """
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import sys
 from collections.abc import Iterator
 
@@ -58,4 +60,8 @@ def mutants() -> Iterator[Mutant]:
 
 
 if __name__ == "__main__":
-    sys.exit(try_mutants(mutants(), ["tests/test_graph_fusion.py"]) > 0)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--part", metavar="I/N", default="0/1")
+    first, step = map(int, parser.parse_args().part.split("/"))
+    chosen = itertools.islice(mutants(), first, None, step)
+    sys.exit(try_mutants(chosen, ["tests/test_graph_fusion.py"]) > 0)

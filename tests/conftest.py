@@ -15,10 +15,15 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.browser import browser
+from tests.torchlib import torchlib_read_once
 
-__all__ = ["browser"]
+__all__ = ["browser", "torchlib_read_once"]
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# PyTorch's threads wait asleep, not in loops that take the cores from the tests beside. It is read
+# when PyTorch is loaded, and is handed down to the commands that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -163,25 +163,28 @@ def test_names_that_do_not_fit_are_left_for_the_message() -> None:
         check_state(Inner(), state, "it")
 
 
-@pytest.mark.parametrize("wrapping", ["Lightning", "prune", "whole network in parallel"])
+@pytest.fixture(scope="module")
+def real_net(shared: Path) -> ResNet:
+    path = shared / "models" / "resnet20_addernet_cifar10.pt"
+    return cast(ResNet, load_model(read_checkpoint(path)))
+
+
+@pytest.mark.parametrize("wrapping", ["prune", "whole network in parallel"])
+def test_the_real_network_comes_out(wrapping: str, real_net: ResNet, tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    torch.save(WRAPPINGS[wrapping](real_net), path)
+    assert_same(load_model(read_checkpoint(path)), real_net)
+
+
 def test_real_accuracy(
-    wrapping: str,
-    shared: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    real_net: ResNet, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert real_result(wrapping, shared, tmp_path, capsys) == (500, 456, 499)
-
-
-def real_result(
-    wrapping: str, shared: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> tuple[int, int, int]:
     """What the real network in a wrapping has right, after export: images, top-1, top-5."""
-    net = load_model(read_checkpoint(shared / "models" / "resnet20_addernet_cifar10.pt"))
-    path, output = folder / "net.pth", folder / "net.onnx"
-    torch.save(WRAPPINGS[wrapping](net), path)
+    path, output = tmp_path / "net.pth", tmp_path / "net.onnx"
+    torch.save(WRAPPINGS["Lightning"](real_net), path)
     assert export.main([str(path), str(output), "--no-verify"]) == 0
     capsys.readouterr()
     assert run.main([str(output), "--data", str(shared / "cifar10"), "--json", "-"]) == 0
     result: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return result["images"], result["top1_correct"], result["top5_correct"]
+    found = (result["images"], result["top1_correct"], result["top5_correct"])
+    assert found == (500, 456, 499)

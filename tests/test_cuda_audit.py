@@ -40,7 +40,8 @@ GEMM = gemm("float32", GEMM_TILES[0])
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    return audit.audit([80, 90])
+    """Of an architecture with asynchronous copies; .ci/run audits others."""
+    return audit.audit([90])
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +57,7 @@ def judge(text: str, name: str) -> Row:
 
 def test_all_kernels_keep_within_their_bounds(rows: list[Row]) -> None:
     assert [(r.kernel, r.architecture) for r in rows] == [
-        (kernel.expression, architecture)
-        for architecture in (80, 90)
-        for kernel in kernels_on(f"sm_{architecture}")
+        (kernel.expression, 90) for kernel in kernels_on("sm_90")
     ]
     assert not [row for row in rows if row.problems]
     assert not any(row.local_accesses or row.stack_bytes for row in rows)

@@ -227,39 +227,59 @@ TRAIN_AND_SAVE = """
 import sys, torch
 from torch import nn
 import somebody.nets as nets
-torch.manual_seed(0)
-net = nets.ResNet(int(sys.argv[2]))
-wrapped = nn.DataParallel(net) if sys.argv[3] == "parallel" else net
-optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9)
-x = torch.randn(8, 3, 16, 16)
-nn.functional.cross_entropy(wrapped(x), torch.arange(8)).backward()
-optimizer.step()
-what = {"net": wrapped, "optimizer": optimizer.state_dict(), "epoch": 1}
-torch.save(
-    what if sys.argv[4] == "among others" else wrapped,
-    sys.argv[1],
-    _use_new_zipfile_serialization=sys.argv[4] != "legacy",
-)
-net.eval()
-torch.save({"x": x, "y": net(x).detach()}, sys.argv[1] + ".truth")
+
+def train_and_save(path, first_stride, wrapping, how):
+    torch.manual_seed(0)
+    net = nets.ResNet(first_stride)
+    wrapped = nn.DataParallel(net) if wrapping == "parallel" else net
+    optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9)
+    x = torch.randn(8, 3, 16, 16)
+    nn.functional.cross_entropy(wrapped(x), torch.arange(8)).backward()
+    optimizer.step()
+    what = {"net": wrapped, "optimizer": optimizer.state_dict(), "epoch": 1}
+    torch.save(
+        what if how == "among others" else wrapped,
+        path,
+        _use_new_zipfile_serialization=how != "legacy",
+    )
+    net.eval()
+    torch.save({"x": x, "y": net(x).detach()}, path + ".truth")
+
+for path, first_stride, wrapping, how in zip(*[iter(sys.argv[1:])] * 4):
+    train_and_save(path, int(first_stride), wrapping, how)
 """
 
+WAYS = [
+    (1, "bare", "zip"),
+    (2, "parallel", "zip"),
+    (2, "bare", "legacy"),
+    (1, "parallel", "among others"),
+]
+"""The first stride, the wrapping, and how it is saved."""
 
-def train_elsewhere(folder: Path, first_stride: int, wrapping: str, how: str) -> Path:
+
+@pytest.fixture(scope="module")
+def trained_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str, str], Path]:
     """Trained one step and saved by another process, from a package that is gone afterwards."""
+    folder = tmp_path_factory.mktemp("elsewhere")
     package = folder / "code" / "somebody"
     package.mkdir(parents=True)
     (package / "nets.py").write_text(REFERENCE)
-    path = folder / "ResNet20-AdderNet"
-    command = [sys.executable, "-c", TRAIN_AND_SAVE, str(path), str(first_stride), wrapping, how]
+    paths = {way: folder / f"ResNet20-AdderNet{i}" for i, way in enumerate(WAYS)}
+    words = [word for way, path in paths.items() for word in (path, *way)]
+    command = [sys.executable, "-c", TRAIN_AND_SAVE, *map(str, words)]
     subprocess.run(command, cwd=folder / "code", check=True)
     shutil.rmtree(folder / "code")
-    return path
+    return paths
 
 
-@pytest.mark.parametrize(("first_stride", "wrapping"), [(1, "bare"), (2, "parallel")])
-def test_whole_module_is_exported(tmp_path: Path, first_stride: int, wrapping: str) -> None:
-    path = train_elsewhere(tmp_path, first_stride, wrapping, "zip")
+@pytest.mark.parametrize("way", WAYS[:2], ids=str)
+def test_whole_module_is_exported(
+    tmp_path: Path,
+    trained_elsewhere: dict[tuple[int, str, str], Path],
+    way: tuple[int, str, str],
+) -> None:
+    path = trained_elsewhere[way]
     output = tmp_path / "net.onnx"
     assert export.main([str(path), str(output), "--input-shape", "3,16,16"]) == 0
     truth = torch.load(f"{path}.truth")
@@ -268,19 +288,11 @@ def test_whole_module_is_exported(tmp_path: Path, first_stride: int, wrapping: s
     assert "somebody" not in sys.modules
 
 
-@pytest.mark.parametrize(
-    ("first_stride", "wrapping", "how"),
-    [
-        (1, "bare", "zip"),
-        (2, "parallel", "zip"),
-        (2, "bare", "legacy"),
-        (1, "parallel", "among others"),
-    ],
-)
+@pytest.mark.parametrize("way", WAYS, ids=str)
 def test_whole_module_without_its_author_s_code(
-    tmp_path: Path, first_stride: int, wrapping: str, how: str
+    trained_elsewhere: dict[tuple[int, str, str], Path], way: tuple[int, str, str]
 ) -> None:
-    path = train_elsewhere(tmp_path, first_stride, wrapping, how)
+    path = trained_elsewhere[way]
     checkpoint = read_checkpoint(path)
     assert checkpoint.modules["layer2.0.conv1"].attributes["stride"] == 2
     model = load_model(checkpoint)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
+from torch.testing import assert_close
 
 from adder_onnx.cli import export
 from adder_onnx.errors import ExportError
+from adder_onnx.export import api
 from adder_onnx.export.factories import make_model, unwrap
+from tests import models
 from tests.checkpoints import State
 
 CODE = """
@@ -70,6 +75,11 @@ def state(folder: Path) -> State:
     return make_model(f"{folder}/somenet.py:plain").state_dict()
 
 
+NOTHING = models.make_model(
+    [models.node("Identity", ["input"], "logits")], {"input": ["N", 2]}, {"logits": ["N", 2]}
+)
+"""In the place of a model that need not be converted."""
+
 FACTORIES = [
     "plain",
     "parallel",
@@ -93,8 +103,13 @@ def test_what_is_wrapped_comes_out(factory: str, folder: Path) -> None:
 @pytest.mark.parametrize("factory", FACTORIES)
 @pytest.mark.parametrize("prefix", ["", "module.", "features.module."])
 def test_checkpoint_of_one_wrapping_in_a_model_of_another(
-    factory: str, prefix: str, folder: Path, capsys: pytest.CaptureFixture[str]
+    factory: str,
+    prefix: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The model that is converted has the checkpoint's weights; one of each kind is converted."""
     named = state(folder)
     if prefix == "features.module.":
         named = {n.replace("features.", prefix): t for n, t in named.items()}
@@ -104,7 +119,16 @@ def test_checkpoint_of_one_wrapping_in_a_model_of_another(
     arguments = [str(folder / "net.pth"), str(folder / "net.onnx"), "--no-verify"]
     arguments += ["--arch", f"{folder}/somenet.py:{factory}"]
     arguments += ["--input-shape", "3,6,6", "--mean", "0,0,0", "--std", "1,1,1"]
+    given: list[nn.Module] = []
+
+    def export_model(model: nn.Module, *shape: Any, **options: Any) -> onnx.ModelProto:
+        given.append(model)
+        return exported(model, *shape, **options) if prefix == "" else NOTHING
+
+    exported = api.export_model
+    monkeypatch.setattr(api, "export_model", export_model)
     assert export.main(arguments) == 0, capsys.readouterr().err
+    assert_close(given[0].state_dict(), state(folder), rtol=0, atol=0)
 
 
 def test_pruned_model_takes_a_pruned_checkpoint(folder: Path) -> None:

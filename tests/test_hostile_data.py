@@ -111,9 +111,14 @@ def test_more_members_than_in_any_data_set(tmp_path: Path) -> None:
     _refused(path, "more than 10000 files")
 
 
+@pytest.fixture(scope="module")
+def gzips() -> dict[str, bytes]:
+    return dict(archives._gzips(RNG))
+
+
 @pytest.mark.parametrize("what", ["many in one", "followed by zeros", "followed by something"])
-def test_compressed_mnist(tmp_path: Path, what: str) -> None:
-    data = dict(archives._gzips(RNG))[what]
+def test_compressed_mnist(tmp_path: Path, gzips: dict[str, bytes], what: str) -> None:
+    data = gzips[what]
     labels = datasets.idx(np.zeros(2, np.uint8))
     files = {"t10k-images-idx3-ubyte.gz": data, "t10k-labels-idx1-ubyte": labels}
     datasets.write_files(tmp_path, files)

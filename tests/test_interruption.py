@@ -373,6 +373,7 @@ def test_the_command_ends_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 _INTERRUPTED = """
 import os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may ignore it
 from adder_onnx.cli import run
 from adder_onnx.runtime import InferenceSession
 call = InferenceSession.run

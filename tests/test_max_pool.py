@@ -66,7 +66,7 @@ def pooled(draw: st.DrawFn) -> tuple[onnx.ModelProto, NDArray[np.uint8]]:
 
 
 def test_any_attributes(gpu: CpuGpu) -> None:  # noqa: F811
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=50, deadline=None)
     @given(case=pooled())
     def check(case: tuple[onnx.ModelProto, NDArray[np.uint8]]) -> None:
         model, x = case

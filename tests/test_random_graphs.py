@@ -1,7 +1,7 @@
 """Random models in our runtime and in stock onnxruntime, which executes the function bodies.
 
-`make test` tries the first 300 seeds; ``ADDER_ONNX_RANDOM_GRAPHS=300-1300 pytest
-tests/test_random_graphs.py`` those from 300 on, below 1300.
+`make test` tries the first 150 seeds; ``ADDER_ONNX_RANDOM_GRAPHS=150-1150 pytest
+tests/test_random_graphs.py`` those from 150 on, below 1150.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import adder_onnx
 from adder_onnx.graph.plan import ChainStep, OnnxruntimeStep
 from tests.random_graphs import random_model
 
-FIRST, END = map(int, os.environ.get("ADDER_ONNX_RANDOM_GRAPHS", "0-300").split("-"))
+FIRST, END = map(int, os.environ.get("ADDER_ONNX_RANDOM_GRAPHS", "0-150").split("-"))
 BLOCK = 25
 TOLERANCE = 2e-5
 """Of the largest magnitude in an output, or of one; sums are float32 here, double there."""

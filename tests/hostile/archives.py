@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def _described(shape: str, kind: str = "'|u1'", order: str = "False") -> str:
     return f"{{'descr': {kind}, 'fortran_order': {order}, 'shape': {shape}, }}"
 
 
+@cache
 def _arrays() -> dict[str, bytes]:
     """Arrays by what is wrong with their headers."""
     data = bytes(128)

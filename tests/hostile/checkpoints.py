@@ -9,6 +9,7 @@ import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,7 @@ def _tensors(header: Any, data: bytes = bytes(64), length: int | None = None) ->
     return struct.pack("<Q", len(text) if length is None else length) + text + data
 
 
+@cache
 def _headers() -> dict[str, bytes]:
     """Files of safetensors by what is wrong with their headers."""
 

@@ -6,6 +6,7 @@ import faulthandler
 import gc
 import importlib
 import os
+import pkgutil
 import resource
 import signal
 import sys
@@ -16,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import adder_onnx
 from adder_onnx import memory
 from adder_onnx.cli._signals import ending_at_once
 from tests.hostile.case import Case
@@ -88,10 +90,16 @@ class _Running:
 
 
 def load_commands() -> dict[str, Main]:
-    """Each command's ``main``, with all that it imports, so that children begin at once."""
-    for module in ("torch", "onnxscript", "onnxruntime", "adder_onnx.export", "PIL.Image"):
+    """Each command's ``main``, with all that a case may import: each child would import it anew."""
+    own = (module.name for module in pkgutil.walk_packages(adder_onnx.__path__, "adder_onnx."))
+    for module in ("torch", "onnxscript", "onnxruntime", "rich._emoji_codes", *own):
         importlib.import_module(module)
+    with suppress(ImportError, OSError):
+        importlib.import_module("cupy")
     import torch
+    from PIL import Image
+
+    Image.init()
 
     torch.set_num_threads(1)  # a child that has only one of its parent's threads waits for others
     gc.freeze()  # else a child's collections copy all of its parent's objects

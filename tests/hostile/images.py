@@ -8,6 +8,7 @@ import socket
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ def _encoded(mode: str, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
+@cache
 def _images() -> dict[str, bytes]:
     rows = (b"\0" + bytes(8)) * 8
     text = PngImagePlugin.PngInfo()
@@ -125,6 +127,7 @@ def _folders(folder: Path) -> Iterator[tuple[str, Path]]:
     yield "a folder called like an image itself", folders / "a.png"
 
 
+@cache
 def _tables() -> dict[str, bytes]:
     """Tables of labels, and lists of classes."""
     return {

@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ def _long1(value: int) -> bytes:
     return b"\x8a" + bytes([len(data)]) + data
 
 
+@cache
 def bombs() -> dict[str, bytes]:
     """Small pickles, each of which asks for much, by what they ask for."""
     nested = 100_000
@@ -102,6 +104,7 @@ def bombs() -> dict[str, bytes]:
     }
 
 
+@cache
 def batches() -> dict[str, bytes]:
     """Batches of CIFAR with something wrong in one place."""
     pixels = np.zeros((2, 3072), np.uint8)
