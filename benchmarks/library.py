@@ -6,7 +6,8 @@
 The network is ResNet-20 with random weights, in float32 and in 8 bits. Contenders: our runtime,
 and the compiled file in onnxruntime, that of this environment and those that ``pip install
 --target FOLDER onnxruntime==VERSION`` has put into folders. Each has a process of its own; they
-take turns of a second. The result goes to ``benchmarks/results/library-<cpu>.json`` unless --json says otherwise.
+take turns of a second. The result goes to ``benchmarks/results/library-<cpu>.json`` unless --json
+says otherwise.
 """
 
 from __future__ import annotations
