@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import adder_onnx
+from adder_onnx.errors import MissingDependencyError
 from tests.conftest import ROOT
 
 DOCS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -66,6 +68,10 @@ import json
 counts = [[0, 0, 5], [0, 2, 1], [1, 1, 7]]
 json.dump({"confusion": {"labels": None, "counts": counts}}, open("result.json", "w"))
 """,
+    "docs/deploying.md": """
+from adder_onnx.cli.compile import main
+assert main(["resnet20.onnx", "resnet20_compiled.onnx"]) == 0
+""",
     "docs/embedding.md": """
 import numpy as np
 images = np.random.default_rng(0).normal(size=(9, 1, 8, 8)).astype(np.float32)
@@ -90,6 +96,10 @@ OF_A_PROCESS = {"SECURITY.md", "docs/embedding.md"}
 """Pages whose code sets what holds for the whole process."""
 
 
+WITH_LIBRARY = {"docs/deploying.md"}
+"""Pages whose code needs the operators for a stock onnxruntime."""
+
+
 def python_blocks(path: Path) -> list[str]:
     text = path.read_text()
     found = re.findall(r"^( *)```python\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
@@ -103,6 +113,11 @@ def test_all_code_is_known() -> None:
 @pytest.mark.parametrize("name", PRELUDE)
 def test_code_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of a page, one block after the other."""
+    if name in WITH_LIBRARY:
+        try:
+            adder_onnx.get_library_path()
+        except MissingDependencyError as error:
+            pytest.skip(str(error))
     for model in ("model.onnx", "resnet20.onnx"):
         shutil.copy(DIGITS / "resnet8_digits.onnx", tmp_path / model)
     code = "\n".join([PRELUDE[name], *python_blocks(ROOT / name)])
