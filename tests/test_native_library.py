@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,34 @@ def test_threads_of_the_caller(library: Any, count: int, parallel_for: Any) -> N
             np.testing.assert_allclose(own, truth, rtol=1e-5, atol=1e-4)
 
 
+def test_as_many_calls_as_are_worth_it(library: Any) -> None:
+    """Of the caller's threads; passes of a large batch go on 64 at once at most."""
+    counts: list[int] = []
+
+    def noted(_: Any, count: int, task: Any, argument: Any) -> None:
+        counts.append(count)
+        _one_by_one(_, count, task, argument)
+
+    with _opened(library, _file(_network())) as chain:
+        for count, batch, wanted in ((1, 4, set()), (3, 2, {3}), (100, 640, {64, 100})):
+            counts.clear()
+            _run(library, chain, [image(batch, 3, 5, 5)], Threads(ParallelFor(noted), None, count))
+            assert set(counts) == wanted
+
+
+def test_a_value_stays_until_it_has_been_added(library: Any) -> None:
+    """A residual that is used long after the layer behind it has read it."""
+    shape = ["N", 20, "H", "W"]
+    nodes = [adder_conv(x, "W2", y, pads=[1, 1, 1, 1]) for x, y in ("XA", "AB", "BC", "CD")]
+    nodes.append(node("Add", ["D", "A"], "Y"))
+    model = make_model(nodes, {"X": shape}, {"Y": shape}, {"W2": W2})
+    x = image(2, 20, 5, 6)
+    with _opened(library, _file(model)) as chain:
+        np.testing.assert_allclose(
+            _run(library, chain, [x])[0], oracle(model, {"X": x})[0], rtol=1e-5, atol=1e-2
+        )
+
+
 def test_many_threads_run_one_chain(library: Any) -> None:
     batches = [image(n, 3, 9, 8) for n in (1, 2, 5)]
     wrong: list[int] = []
@@ -244,6 +273,11 @@ def test_files_that_lie_are_refused(library: Any) -> None:
     for length in (*range(0, header, 4), *range(header, len(data), 997), len(data) - 1):
         assert library.adder_open(data[:length], length, ctypes.byref(chain)) == 1, length
     assert library.adder_open(data + b"x", len(data) + 1, ctypes.byref(chain)) == 1
+    (compiled,) = compile_model(_network()).chains
+    assert compiled.description is not None
+    for changes in ({"floats": [*compiled.description.floats, 1.0]}, {"floats": []}):
+        bad = chain_file(replace(compiled.description, **changes))
+        assert library.adder_open(bad, len(bad), ctypes.byref(chain)) == 1
     refused = 0
     for at in range(0, header, 8):
         for wrong in (-1, 0, 1, 5, 1 << 31, 1 << 62, -(1 << 63)):
