@@ -175,7 +175,7 @@ def main() -> int:
     # process by it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run([config.bind_socket()])
+    uvicorn.Server(config).run()
     return 0
 
 
