@@ -4,7 +4,8 @@
 
 LIBRARY is the path that ``adder_onnx.get_library_path()`` gives. Nothing else of adder-onnx is
 needed: the library and the model may be copied to where there are NumPy, Pillow and onnxruntime.
-Prints, for each image, its class, the class's label where the model has labels, and its probability.
+Prints a line for each image: its class, that class's label where the model has any, and how probable
+it is.
 """
 
 import json
