@@ -4,8 +4,7 @@
 
 LIBRARY is the path that ``adder_onnx.get_library_path()`` gives. Nothing else of adder-onnx is
 needed: the library and the model may be copied to where there are NumPy, Pillow and onnxruntime.
-Prints a line for each image: its class, that class's label where the model has any, and how probable
-it is.
+Prints each image's class, with its label where the model has labels, and its probability.
 """
 
 import json
@@ -46,7 +45,7 @@ def main(model: str, library: str, *paths: str) -> None:
         logits = session.run(None, {name: read_image(path, how)[None]})[0].ravel().astype(float)
         probabilities = np.exp(logits - logits.max())
         best = int(logits.argmax())
-        label = f" {labels[best]}" if labels else ""
+        label = f" {labels[best]!r}" if labels else ""  # which may hold control characters
         print(f"class {best}{label}, probability {1 / probabilities.sum():.4f}")
 
 
