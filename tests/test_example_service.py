@@ -116,9 +116,9 @@ def _module(name: str) -> Any:
         sys.path.remove(str(SERVICE))
 
 
-def _png(image: Image.Image) -> bytes:
+def _file(image: Image.Image, kind: str = "PNG") -> bytes:
     file = io.BytesIO()
-    image.save(file, "PNG")
+    image.save(file, kind)
     return file.getvalue()
 
 
@@ -181,15 +181,15 @@ def test_wrong_answers_are_counted(service: Running, images: Sequence[tuple[byte
     [
         (b"", 400, "the body is empty"),
         (b"no image at all", 400, "not an image that Pillow can read"),
-        (b"GIF89a" + bytes(100), 400, "not an image that Pillow can read"),
-        (_png(Image.new("L", (8, 8)))[:45], 400, "cannot read the image"),
-        (_png(Image.new("L", (9, 8))), 400, "9 x 8 pixels; the model takes 8 x 8"),
+        (_file(Image.new("L", (8, 8)), "BMP"), 400, "not an image that Pillow can read"),
+        (_file(Image.new("L", (8, 8)))[:45], 400, "cannot read the image"),
+        (_file(Image.new("L", (9, 8))), 400, "9 x 8 pixels; the model takes 8 x 8"),
         (_bomb(1001, 1000), 400, "1001 x 1000 pixels, more than 1000000"),
         (_bomb(60_000, 60_000), 400, "cannot read the image: "),
         (bytes(3_000_001), 413, "more than 3000000 bytes"),
         (bytes(30_000_000), 413, "more than 3000000 bytes"),
     ],
-    ids=["empty", "text", "gif", "cut off", "size", "pixels", "bomb", "large", "larger"],
+    ids=["empty", "text", "bmp", "cut off", "size", "pixels", "bomb", "large", "larger"],
 )
 def test_bad_input(service: Running, body: bytes, status: int, message: str) -> None:
     response = service.post(body)
@@ -206,7 +206,7 @@ def test_other_paths(service: Running) -> None:
 
 def test_overload_and_clients_that_stop(service: Running) -> None:
     """As many as may be in progress; one more is refused, and those that stop lose their place."""
-    data = _png(Image.new("L", (8, 8)))
+    data = _file(Image.new("L", (8, 8)))
     waiting = [service.half(len(data)) for _ in range(12)]
     refused = service.post(data)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
@@ -259,6 +259,62 @@ def test_sigterm_under_load(images: Sequence[tuple[bytes, str]]) -> None:
     assert set(answers) == {200}
     count = len(answers) + 1
     assert f"{count} requests accepted, {count} answered" in log
+
+
+def test_a_batch_that_fails_is_no_other_batch_s() -> None:
+    """Its callers get the error; who has gone is not in the next one, which is made as ever."""
+    batches: list[list[int]] = []
+
+    def function(items: Sequence[int]) -> list[int]:
+        batches.append(list(items))
+        if 0 in items:
+            raise ZeroDivisionError
+        return [10 * item for item in items]
+
+    async def play() -> list[Any]:
+        batcher = _module("batching").Batcher(function, 3, wait=0.05)
+        callers = [asyncio.create_task(batcher(item)) for item in (0, 1, 2, 3, 4, 5)]
+        await asyncio.sleep(0)
+        callers[4].cancel()
+        serving = asyncio.create_task(batcher.serve())
+        results = await asyncio.gather(*callers, return_exceptions=True)
+        serving.cancel()
+        return results
+
+    results = asyncio.run(play())
+    assert batches == [[0, 1, 2], [3, 5]]
+    assert [type(result) for result in results[:3]] == [ZeroDivisionError] * 3
+    assert (results[3], results[5]) == (30, 50)
+    assert isinstance(results[4], asyncio.CancelledError)
+
+
+def test_a_run_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its requests get 504, and the next are answered."""
+    module = _module("service")
+    monkeypatch.setattr(sys, "argv", ["service.py", str(MODEL), "--timeout", "0.2"])
+    classifier = _module("classifier").Classifier(MODEL)
+    classify, slow = classifier.classify, threading.Event()
+
+    def late(images: Sequence[Any]) -> Any:
+        slow.wait()
+        return classify(images)
+
+    monkeypatch.setattr(classifier, "classify", late)
+
+    async def play() -> list[int]:
+        app = module.make_app(module.Service(classifier, module._parse()))
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://x") as http,
+        ):
+            data = _file(Image.new("L", (8, 8)))
+            first = await http.post("/classify", content=data)
+            slow.set()
+            second = await http.post("/classify", content=data)
+        return [first.status_code, second.status_code]
+
+    assert asyncio.run(play()) == [504, 200]
 
 
 def test_a_model_that_cannot_be_served(
