@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from adder_onnx.errors import DataError
-from adder_onnx.evaluation import open_dataset
+from adder_onnx.evaluation import decode_image, open_dataset
 
 _RED, _GREEN, _BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -225,3 +225,27 @@ def test_images_have_no_splits(tmp_path: Path) -> None:
     for data in (tmp_path, path):
         with pytest.raises(DataError, match="--split test"):
             open_dataset(data, split="test")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
+def test_images_from_bytes(tmp_path: Path, kind: str) -> None:
+    """They are those of a file with these bytes."""
+    path = tmp_path / f"image.{kind.lower()}"
+    _noise().save(path, kind)
+    image = decode_image(path.read_bytes(), formats=[kind], most_pixels=256)
+    assert image == open_dataset(path).load(0)
+
+
+def test_bytes_that_are_no_image_that_is_taken() -> None:
+    file = io.BytesIO()
+    _noise().save(file, "PNG")
+    data = file.getvalue()
+    for bad in (b"", b"no image"):
+        with pytest.raises(DataError, match=r"^the data is not an image that Pillow can read$"):
+            decode_image(bad)
+    with pytest.raises(DataError, match=r"^the data is not an image that Pillow can read$"):
+        decode_image(data, formats=["JPEG"])
+    with pytest.raises(DataError, match=r"^the image is 16 x 16 pixels, more than 255$"):
+        decode_image(data, most_pixels=255)
+    with pytest.raises(DataError, match=r"^cannot read the image: "):
+        decode_image(data[:100])

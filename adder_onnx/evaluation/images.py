@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -13,7 +16,7 @@ from adder_onnx.errors import DataError
 from adder_onnx.evaluation.dataset import Dataset
 from adder_onnx.files import check_readable
 
-__all__ = ["open_image", "read_image"]
+__all__ = ["decode_image", "open_image", "read_image"]
 
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "DIB", "MPO", "JPEG2000", "AVIF")
 """What image files are, whatever they are called; Pillow's others are rare, or run programs."""
@@ -44,23 +47,53 @@ def open_image(path: Path) -> Image.Image:
             memory that may be taken.
     """
     check_readable(path, DataError)
+    return _load(path, str(path), f"the image {path}", _formats(), None)
+
+
+def decode_image(
+    data: bytes, *, formats: Sequence[str] | None = None, most_pixels: int | None = None
+) -> Image.Image:
+    """The image in the bytes of a file, of any mode.
+
+    Args:
+        data: all of the file.
+        formats: names that Pillow has for what it may be, such as ``PNG``; None for all that
+            `open_image` reads.
+        most_pixels: how many it may have, which is looked at before they are decoded; None for as
+            many as memory allows.
+
+    Raises:
+        DataError: it cannot be read, is no whole image of these formats, has more pixels, or is
+            larger than Pillow's limit or the memory that may be taken.
+    """
+    allowed = [f for f in _formats() if formats is None or f in formats]
+    return _load(io.BytesIO(data), "the data", "the image", allowed, most_pixels)
+
+
+def _load(
+    source: Path | IO[bytes], name: str, what: str, formats: list[str], most_pixels: int | None
+) -> Image.Image:
     try:
-        with Image.open(path, formats=_formats()) as image:
+        with Image.open(source, formats=formats) as image:
+            if most_pixels is not None and image.width * image.height > most_pixels:
+                raise DataError(
+                    f"{what} is {image.width} x {image.height} pixels, more than {most_pixels}"
+                )
             pixels = image.width * image.height * len(image.getbands())
-            memory.require(_COPIES * pixels, f"the image {path}", DataError)
+            memory.require(_COPIES * pixels, what, DataError)
             image.load()
             copy: Image.Image = image.copy()
             # Only colours count, and Pillow warns when it converts a palette with transparency.
             copy.info.pop("transparency", None)
             return copy
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not an image that Pillow can read") from error
+        raise DataError(f"{name} is not an image that Pillow can read") from error
     except DataError:
         raise
     except Exception as error:  # decoders of corrupt images may raise anything
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        what = str(reason) or type(error).__name__
-        raise DataError(f"cannot read the image {path}: {what}") from error
+        why = str(reason) or type(error).__name__
+        raise DataError(f"cannot read {what}: {why}") from error
 
 
 @functools.cache
