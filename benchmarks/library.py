@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ import onnx
 from adder_onnx.files import write_atomically
 from benchmarks.documents import ROOT
 from benchmarks.environment import environment, result_path
+from benchmarks.process import Process
 from benchmarks.race.worker import Call, ours
 
 FOLDER = ROOT / "build" / "library"
@@ -36,37 +36,15 @@ NETWORKS = {"float32": "resnet20_adder", "uint8": "resnet20_adder_int8"}
 
 
 class Worker:
-    """A contender's process."""
+    """A contender and its times."""
 
     def __init__(self, arguments: list[str], onnxruntime: Path | None) -> None:
-        path = [str(onnxruntime)] if onnxruntime else []
         self.seconds: list[float] = []
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.library", "--worker", *arguments],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(ROOT)])},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.version = self._answer()
+        self.process = Process("benchmarks.library", ["--worker", *arguments], onnxruntime)
 
     def turn(self, seconds: float) -> None:
         """Lets it run for about so long."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{seconds}\n")
-        self._process.stdin.flush()
-        self.seconds += self._answer()
-
-    def stop(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
+        self.seconds += self.process.turn(seconds)
 
 
 def race(
@@ -86,21 +64,21 @@ def race(
     rows = []
     for i, (worker, rate) in enumerate(zip(workers, rates, strict=True)):
         kind = "library" if i else "ours"
-        worker.stop()
+        worker.process.stop()
         rows.append(
             {
                 "network": network,
                 "batch": batch,
                 "threads": threads,
                 "contender": kind,
-                "onnxruntime": worker.version,
+                "onnxruntime": worker.process.ready,
                 "images_per_second": rate,
                 "ratio": rate / rates[0],
             }
         )
         print(
             f"{network:8} batch {batch:4} threads {threads} {kind:8} onnxruntime "
-            f"{worker.version:8} {rate:9.0f} images/s  {rate / rates[0]:.2f} x ours",
+            f"{worker.process.ready:8} {rate:9.0f} images/s  {rate / rates[0]:.2f} x ours",
             flush=True,
         )
     return rows

@@ -22,13 +22,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from adder_onnx.files import write_atomically
 from benchmarks.documents import ROOT
 from benchmarks.environment import environment, result_path
+from benchmarks.process import Process
 from benchmarks.race.contenders import CONTENDERS, RACES, SLOW
 
 FOLDER = ROOT / "build" / "race"
@@ -39,42 +40,21 @@ SLOW_TURNS = 2
 
 
 class Worker:
-    """A contender's process."""
+    """A contender, its times and its memory."""
 
     def __init__(self, name: str, network: str, batch: int, threads: int) -> None:
         self.name = name
         self.seconds: list[float] = []
         self.peak_bytes = 0
         arguments = [name, network, str(batch), str(threads), str(FOLDER)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.race.worker", *arguments],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.works = self._answer() == "ready"
+        self.process = Process("benchmarks.race.worker", arguments)
+        self.works = self.process.ready == "ready"
 
     def turn(self, seconds: float) -> None:
         """Lets it run for about so long."""
-        to: IO[str] | None = self._process.stdin
-        assert to is not None
-        to.write(f"{seconds}\n")
-        to.flush()
-        answer = self._answer()
+        answer = self.process.turn(seconds)
         self.seconds += answer["seconds"]
         self.peak_bytes = answer["peak_bytes"]
-
-    def stop(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        return json.loads(line) if line else None
 
 
 def race(network: str, batch: int, threads: int, quick: bool) -> list[dict[str, Any]]:
@@ -88,7 +68,7 @@ def race(network: str, batch: int, threads: int, quick: bool) -> list[dict[str, 
             workers.append(worker)
         else:
             print(f"{name} does not run here: it is left out", file=sys.stderr)
-            worker.stop()
+            worker.process.stop()
     for number in range(1 if quick else ROUNDS):
         for worker in workers:
             if worker.name in SLOW and number >= SLOW_TURNS:
@@ -97,7 +77,7 @@ def race(network: str, batch: int, threads: int, quick: bool) -> list[dict[str, 
             worker.turn(0.1 if quick else TURN)
     rows = []
     for worker in workers:
-        worker.stop()
+        worker.process.stop()
         p10, median, p90 = np.percentile(worker.seconds, (10, 50, 90))
         rows.append(
             {

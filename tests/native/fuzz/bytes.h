@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <initializer_list>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -57,5 +58,16 @@ void try_hostile_conv(Bytes& bytes);
 void try_gradient(Bytes& bytes);
 void try_chain(Bytes& bytes);
 void try_roundings(Bytes& bytes);
+
+// Calls `f`; whether it did not refuse.
+template <typename F>
+bool takes(const F& f) {
+  try {
+    f();
+    return true;
+  } catch (const std::invalid_argument&) {
+    return false;
+  }
+}
 
 }  // namespace fuzz

@@ -148,16 +148,6 @@ class Written {
   std::vector<Array> arrays_;
 };
 
-template <typename F>
-bool takes(const F& f) {
-  try {
-    f();
-    return true;
-  } catch (const std::invalid_argument&) {
-    return false;
-  }
-}
-
 std::vector<Exact<uint8_t>> results(const ChainProgram& program,
                                     const std::vector<Exact<uint8_t>>& inputs, int threads) {
   std::vector<const void*> from;

@@ -59,17 +59,6 @@ bool is_small(std::initializer_list<int64_t> sizes, int64_t most) {
   return true;
 }
 
-// Calls `f`; whether it did not refuse.
-template <typename F>
-bool takes(const F& f) {
-  try {
-    f();
-    return true;
-  } catch (const std::invalid_argument&) {
-    return false;
-  }
-}
-
 ConvParams choose_params(Bytes& bytes, Numbers& number) {
   ConvParams a{};
   a.group = number(1, bytes.chance(30) ? 3 : 1);
