@@ -26,12 +26,14 @@ class Report:
 
     Attributes:
         seconds: from the first request to the last answer.
+        processor: seconds of the processor that the clients took for it.
         latencies: of requests with the right answer, in seconds.
         refused: requests with status 503.
         wrong: what was wrong with others, one line each.
     """
 
     seconds: float = 0.0
+    processor: float = 0.0
     latencies: list[float] = field(default_factory=list)
     refused: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -43,7 +45,8 @@ class Report:
         return (
             f"{len(self.latencies)} right answers in {self.seconds:.2f} s: {rate:.0f} requests/s; "
             f"latency p50 {p50:.1f} ms, p99 {p99:.1f} ms; "
-            f"{self.refused} refused, {len(self.wrong)} errors"
+            f"{self.refused} refused, {len(self.wrong)} errors; "
+            f"the clients took {self.processor:.2f} s of the processor"
         )
 
 
@@ -67,9 +70,10 @@ async def load(
             for i in numbers:
                 await _ask(http, *images[i % len(images)], report)
 
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     await asyncio.gather(*(client() for _ in range(clients)))
     report.seconds = time.perf_counter() - start
+    report.processor = time.process_time() - processor
     return report
 
 

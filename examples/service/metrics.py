@@ -12,6 +12,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     generate_latest,
 )
 
@@ -44,6 +45,7 @@ class Metrics:
         self._run = Histogram("adder_run_seconds", "A run of the model.", registry=registry)
         gauge = Gauge("adder_requests_in_progress", "Accepted, not answered.", registry=registry)
         gauge.set_function(in_progress)
+        ProcessCollector(registry=registry)
 
     def answered(self, status: int, seconds: float) -> None:
         """Counts a request."""
