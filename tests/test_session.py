@@ -436,7 +436,7 @@ def test_memory_is_what_was_planned(threads: int) -> None:
     before = _peak_of_this_process()
     (y,) = s.run(None, {"X": x})
     taken = _peak_of_this_process() - before
-    assert abs(taken - planned - y.nbytes) < 4 << 20
+    assert taken < planned + y.nbytes + (4 << 20)
     memory = s.memory()
     assert [m.shapes for m in memory] == [{"X": (1, 3, 256, 256)}, {"X": (4, 3, 256, 256)}]
     assert [m.peak_bytes for m in memory] == [image_bytes, planned]

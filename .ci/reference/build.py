@@ -21,6 +21,7 @@ MODULES = (
     "adder_onnx.metadata",
     "adder_onnx.evaluation",
     "adder_onnx.quantization",
+    "adder_onnx.compilation",
     "adder_onnx.inspection",
     "adder_onnx.inspection.profile",
     "adder_onnx.ops",

@@ -85,6 +85,9 @@ def compile_model(model: onnx.ModelProto) -> Compiled:
     Args:
         model: a model with adder nodes; it is not changed.
 
+    Returns:
+        The compiled model, and what its chains are.
+
     Raises:
         ModelError: the model is not valid.
         InputError: it has no adder node that our kernels execute.

@@ -58,9 +58,12 @@ def decode_image(
     Args:
         data: all of the file.
         formats: names that Pillow has for what it may be, such as ``PNG``; None for all that
-            `open_image` reads.
+            the commands read.
         most_pixels: how many it may have, which is looked at before they are decoded; None for as
             many as memory allows.
+
+    Returns:
+        The image, with all pixels in memory.
 
     Raises:
         DataError: it cannot be read, is no whole image of these formats, has more pixels, or is

@@ -86,6 +86,9 @@ def choose_output(session: InferenceSession, labels: Sequence[str] | None) -> Cl
         session: the model.
         labels: of its classes, from its metadata, if it has any.
 
+    Returns:
+        The output, and what it says of a class.
+
     Raises:
         ModelError: there is no such output; the message says why.
     """

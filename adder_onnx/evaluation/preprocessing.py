@@ -24,6 +24,13 @@ _MODES = {1: "L", 3: "RGB"}
 def preprocess(image: Image.Image | Planes, how: Preprocessing) -> NDArray[np.float32]:
     """The input (C, H, W) for one image.
 
+    Args:
+        image: of any mode that has the model's channels, or one array (H, W) for each of them.
+        how: what the model's metadata say.
+
+    Returns:
+        (C, H, W), float32.
+
     Raises:
         DataError: the image has another size than the model takes, is too small to crop, has pixels
             that are not of 8 bits per channel, or channels that cannot be converted to the model's.

@@ -120,6 +120,13 @@ def to_probabilities(scores: NDArray[Any], kind: Kind) -> NDArray[np.float64]:
     """The probabilities of one image's classes (classes,), from its scores, in float64.
 
     They sum to 1, unless each is that of its class alone, or all of them were rounded to 0.
+
+    Args:
+        scores: (classes,), what the model gives for the image.
+        kind: of the scores, as `KindOfScores` finds it.
+
+    Returns:
+        (classes,), float64.
     """
     values = scores.astype(np.float64)
     if kind == "independent probabilities":
