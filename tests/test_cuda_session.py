@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+from collections.abc import Collection
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,7 @@ from adder_onnx.errors import DeviceError, InputError, RunTimeoutError
 from adder_onnx.inspection import profile
 from adder_onnx.quantization import quantize
 from adder_onnx.runtime import session
-from adder_onnx.runtime.arrays import Kind
+from adder_onnx.runtime.arrays import Caller, Kind
 from adder_onnx.runtime.cuda import runner
 from adder_onnx.runtime.cuda.contexts import MAX_CONTEXTS
 from adder_onnx.runtime.cuda.onnxruntime_binding import provider_options
@@ -109,9 +112,63 @@ def test_torch_tensors_on_the_gpu_are_made_on_the_callers_stream(gpu: CpuGpu) ->
     s = cuda_session(network())
     x = image(2, 3, 6, 6)
     (expected,) = s.run(None, {"X": x})
-    (y,) = s._runner.run({"X": gpu.wrap_values(x)}, ["Y"], Kind.TORCH_CUDA, RunControl())
+    (y,) = s._runner.run({"X": gpu.wrap_values(x)}, ["Y"], Caller(Kind.TORCH_CUDA, 0), RunControl())
     assert isinstance(y, torch.Tensor)
     np.testing.assert_array_equal(y.numpy(), expected)
+
+
+def test_a_run_is_in_the_order_of_torchs_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is found by what the caller gave, of which arrays of the GPU are made."""
+    torch = pytest.importorskip("torch")
+
+    class Tensor(torch.Tensor):  # type: ignore[misc, name-defined]
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return (2, 0)
+
+    class TorchGpu(CpuGpu):
+        def adopt(self, value: Any) -> Any:
+            assert self.on == 7
+            return self.wrap_values(value.numpy())
+
+        def callers_stream(self, values: Collection[Any]) -> int:
+            return 7 if any(isinstance(value, Tensor) for value in values) else 0
+
+        def to_torch(self, array: Any) -> Any:
+            assert self.on == 7
+            return torch.from_numpy(array.view(np.ndarray))
+
+    gpu = TorchGpu()
+    pretend(monkeypatch, gpu)
+    s = cuda_session(network())
+    x = image(2, 3, 6, 6)
+    gpu.waits.clear()
+    (y,) = s.run(None, {"X": torch.from_numpy(x).as_subclass(Tensor)})
+    assert isinstance(y, torch.Tensor)
+    (stream,) = {a for pair in gpu.waits for a in pair if a != 7}
+    assert gpu.waits == [(stream, 7), (stream, 7), (7, stream)]
+    np.testing.assert_array_equal(y.numpy(), s.run(None, {"X": x})[0])
+
+
+def test_a_run_in_another_thread_is_in_the_order_of_its_callers_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class TwoStreams(CpuGpu):
+        def callers_stream(self, values: Collection[Any]) -> int:
+            return 7 if threading.current_thread() is threading.main_thread() else 8
+
+    gpu = TwoStreams()
+    pretend(monkeypatch, gpu)
+    s = cuda_session(network())
+    x = image(2, 3, 6, 6)
+    (expected,) = s.run(None, {"X": x})
+    gpu.waits.clear()
+    results: Queue[tuple[list[Any], Any, str]] = Queue()
+    s.run_async(None, {"X": gpu.wrap_values(x)}, lambda *found: results.put(found))
+    (y,), _, error = results.get(timeout=60)
+    assert not error
+    np.testing.assert_array_equal(y.view(np.ndarray), expected)
+    (stream,) = {a for pair in gpu.waits for a in pair if a != 7}
+    assert gpu.waits == [(stream, 7), (stream, 7), (7, stream)]
 
 
 def test_torch_tensors_in_the_cpus_memory_come_back_as_such(gpu: CpuGpu) -> None:
