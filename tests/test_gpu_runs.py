@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import adder_onnx
 from adder_onnx.errors import AdderError, RunTerminatedError, RunTimeoutError
 from adder_onnx.runtime.devices import check_cuda
-from tests.models import image, network
+from tests.models import image, normalized_network
 
 pytestmark = pytest.mark.gpu
 
@@ -39,7 +39,7 @@ def needs_gpu() -> None:
 
 @pytest.fixture(scope="module")
 def session(needs_gpu: None) -> adder_onnx.InferenceSession:
-    return adder_onnx.InferenceSession(network().SerializeToString(), device="cuda")
+    return adder_onnx.InferenceSession(normalized_network().SerializeToString(), device="cuda")
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,9 @@ def test_runs_end_early(session: adder_onnx.InferenceSession, x: NDArray[np.floa
 def test_a_run_is_terminated_by_another_thread(needs_gpu: None) -> None:
     """Somewhere on its way, and the session goes on."""
     large = image(256, 3, 64, 64)
-    with adder_onnx.InferenceSession(network().SerializeToString(), device="cuda") as session:
+    with adder_onnx.InferenceSession(
+        normalized_network().SerializeToString(), device="cuda"
+    ) as session:
         (expected,) = session.run(None, {"X": large})
         for milliseconds in (0, 1, 2, 4, 8):
             options = onnxruntime.RunOptions()
@@ -185,7 +187,7 @@ def test_a_trace_of_runs(needs_gpu: None, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     options = onnxruntime.SessionOptions()
     options.enable_profiling = True
-    model = network().SerializeToString()
+    model = normalized_network().SerializeToString()
     with adder_onnx.InferenceSession(model, options, device="cuda") as session:
         session.run(None, {"X": image(1, 3, 4, 4)})
         trace = json.loads(Path(session.end_profiling()).read_text())
