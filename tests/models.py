@@ -96,8 +96,8 @@ def network() -> onnx.ModelProto:
 def normalized_network() -> onnx.ModelProto:
     """The same with batch normalisation between the first layer and its Relu.
 
-    Without it nothing passes the Relu, since distances are negative: the outputs of `network` do not
-    depend on its input.
+    Without it nothing passes the Relu, since distances are negative: the output of `network` does
+    not depend on its input.
     """
     found = network()
     norm = node("BatchNormalization", ["A", "gamma", "beta", "mean", "variance"], "normalized")
