@@ -246,4 +246,5 @@ def _dataset(found: _Found, split: str | None) -> Dataset:
         labels=labels,
         classes=found.classes,
         label_span=found.span,
+        files=True,
     )

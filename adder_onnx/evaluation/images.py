@@ -35,6 +35,7 @@ def read_image(path: Path) -> Dataset:
         images=1,
         load=lambda _: open_image(path),
         name_of=lambda _: str(path),
+        files=True,
         single=True,
     )
 

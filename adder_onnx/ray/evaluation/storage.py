@@ -1,0 +1,180 @@
+"""Files on any of pyarrow's file systems, by a path or a URI."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from adder_onnx.errors import AdderError, DataError
+from adder_onnx.evaluation.folder_uri import parse_folder_uri
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+__all__ = ["Place", "explained", "is_uri", "place_of"]
+
+_OBJECT_STORES = frozenset(("abfs", "gcs", "s3"))
+"""What pyarrow calls file systems whose files appear when they are closed, and which rename
+nothing."""
+
+
+class Place(NamedTuple):
+    """A file or a folder.
+
+    Attributes:
+        file_system: where it is.
+        path: on that file system.
+        shown: an absolute path or a URI, which any machine understands.
+    """
+
+    file_system: FileSystem
+    path: str
+    shown: str
+
+    def below(self, name: str) -> Place:
+        """A file or folder in this folder, at a path with slashes."""
+        return self._at(f"{self.path.rstrip('/')}/{name}", lambda names: (*names, *name.split("/")))
+
+    def beside(self, name: str) -> Place:
+        """A file or folder beside this one."""
+        folder = self.path.rstrip("/").rpartition("/")[0]
+        return self._at(f"{folder}/{name}", lambda names: (*names[:-1], name))
+
+    def _at(self, path: str, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> Place:
+        if not is_uri(self.shown):
+            return Place(self.file_system, path, path)
+        uri = parse_folder_uri(self.shown)
+        return Place(self.file_system, path, uri.at(change(uri.names)))
+
+    @property
+    def name(self) -> str:
+        """Its last part."""
+        return self.path.rstrip("/").rpartition("/")[2]
+
+    @property
+    def renames(self) -> bool:
+        """Whether its file system renames files and folders, at once and whole."""
+        return self.file_system.type_name not in _OBJECT_STORES
+
+    def exists(self) -> bool:
+        """Whether there is anything.
+
+        Raises:
+            DataError: that cannot be found out.
+        """
+        from pyarrow.fs import FileType
+
+        with explained(self.shown, "read"):
+            found = self.file_system.get_file_info(self.path).type
+        return bool(found != FileType.NotFound)
+
+    def files(self) -> dict[str, int]:
+        """The names of the files in this folder, sorted, and their sizes in bytes.
+
+        There are none where there is no such folder.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        from pyarrow.fs import FileSelector, FileType
+
+        with explained(self.shown, "read"):
+            found = self.file_system.get_file_info(
+                FileSelector(self.path, allow_not_found=True, recursive=False)
+            )
+        return {
+            info.base_name: info.size
+            for info in sorted(found, key=lambda info: str(info.path))
+            if info.type == FileType.File
+        }
+
+    def read(self) -> bytes:
+        """All of this file.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        with (
+            explained(self.shown, "read"),
+            self.file_system.open_input_stream(self.path) as file,
+        ):
+            return bytes(file.read())
+
+    def write(self, data: bytes) -> None:
+        """Writes this file, whole or not at all, in the place of any other.
+
+        Raises:
+            AdderError: it cannot be written.
+        """
+        with explained(self.shown, "write"):
+            if not self.renames:
+                self._put(self.path, data)
+                return
+            temporary = self.beside(f".{self.name}.{secrets.token_hex(8)}").path
+            try:
+                self._put(temporary, data)
+                self.file_system.move(temporary, self.path)
+            except BaseException:
+                if self.file_system.get_file_info(temporary).is_file:
+                    self.file_system.delete_file(temporary)
+                raise
+
+    def _put(self, path: str, data: bytes) -> None:
+        with self.file_system.open_output_stream(path) as file:
+            file.write(data)
+
+
+@contextmanager
+def explained(shown: str, verb: str) -> Iterator[None]:
+    """Within it, what a file system raises is one line.
+
+    Args:
+        shown: the file or folder.
+        verb: what is done with it: ``read`` or ``write``.
+
+    Raises:
+        DataError: it cannot be read.
+        AdderError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        kind = DataError if verb == "read" else AdderError
+        raise kind(f"cannot {verb} {shown}: {error.strerror or error}") from error
+
+
+def is_uri(text: str) -> bool:
+    """Whether it is a URI, such as ``s3://bucket/folder``, rather than a path."""
+    scheme, found, _ = text.partition("://")
+    return bool(found) and scheme.isascii() and scheme.isalnum()
+
+
+def place_of(where: str) -> Place:
+    """The file or folder at a path or a URI.
+
+    Raises:
+        DataError: pyarrow cannot read such a URI.
+    """
+    from pyarrow import ArrowException
+    from pyarrow.fs import LocalFileSystem
+
+    if not is_uri(where):
+        path = os.path.abspath(where)
+        return Place(LocalFileSystem(), path, path)
+    try:
+        system, path = _from_uri(where)
+    except (ArrowException, OSError, ValueError) as error:
+        raise DataError(f"cannot read {where}: {error}") from error
+    return Place(system, path, where)
+
+
+@functools.lru_cache(maxsize=64)
+def _from_uri(uri: str) -> tuple[FileSystem, str]:
+    from pyarrow.fs import FileSystem
+
+    system, path = FileSystem.from_uri(uri)
+    return system, path
