@@ -15,9 +15,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.browser import browser
+from tests.rays import ray_here
 from tests.torchlib import torchlib_read_once
 
-__all__ = ["browser", "torchlib_read_once"]
+__all__ = ["browser", "ray_here", "torchlib_read_once"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
