@@ -243,7 +243,8 @@ def run_on_ray(options: argparse.Namespace) -> None:
         )
     collected: Any = None
     if folder is not None:
-        collected = _Written(folder, run | {"labels": names}, evaluated.results)
+        said = {"model": str(options.model), "data": str(options.data), "labels": names}
+        collected = _Written(folder, run | said, evaluated.results)
     elif answering is not None:
         collected = _Listed(_rows(evaluated.results.values()), metadata.labels)
     now = [evaluated.results[number] for number in evaluated.run]
@@ -282,9 +283,7 @@ def _describe(
 ) -> dict[str, Any]:
     """All that answers and their order depend on, by which a run is resumed."""
     return {
-        "model": str(options.model),
         "model_sha256": file_sha256(options.model),
-        "data": str(options.data),
         "data_sha256": images,
         "piece_images": size,
         "classified_output": classified.name,

@@ -141,10 +141,11 @@ def report(options: argparse.Namespace, outcome: Outcome) -> None:
     rows |= _report_classes(outcome)
     if accuracy.skipped:
         rows["skipped"] = f"{accuracy.skipped} images that cannot be read"
-    rows["speed"] = (
-        f"{result['images_per_second']:.0f} images/s, decoding included; "
-        f"{result['inference_images_per_second']:.0f} images/s in the model"
-    )
+    if result["images_per_second"]:  # not of a run that was resumed at its end
+        rows["speed"] = (
+            f"{result['images_per_second']:.0f} images/s, decoding included; "
+            f"{result['inference_images_per_second']:.0f} images/s in the model"
+        )
     lines = [f"{name:<8}{text}" for name, text in rows.items()]
     if options.output is not None:
         if isinstance(collected, Predictions):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
 from adder_onnx.errors import AdderError
+from adder_onnx.native_output import stderr_logged
 from adder_onnx.runtime.threads import available_cores
 
 __all__ = ["Pool", "connected", "plan_pool"]
@@ -63,15 +67,32 @@ def connected(address: str | None, *, verbose: bool, model_bytes: int) -> Iterat
     else:
         options |= {"address": address}
     try:
-        ray.init(**options, logging_level=logging.INFO if verbose else logging.ERROR)
+        # Its first line says that there will be no others.
+        with _signals_kept(), nullcontext() if verbose else stderr_logged("ray"):
+            ray.init(**options, logging_level=logging.INFO if verbose else logging.ERROR)
     except (ConnectionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
         where = f"the cluster at {address}" if address else "Ray on this machine"
         raise AdderError(f"cannot reach {where}: {error}") from error
     try:
         _quiet(verbose)
-        yield
+        # What Ray says of processes that died it prints; standard output is for the result.
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Within it, a library may take signals for its own; afterwards they are whose they were."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if handler is not None:  # it was set by native code
+            signal.signal(number, handler)
 
 
 def _quiet(verbose: bool) -> None:

@@ -212,7 +212,7 @@ def _tars(files: Sequence[str], split: str | None) -> Data:
 
 def _folder(asked: Asked) -> Data:
     if is_uri(asked.where):
-        from adder_onnx.evaluation.listed_folder import read_listed_folder
+        from adder_onnx.evaluation.listed_image_folder import read_listed_folder
 
         dataset = read_listed_folder(asked.where, asked.split, asked.labels_csv)
     else:
