@@ -142,6 +142,21 @@ std::vector<ImageShape> Chain::infer_shapes(const std::vector<ImageShape>& enter
   return shapes_of(layers_, entering);
 }
 
+// What takes a value says how many channels it has, and so does, through a pooling, what takes that.
+int64_t Chain::input_channels(size_t number) const {
+  std::vector<int64_t> channels(entries_.size() + layers_.size(), -1);
+  for (size_t i = layers_.size(); i-- > 0;) {
+    const ChainLayer& layer = layers_[i];
+    const int64_t given = channels[entries_.size() + i];
+    if (layer.z >= 0) channels[layer.z] = layer.params.out_channels;
+    if (!layer.is_pool())
+      channels[layer.x] = layer.params.in_channels;
+    else if (given >= 0)
+      channels[layer.x] = given;
+  }
+  return channels[number];
+}
+
 // Time: all inputs are converted, then layers run one by one, then outputs are converted.
 std::vector<Buffer> Chain::lifetimes() const {
   std::vector<Buffer> buffers(entries_.size(), Buffer{0, -1, -1});

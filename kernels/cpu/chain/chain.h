@@ -43,6 +43,9 @@ class Chain {
   // computed.
   std::vector<ImageShape> infer_shapes(const std::vector<ImageShape>& entering) const;
 
+  // The channels that an image must have which enters; -1 where any number will do.
+  int64_t input_channels(size_t number) const;
+
   // The program for images of these sizes. `weights` are those that are computed, float32, in the order
   // of their layers. Plans for the sixteen combinations of sizes used last are kept, and where no weight
   // is computed the programs, too. Throws ShapeError, or std::invalid_argument for weights that

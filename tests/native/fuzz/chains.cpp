@@ -192,9 +192,9 @@ std::vector<Operand> weights_of(const Description& description, const Chain& ope
 void run(Bytes& bytes, const Chain& chain, const Open& open = {}) {
   std::vector<ImageShape> shapes;
   for (size_t i = 0; i < chain.entries().size(); ++i) {
-    const int64_t channels = chain.layers().empty() ? 3 : chain.layers()[0].params.in_channels;
+    const int64_t channels = bytes.chance(95) ? chain.input_channels(i) : bytes.from(0, 20);
     const int64_t size = bytes.chance(95) ? bytes.from(0, 9) : int64_t{1} << bytes.from(0, 62);
-    shapes.push_back({bytes.from(0, 5), channels == 0 ? 3 : channels, 7, size});
+    shapes.push_back({bytes.from(0, 5), channels < 0 ? 3 : channels, 7, size});
     if (i > 0 && bytes.chance(80)) shapes[i] = shapes[0];
   }
   const auto approve = [](int64_t size) {
@@ -205,6 +205,9 @@ void run(Bytes& bytes, const Chain& chain, const Open& open = {}) {
   for (int threads : {1, 3}) {
     std::shared_ptr<const ChainProgram> program;
     if (!takes([&] { program = chain.program(shapes, threads, approve); })) return;
+    for (size_t i = 0; i < shapes.size(); ++i)
+      if (chain.input_channels(i) >= 0 && chain.input_channels(i) != shapes[i].channels)
+        fail("a chain takes other channels than it says");
     for (size_t i = inputs.size(); i < shapes.size(); ++i)
       inputs.emplace_back(shapes[i].nchw_size() * size_of(chain.entries()[i].outside));
     answers.push_back(results(*program, inputs, threads));
