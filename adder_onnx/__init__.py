@@ -19,6 +19,7 @@ What is public are the names in ``__all__`` of these modules; all others may cha
 | `adder_onnx.compilation` | files and a library for a stock onnxruntime |
 | `adder_onnx.inspection` | what each node costs |
 | `adder_onnx.inspection.profile` | where the time of a run goes |
+| `adder_onnx.ray` | images by the million: a step of a pipeline of Ray Data, a service |
 | `adder_onnx.ops` | the operators: schemas and function bodies |
 | `adder_onnx.export` | the layer for PyTorch, and from PyTorch to ONNX |
 | `adder_onnx.export.resnet` | the reference implementation's networks |

@@ -93,5 +93,29 @@ def network() -> onnx.ModelProto:
     )
 
 
+def normalized_network() -> onnx.ModelProto:
+    """The same with batch normalisation between the first layer and its Relu.
+
+    Without it nothing passes the Relu, since distances are negative: the output of `network` does
+    not depend on its input.
+    """
+    found = network()
+    norm = node("BatchNormalization", ["A", "gamma", "beta", "mean", "variance"], "normalized")
+    values = {
+        "gamma": np.linspace(0.5, 1.5, 20),
+        "beta": np.linspace(-0.2, 0.5, 20),
+        "mean": np.full(20, -30.0),
+        "variance": np.full(20, 16.0),
+    }
+    found.graph.node[2].input[0] = "normalized"
+    found.graph.node.insert(2, norm)
+    found.graph.initializer.extend(
+        onnx.numpy_helper.from_array(value.astype(np.float32), name)
+        for name, value in values.items()
+    )
+    onnx.checker.check_model(found)
+    return found
+
+
 def image(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.asarray(RNG.standard_normal(shape)).astype(np.float32)

@@ -238,8 +238,12 @@ def test_a_callers_capture_is_refused(gpu: CupyGpu, cupy: FakeCupy) -> None:
 def test_torchs_current_stream_is_the_callers(
     gpu: CupyGpu, cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Tensor:
-        is_cuda = True
+    class Array:
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return (2, 1)
+
+    class Tensor(Array):
+        pass
 
     torch: Any = ModuleType("torch")
     torch.Tensor = Tensor
@@ -248,6 +252,11 @@ def test_torchs_current_stream_is_the_callers(
     assert gpu.callers_stream([np.ones(1)]) is cupy.null
     stream = gpu.callers_stream([np.ones(1), Tensor()])
     assert stream.ptr == 5001
+    # Which waits for what is made on CuPy's, where there is some.
+    gpu.callers_stream([Array()])
+    assert "streamWaitEvent" not in {name for name, *_ in cupy.calls}
+    gpu.callers_stream([Tensor(), Array()])
+    assert {("eventRecord", cupy.null.ptr), ("streamWaitEvent", 5001)} < set(cupy.calls)
     cupy.capturing.add(5001)
     with pytest.raises(DeviceError, match="is being captured"):
         gpu.callers_stream([Tensor()])

@@ -18,7 +18,7 @@ from adder_onnx.runtime.cuda.contexts import MAX_CONTEXTS
 from adder_onnx.runtime.cuda.errors import DeviceLostError, DeviceMemoryError
 from tests.cuda_on_cpu.device import CpuGpu
 from tests.cuda_on_cpu.sessions import assert_equals_stock, cuda_session, pretend
-from tests.models import image, network
+from tests.models import image, normalized_network
 
 X = image(1, 3, 6, 6)
 
@@ -105,7 +105,7 @@ def test_streams_outlive_onnxruntimes_sessions(
     gpu: LoggingGpu, how: Callable[[adder_onnx.InferenceSession], None]
 ) -> None:
     """Stem and head on each of two streams; a third one is that on which weights are packed."""
-    s = cuda_session(network(), concurrency=2)
+    s = cuda_session(normalized_network(), concurrency=2)
     s.run(None, {"X": X})
     gc.collect()
     gpu.ended.clear()
@@ -127,7 +127,10 @@ def test_streams_outlive_onnxruntimes_sessions(
 
 
 def test_a_closed_session_says_so(gpu: LoggingGpu) -> None:
-    for s in (cuda_session(network()), adder_onnx.InferenceSession(network())):
+    for s in (
+        cuda_session(normalized_network()),
+        adder_onnx.InferenceSession(normalized_network()),
+    ):
         with s as entered:
             assert entered is s
             device = s.device
@@ -144,7 +147,7 @@ def test_a_closed_session_says_so(gpu: LoggingGpu) -> None:
 
 def test_a_session_is_closed_while_it_runs(gpu: LoggingGpu) -> None:
     """The run comes to its end, then its context does."""
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
     (expected,) = s.run(None, {"X": X})
     running, closed = threading.Event(), threading.Event()
     download, results = gpu.download, []
@@ -171,15 +174,15 @@ def test_a_session_is_closed_while_it_runs(gpu: LoggingGpu) -> None:
 
 def test_contexts_are_made_ahead(gpu: LoggingGpu) -> None:
     """Beside the stream that weights are packed on."""
-    cuda_session(network(), concurrency=3)
+    cuda_session(normalized_network(), concurrency=3)
     assert gpu.streams == 1 + 3
     with pytest.raises(InputError, match="concurrency is 0; expected at least 1"):
-        cuda_session(network(), concurrency=0)
+        cuda_session(normalized_network(), concurrency=0)
 
 
 @pytest.mark.parametrize("ahead", [1, MAX_CONTEXTS + 2])
 def test_so_many_runs_go_on_at_the_same_time(gpu: LoggingGpu, ahead: int) -> None:
-    s = cuda_session(network(), concurrency=ahead)
+    s = cuda_session(normalized_network(), concurrency=ahead)
     most, now, lock = 0, 0, threading.Lock()
     full = threading.Barrier(max(ahead, MAX_CONTEXTS))
     download = gpu.download
@@ -206,7 +209,7 @@ def test_so_many_runs_go_on_at_the_same_time(gpu: LoggingGpu, ahead: int) -> Non
 
 
 def test_a_lost_device_ends_the_session(gpu: LoggingGpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
     gpu.failing = [DeviceLostError("cuda:0 failed while waiting for it (illegal address)")]
     with pytest.raises(DeviceLostError, match=r"^cuda:0 failed while waiting"):
         s.run(None, {"X": X})
@@ -216,13 +219,13 @@ def test_a_lost_device_ends_the_session(gpu: LoggingGpu, monkeypatch: pytest.Mon
             s.run(None, {"X": feed})
     assert len(gpu.launched) == launched
     # Another session is not this one's business.
-    assert_equals_stock(network(), cuda_session(network()), {"X": X})
+    assert_equals_stock(normalized_network(), cuda_session(normalized_network()), {"X": X})
 
 
 def test_a_device_that_onnxruntime_has_lost(
     gpu: LoggingGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
 
     def fail(*_: Any) -> None:
         raise RuntimeError("CUDA failure 700: an illegal memory access was encountered ; GPU=0")
@@ -238,7 +241,7 @@ def test_whatever_onnxruntime_says_of_a_lost_device(
     gpu: LoggingGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is asked itself before an input is blamed."""
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
 
     def fail(*_: Any) -> None:
         raise RuntimeError("Non-zero status code returned while running Conv node")
@@ -258,7 +261,7 @@ def test_whatever_onnxruntime_says_of_a_lost_device(
 def test_an_input_of_a_lost_device_is_not_a_bad_input(
     gpu: LoggingGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
 
     def lost(_: Any) -> None:
         raise DeviceLostError("cuda:0 failed while taking over an array")
@@ -271,23 +274,23 @@ def test_an_input_of_a_lost_device_is_not_a_bad_input(
 
 
 def test_short_memory_is_freed_and_the_run_begins_again(gpu: LoggingGpu) -> None:
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
     for _ in range(3):
         s.run(None, {"X": X})
     assert [m.arenas for m in s.memory()] == [1]
     gpu.failing = [DeviceMemoryError("cuda:0 is out of memory")]
-    assert_equals_stock(network(), s, {"X": X})
+    assert_equals_stock(normalized_network(), s, {"X": X})
     assert gpu.freed == 1
     assert [m.arenas for m in s.memory()] == [0]  # graphs, too, were given up
     gpu.failing = [DeviceMemoryError("cuda:0 is out of memory")] * 2
     with pytest.raises(DeviceMemoryError):
         s.run(None, {"X": X})
     assert gpu.freed == 2
-    assert_equals_stock(network(), s, {"X": X})
+    assert_equals_stock(normalized_network(), s, {"X": X})
 
 
 def test_short_memory_of_onnxruntime(gpu: LoggingGpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
     run, failures = onnxruntime.InferenceSession.run_with_iobinding, [1]
 
     def fail_once(*arguments: Any) -> None:
@@ -297,7 +300,7 @@ def test_short_memory_of_onnxruntime(gpu: LoggingGpu, monkeypatch: pytest.Monkey
         run(*arguments)
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run_with_iobinding", fail_once)
-    assert_equals_stock(network(), s, {"X": X})
+    assert_equals_stock(normalized_network(), s, {"X": X})
     assert gpu.freed == 1
 
 
@@ -313,21 +316,21 @@ def test_short_memory_while_a_context_is_made(
         return make(*arguments, **options)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", fail_once)
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
     assert gpu.freed == 1
     monkeypatch.setattr(onnxruntime, "InferenceSession", make)
-    assert_equals_stock(network(), s, {"X": X})
+    assert_equals_stock(normalized_network(), s, {"X": X})
 
 
 def test_short_memory_while_weights_are_packed(gpu: LoggingGpu) -> None:
     gpu.failing = [DeviceMemoryError("cuda:0 is out of memory")]
-    assert_equals_stock(network(), cuda_session(network()), {"X": X})
+    assert_equals_stock(normalized_network(), cuda_session(normalized_network()), {"X": X})
     assert gpu.freed == 1
 
 
 def test_kernels_are_compiled_when_a_session_is_made(gpu: LoggingGpu) -> None:
     """That no other is ever launched, `CpuGpu` checks in all tests."""
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
     prepared = set(gpu.prepared)
     s.run(None, {"X": X})
     assert set(gpu.launched) <= prepared

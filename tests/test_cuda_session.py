@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+from collections.abc import Collection
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,7 @@ from adder_onnx.errors import DeviceError, InputError, RunTimeoutError
 from adder_onnx.inspection import profile
 from adder_onnx.quantization import quantize
 from adder_onnx.runtime import session
-from adder_onnx.runtime.arrays import Kind
+from adder_onnx.runtime.arrays import Caller, Kind
 from adder_onnx.runtime.cuda import runner
 from adder_onnx.runtime.cuda.contexts import MAX_CONTEXTS
 from adder_onnx.runtime.cuda.onnxruntime_binding import provider_options
@@ -32,7 +35,7 @@ from adder_onnx.runtime.interruption.run_control import RunControl
 from tests.concurrency import assert_threads_agree
 from tests.cuda_on_cpu.device import CpuGpu, GpuArray
 from tests.cuda_on_cpu.sessions import assert_equals_stock, cuda_session, pretend
-from tests.models import W1, W2, K, adder_conv, image, make_model, network, node
+from tests.models import W1, W2, K, adder_conv, image, make_model, node, normalized_network
 from tests.random_graphs import random_model
 from tests.test_interruption import counting
 from tests.test_random_graphs import TOLERANCE, stock
@@ -52,9 +55,9 @@ def either(request: pytest.FixtureRequest, gpu: CpuGpu, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (3, 3, 5, 9), (0, 3, 8, 8), (2, 3, 1, 1)])
 def test_equals_stock_onnxruntime(either: CpuGpu, shape: tuple[int, ...]) -> None:
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
     assert s.device == "cuda:0"
-    assert_equals_stock(network(), s, {"X": image(*shape)})
+    assert_equals_stock(normalized_network(), s, {"X": image(*shape)})
     if shape[0]:
         assert any("adder_conv_gemm" in name for name in either.launched)
     assert s.memory()[0].peak_bytes > 0 or not shape[0]
@@ -76,7 +79,7 @@ def test_random_graphs(either: CpuGpu) -> None:
 
 
 def test_nothing_goes_through_the_cpus_memory_inside_a_run(gpu: CpuGpu) -> None:
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
     gpu.uploads = gpu.downloads = 0
     s.run(None, {"X": image(2, 3, 6, 6)})
     assert (gpu.uploads, gpu.downloads) == (1, 1)  # the input, the result
@@ -85,7 +88,7 @@ def test_nothing_goes_through_the_cpus_memory_inside_a_run(gpu: CpuGpu) -> None:
 
 
 def test_arrays_of_the_gpu_come_back_as_such(either: CpuGpu) -> None:
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
     x = image(2, 3, 6, 6)
     (expected,) = s.run(None, {"X": x})
     gpu_x = either.wrap_values(x)
@@ -106,18 +109,72 @@ def test_arrays_of_the_gpu_come_back_as_such(either: CpuGpu) -> None:
 def test_torch_tensors_on_the_gpu_are_made_on_the_callers_stream(gpu: CpuGpu) -> None:
     """Which `CpuGpu` checks."""
     torch = pytest.importorskip("torch")
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
     x = image(2, 3, 6, 6)
     (expected,) = s.run(None, {"X": x})
-    (y,) = s._runner.run({"X": gpu.wrap_values(x)}, ["Y"], Kind.TORCH_CUDA, RunControl())
+    (y,) = s._runner.run({"X": gpu.wrap_values(x)}, ["Y"], Caller(Kind.TORCH_CUDA, 0), RunControl())
     assert isinstance(y, torch.Tensor)
     np.testing.assert_array_equal(y.numpy(), expected)
+
+
+def test_a_run_is_in_the_order_of_torchs_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is found by what the caller gave, of which arrays of the GPU are made."""
+    torch = pytest.importorskip("torch")
+
+    class Tensor(torch.Tensor):  # type: ignore[misc, name-defined]
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return (2, 0)
+
+    class TorchGpu(CpuGpu):
+        def adopt(self, value: Any) -> Any:
+            assert self.on == 7
+            return self.wrap_values(value.numpy())
+
+        def callers_stream(self, values: Collection[Any]) -> int:
+            return 7 if any(isinstance(value, Tensor) for value in values) else 0
+
+        def to_torch(self, array: Any) -> Any:
+            assert self.on == 7
+            return torch.from_numpy(array.view(np.ndarray))
+
+    gpu = TorchGpu()
+    pretend(monkeypatch, gpu)
+    s = cuda_session(normalized_network())
+    x = image(2, 3, 6, 6)
+    gpu.waits.clear()
+    (y,) = s.run(None, {"X": torch.from_numpy(x).as_subclass(Tensor)})
+    assert isinstance(y, torch.Tensor)
+    (stream,) = {a for pair in gpu.waits for a in pair if a != 7}
+    assert gpu.waits == [(stream, 7), (stream, 7), (7, stream)]
+    np.testing.assert_array_equal(y.numpy(), s.run(None, {"X": x})[0])
+
+
+def test_a_run_in_another_thread_is_in_the_order_of_its_callers_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class TwoStreams(CpuGpu):
+        def callers_stream(self, values: Collection[Any]) -> int:
+            return 7 if threading.current_thread() is threading.main_thread() else 8
+
+    gpu = TwoStreams()
+    pretend(monkeypatch, gpu)
+    s = cuda_session(normalized_network())
+    x = image(2, 3, 6, 6)
+    (expected,) = s.run(None, {"X": x})
+    gpu.waits.clear()
+    results: Queue[tuple[list[Any], Any, str]] = Queue()
+    s.run_async(None, {"X": gpu.wrap_values(x)}, lambda *found: results.put(found))
+    (y,), _, error = results.get(timeout=60)
+    assert not error
+    np.testing.assert_array_equal(y.view(np.ndarray), expected)
+    (stream,) = {a for pair in gpu.waits for a in pair if a != 7}
+    assert gpu.waits == [(stream, 7), (stream, 7), (7, stream)]
 
 
 def test_torch_tensors_in_the_cpus_memory_come_back_as_such(gpu: CpuGpu) -> None:
     torch = pytest.importorskip("torch")
     x = image(2, 3, 6, 6)
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
     (y,) = s.run(None, {"X": torch.from_numpy(x)})
     assert isinstance(y, torch.Tensor)
     np.testing.assert_array_equal(y.numpy(), s.run(None, {"X": x})[0])
@@ -227,7 +284,7 @@ def test_values_that_cannot_be_bound_go_through_the_cpus_memory(gpu: CpuGpu) -> 
 
 
 def test_many_threads_share_a_bounded_number_of_contexts(either: CpuGpu) -> None:
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
     assert_threads_agree(s, [(n, 3, 4 + n, 6) for n in range(1, 5)], runs=6)
     assert either.streams <= 1 + MAX_CONTEXTS
 
@@ -237,7 +294,7 @@ def test_standard_nodes_on_the_cpu_are_logged(
 ) -> None:
     monkeypatch.setattr(session, "has_cuda_provider", lambda: False)
     with caplog.at_level(logging.WARNING):
-        cuda_session(network())
+        cuda_session(normalized_network())
     assert "standard nodes run on the CPU" in caplog.text
     assert "install onnxruntime-gpu" in caplog.text
 
@@ -259,13 +316,13 @@ def test_provider_that_onnxruntime_leaves_out(gpu: CpuGpu, monkeypatch: pytest.M
     """It goes on with the CPU where its provider's libraries do not load."""
     gpu.ort_device = ("cuda", 0)
     with pytest.raises(DeviceError, match=r"onnxruntime cannot use its CUDAExecutionProvider"):
-        cuda_session(network())
+        cuda_session(normalized_network())
 
 
 def test_running_out_of_memory_is_a_clear_error(
     gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
 
     def fail(*_: Any) -> None:
         raise RuntimeError("Failed to allocate memory for requested buffer of size 9")
@@ -290,13 +347,13 @@ def test_failing_runs_do_not_use_up_contexts(gpu: CpuGpu) -> None:
 
 
 def test_arrays_of_a_gpu_in_a_session_on_the_cpu() -> None:
-    s = adder_onnx.InferenceSession(network().SerializeToString())
+    s = adder_onnx.InferenceSession(normalized_network().SerializeToString())
     with pytest.raises(InputError, match="another device; move it to the CPU"):
         s.run(None, {"X": CpuGpu().wrap_values(image(1, 3, 4, 4))})
 
 
 def test_wrong_feeds_are_named(gpu: CpuGpu) -> None:
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
     with pytest.raises(InputError, match="has type float64"):
         s.run(None, {"X": gpu.wrap_values(image(1, 3, 4, 4).astype(np.float64))})
     with pytest.raises(InputError, match=r"shape \[1, 4, 4, 4\]"):
@@ -306,7 +363,7 @@ def test_wrong_feeds_are_named(gpu: CpuGpu) -> None:
 def test_contexts_are_returned_when_making_one_fails(
     gpu: CpuGpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    s = cuda_session(network())
+    s = cuda_session(normalized_network())
     assert isinstance(s._runner, runner.CudaRunner)
     pool = s._runner._contexts
     while not pool._free.empty():
@@ -337,7 +394,7 @@ def test_bench_shows_the_plan_of_the_device(
     rng = np.random.default_rng(0)
     feeds = [{"X": rng.standard_normal((2, 3, 8, 8)).astype(np.float32)}]
     model, result = tmp_path / "int8.onnx", tmp_path / "result.json"
-    onnx.save(quantize(network(), feeds).model, model)
+    onnx.save(quantize(normalized_network(), feeds).model, model)
     monkeypatch.setattr(bench, "resolve_device", lambda _: DeviceChoice(0))
     monkeypatch.setattr(bench, "_on_device", lambda feed, _: (feed, lambda: waits.append(1)))
     monkeypatch.setattr(bench, "gpu_name", lambda _: "a GPU")

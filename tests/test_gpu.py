@@ -34,7 +34,7 @@ from tests.cuda_layers import assert_near, assert_right, run, run_integers, spli
 from tests.integer_chains import random_chain
 from tests.integer_layers import QLayer
 from tests.layers import Layer, layers, make_layer
-from tests.models import image, network
+from tests.models import image, normalized_network
 from tests.pooled_models import pooled_network
 from tests.random_graphs import random_model
 from tests.test_random_graphs import TOLERANCE, stock
@@ -65,7 +65,7 @@ def cupy(gpu: CupyGpu) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def session(needs_gpu: None) -> adder_onnx.InferenceSession:
-    return adder_onnx.InferenceSession(network().SerializeToString(), device="cuda")
+    return adder_onnx.InferenceSession(normalized_network().SerializeToString(), device="cuda")
 
 
 def on_cpu(model: onnx.ModelProto, feed: dict[str, Any]) -> list[Any]:
@@ -163,7 +163,7 @@ def test_random_integer_graphs(needs_gpu: None) -> None:
 def test_quantized_networks(needs_gpu: None) -> None:
     """Quantization at a chain's border, and MaxPool in it, to the bit as on the CPU."""
     feeds = [{"X": image(2, 3, 8, 8)}]
-    model = quantize(network(), feeds).model
+    model = quantize(normalized_network(), feeds).model
     session = adder_onnx.InferenceSession(model.SerializeToString(), device="cuda")
     (y,), (expected,) = session.run(None, feeds[0]), on_cpu(model, feeds[0])
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)  # the head is float
@@ -263,7 +263,7 @@ def test_random_graphs(needs_gpu: None) -> None:
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (3, 3, 5, 9), (0, 3, 8, 8), (2, 3, 1, 1)])
 def test_equals_the_cpu(session: adder_onnx.InferenceSession, shape: tuple[int, ...]) -> None:
     feed = {"X": image(*shape)}
-    (expected,) = on_cpu(network(), feed)
+    (expected,) = on_cpu(normalized_network(), feed)
     (y,) = session.run(None, feed)
     assert type(y) is np.ndarray
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-4)
@@ -341,7 +341,7 @@ def test_an_array_of_another_gpu(session: adder_onnx.InferenceSession, cupy: Any
 
 def test_a_gpu_that_is_not_there(needs_gpu: None) -> None:
     with pytest.raises(DeviceError, match="cuda:99 does not exist; this machine has cuda:0"):
-        adder_onnx.InferenceSession(network().SerializeToString(), device="cuda:99")
+        adder_onnx.InferenceSession(normalized_network().SerializeToString(), device="cuda:99")
 
 
 def test_auto_takes_the_gpu_and_says_when_it_compiles(
@@ -349,7 +349,7 @@ def test_auto_takes_the_gpu_and_says_when_it_compiles(
 ) -> None:
     monkeypatch.setattr(kernels, "_kernels", {})
     with caplog.at_level(logging.INFO):
-        s = adder_onnx.InferenceSession(network().SerializeToString(), device="auto")
+        s = adder_onnx.InferenceSession(normalized_network().SerializeToString(), device="auto")
         assert "compiling for cuda:0" in caplog.text
         assert "adder_conv_gemm<float, " in caplog.text
         caplog.clear()
@@ -381,10 +381,12 @@ def test_arrays_of_any_size_go_there_and_back(gpu: CupyGpu, cupy: Any, size: int
 def test_sessions_that_come_and_go(needs_gpu: None, cupy: Any) -> None:
     """Streams outlive onnxruntime's sessions, and neither stays."""
     x = image(2, 3, 32, 32)
-    (expected,) = on_cpu(network(), {"X": x})
+    (expected,) = on_cpu(normalized_network(), {"X": x})
     free = []
     for i in range(24):
-        s = adder_onnx.InferenceSession(network().SerializeToString(), device="cuda", concurrency=2)
+        s = adder_onnx.InferenceSession(
+            normalized_network().SerializeToString(), device="cuda", concurrency=2
+        )
         for feed in (x, cupy.asarray(x)):
             (y,) = s.run(None, {"X": feed})
         np.testing.assert_allclose(cupy.asnumpy(y), expected, rtol=1e-5, atol=1e-4)
@@ -414,11 +416,11 @@ def test_a_callers_current_device_stays(needs_gpu: None, cupy: Any) -> None:
     if cupy.cuda.runtime.getDeviceCount() < 2:
         pytest.skip("there is one GPU only")
     x = image(1, 3, 4, 4)
-    (expected,) = on_cpu(network(), {"X": x})
+    (expected,) = on_cpu(normalized_network(), {"X": x})
     for number in (0, 1):
         with cupy.cuda.Device(1 - number):
             device = f"cuda:{number}"
-            s = adder_onnx.InferenceSession(network().SerializeToString(), device=device)
+            s = adder_onnx.InferenceSession(normalized_network().SerializeToString(), device=device)
             (y,) = s.run(None, {"X": x})
             np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-4)
             assert cupy.cuda.runtime.getDevice() == 1 - number
@@ -433,9 +435,9 @@ import sys
 import cupy, numpy as np
 import adder_onnx
 from adder_onnx.errors import DeviceError
-from tests.models import image, network
+from tests.models import image, normalized_network
 
-session = adder_onnx.InferenceSession(network().SerializeToString(), device="cuda")
+session = adder_onnx.InferenceSession(normalized_network().SerializeToString(), device="cuda")
 x = {"X": image(1, 3, 4, 4)}
 session.run(None, x)
 wild = cupy.RawKernel('extern "C" __global__ void wild(int* p) { p[1 << 28] = 1; }', "wild")

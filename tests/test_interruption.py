@@ -26,7 +26,7 @@ from adder_onnx.errors import AdderError, InputError, RunTerminatedError, RunTim
 from adder_onnx.runtime.interruption import process_end, workers
 from adder_onnx.runtime.interruption.pace import Pace, may_be_endless
 from tests.conftest import ROOT
-from tests.models import W1, adder_conv, image, make_model, network, node
+from tests.models import W1, adder_conv, image, make_model, node, normalized_network
 
 DIGITS = ROOT / "examples" / "digits"
 
@@ -145,13 +145,13 @@ def test_a_time_ends_one_run_and_no_other() -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), "1", True, [1]])
 def test_what_is_no_time(seconds: Any) -> None:
-    session = adder_onnx.InferenceSession(network())
+    session = adder_onnx.InferenceSession(normalized_network())
     with pytest.raises(InputError, match="timeout is"):
         session.run(None, {"X": image(1, 3, 4, 4)}, timeout=seconds)
 
 
 def test_results_with_a_time_are_the_same() -> None:
-    session = adder_onnx.InferenceSession(network())
+    session = adder_onnx.InferenceSession(normalized_network())
     x = image(2, 3, 5, 5)
     (expected,) = session.run(None, {"X": x})
     for seconds in (100, 100.0, float("inf"), None):
@@ -188,7 +188,7 @@ def test_a_signal_while_the_session_is_made(monkeypatch: pytest.MonkeyPatch) -> 
     ended = threading.Event()
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: ended.wait(30))
     with ends_soon(0.2), alarm(0.2, interrupt), pytest.raises(KeyboardInterrupt):
-        adder_onnx.InferenceSession(network())
+        adder_onnx.InferenceSession(normalized_network())
     ended.set()
 
 
@@ -237,7 +237,7 @@ def test_loops_are_found_wherever_they_are() -> None:
         return adder_onnx.InferenceSession(model).plan
 
     assert may_be_endless(plan_of(looping()))
-    assert not may_be_endless(plan_of(network()))
+    assert not may_be_endless(plan_of(normalized_network()))
     inner = looping().graph.node[1]
     branch = helper.make_graph(
         [inner], "branch", [], [helper.make_tensor_value_info("L", TensorProto.FLOAT, None)]
@@ -273,7 +273,7 @@ def test_where_there_is_no_thread_the_run_is_made_all_the_same(
     def refuse(_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    session = adder_onnx.InferenceSession(network())
+    session = adder_onnx.InferenceSession(normalized_network())
     monkeypatch.setattr(workers, "_idle", [])
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert session.run(None, {"X": image(1, 3, 4, 4)}, timeout=9)[0].shape == (1, 20)
@@ -281,7 +281,7 @@ def test_where_there_is_no_thread_the_run_is_made_all_the_same(
 
 
 def test_workers_are_used_again() -> None:
-    session = adder_onnx.InferenceSession(network())
+    session = adder_onnx.InferenceSession(normalized_network())
     session.run(None, {"X": image(1, 3, 4, 4)}, timeout=9)
     before = threading.active_count()
     for n in range(1, 30):
@@ -292,8 +292,8 @@ def test_workers_are_used_again() -> None:
 def test_a_forked_child_makes_workers_of_its_own() -> None:
     code = """
 import os, sys, numpy as np, adder_onnx
-from tests.models import network, image
-s = adder_onnx.InferenceSession(network(), threads=1)
+from tests.models import normalized_network, image
+s = adder_onnx.InferenceSession(normalized_network(), threads=1)
 feed = {"X": image(1, 3, 4, 4)}
 s.run(None, feed, timeout=9)
 child = os.fork()
@@ -400,7 +400,7 @@ def test_the_command_ends_at_an_interrupt(tmp_path: Path) -> None:
 
 def test_many_threads_with_runs_that_are_ended_among_them() -> None:
     """What is not ended gives the same bits, and nothing stays behind."""
-    models = [network(), counting()]
+    models = [normalized_network(), counting()]
     sessions = [adder_onnx.InferenceSession(m.SerializeToString(), threads=2) for m in models]
     feeds = [{"X": np.abs(image(n, 3, 4 + n, 6))} for n in range(1, 6)]
     expected = [[s.run(None, feed)[0] for feed in feeds] for s in sessions]

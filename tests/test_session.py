@@ -29,12 +29,12 @@ from adder_onnx.ops.reference import adder_conv as reference
 from adder_onnx.runtime import onnxruntime_library, threads
 from adder_onnx.runtime.lru import LruCache
 from tests.concurrency import assert_threads_agree
-from tests.models import W1, W2, K, adder_conv, image, make_model, network, node, oracle
+from tests.models import W1, W2, K, adder_conv, image, make_model, node, normalized_network, oracle
 
 
 @pytest.fixture(scope="module")
 def session() -> adder_onnx.InferenceSession:
-    return adder_onnx.InferenceSession(network().SerializeToString(), threads=2)
+    return adder_onnx.InferenceSession(normalized_network().SerializeToString(), threads=2)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (3, 3, 5, 9), (0, 3, 8, 8), (2, 3, 1, 1)])
@@ -42,16 +42,16 @@ def test_equals_stock_onnxruntime(
     session: adder_onnx.InferenceSession, shape: tuple[int, ...]
 ) -> None:
     x = image(*shape)
-    stock = onnxruntime.InferenceSession(network().SerializeToString())
+    stock = onnxruntime.InferenceSession(normalized_network().SerializeToString())
     np.testing.assert_allclose(
         session.run(None, {"X": x})[0], stock.run(None, {"X": x})[0], rtol=1e-5, atol=1e-4
     )
 
 
 def test_path_threads_and_fusing_do_not_matter(tmp_path: Path) -> None:
-    onnx.save(network(), tmp_path / "model.onnx")
+    onnx.save(normalized_network(), tmp_path / "model.onnx")
     x = image(2, 3, 7, 7)
-    (expected,) = oracle(network(), {"X": x})
+    (expected,) = oracle(normalized_network(), {"X": x})
     for fuse in (True, False):
         for count in (1, 3):
             s = adder_onnx.InferenceSession(tmp_path / "model.onnx", threads=count, fuse=fuse)
@@ -60,27 +60,29 @@ def test_path_threads_and_fusing_do_not_matter(tmp_path: Path) -> None:
 
 def test_arithmetics_are_close_and_not_the_same() -> None:
     x = image(2, 3, 7, 7)
-    (expected,) = oracle(network(), {"X": x})
+    (expected,) = oracle(normalized_network(), {"X": x})
     found = {}
     for arithmetic in ("fast", "exact"):
-        s = adder_onnx.InferenceSession(network().SerializeToString(), arithmetic=arithmetic)
+        s = adder_onnx.InferenceSession(
+            normalized_network().SerializeToString(), arithmetic=arithmetic
+        )
         found[arithmetic] = s.run(None, {"X": x})[0]
         assert s.arithmetic == arithmetic
         np.testing.assert_allclose(found[arithmetic], expected, rtol=1e-5, atol=1e-4)
     assert (found["fast"] != found["exact"]).any()
-    s = adder_onnx.InferenceSession(network().SerializeToString())
+    s = adder_onnx.InferenceSession(normalized_network().SerializeToString())
     np.testing.assert_array_equal(s.run(None, {"X": x})[0], found["fast"])
 
 
 def test_unknown_arithmetic_is_an_error() -> None:
     with pytest.raises(InputError, match="arithmetic 'precise' is unknown; choose one of fast, ex"):
-        adder_onnx.InferenceSession(network().SerializeToString(), arithmetic="precise")
+        adder_onnx.InferenceSession(normalized_network().SerializeToString(), arithmetic="precise")
 
 
 def test_inputs_and_outputs_are_described_as_onnxruntime_does(
     session: adder_onnx.InferenceSession,
 ) -> None:
-    stock = onnxruntime.InferenceSession(network().SerializeToString())
+    stock = onnxruntime.InferenceSession(normalized_network().SerializeToString())
     for ours, theirs in (
         (session.get_inputs(), stock.get_inputs()),
         (session.get_outputs(), stock.get_outputs()),
@@ -514,7 +516,7 @@ def test_residual_of_another_shape_at_run_time_is_an_error() -> None:
 
 
 def test_devices_and_providers() -> None:
-    data = network().SerializeToString()
+    data = normalized_network().SerializeToString()
     assert adder_onnx.InferenceSession(data).device == "cpu"
     s = adder_onnx.InferenceSession(data, providers=["CPUExecutionProvider"])
     assert s.device == "cpu"
@@ -523,7 +525,7 @@ def test_devices_and_providers() -> None:
 
 
 def test_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    data = network().SerializeToString()
+    data = normalized_network().SerializeToString()
     assert adder_onnx.InferenceSession(data, threads=3).threads == 3
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 5

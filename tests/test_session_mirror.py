@@ -22,10 +22,10 @@ from adder_onnx.errors import AdderError, BrokenDependencyError, InputError, Mis
 from adder_onnx.runtime.io_binding import IOBinding
 from adder_onnx.runtime.onnxruntime_library import import_onnxruntime, print_nothing
 from tests.conftest import ROOT
-from tests.models import image, make_model, network, node
+from tests.models import image, make_model, node, normalized_network
 
 CPU = "CPUExecutionProvider"
-MODEL = network().SerializeToString()
+MODEL = normalized_network().SerializeToString()
 X = image(2, 3, 5, 6)
 
 
@@ -64,7 +64,14 @@ def test_arguments_have_onnxruntimes_order_and_names() -> None:
 def test_paths_and_bytes(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(MODEL)
-    for source in (path, str(path), MODEL, bytearray(MODEL), memoryview(MODEL), network()):
+    for source in (
+        path,
+        str(path),
+        MODEL,
+        bytearray(MODEL),
+        memoryview(MODEL),
+        normalized_network(),
+    ):
         assert adder_onnx.InferenceSession(source).get_inputs()[0].name == "X"  # type: ignore[arg-type]
 
 
@@ -159,7 +166,7 @@ def test_providers(ours: adder_onnx.InferenceSession, theirs: Any) -> None:
 
 @pytest.mark.parametrize("is_described", [False, True])
 def test_model_metadata(is_described: bool) -> None:
-    model = network()
+    model = normalized_network()
     if is_described:
         model.producer_name, model.domain, model.model_version = "maker", "com.example", 7
         model.doc_string, model.graph.doc_string = "a model", "a graph"
@@ -397,16 +404,16 @@ def test_a_run_that_fails_prints_nothing(capfd: pytest.CaptureFixture[str]) -> N
 _FEW_THREADS = """
 import resource, sys, numpy as np, adder_onnx, onnxruntime
 from adder_onnx.errors import InputError
-from tests.models import network, image
+from tests.models import normalized_network, image
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20),) * 2)
 try:
-    adder_onnx.InferenceSession(network(), threads=900)
+    adder_onnx.InferenceSession(normalized_network(), threads=900)
 except InputError as error:
     print(error)
 x = image(40, 3, 8, 8)
-expected = adder_onnx.InferenceSession(network(), threads=1).run(None, {"X": x})[0]
-found = adder_onnx.InferenceSession(network(), threads=2).run(None, {"X": x})[0]
+expected = adder_onnx.InferenceSession(normalized_network(), threads=1).run(None, {"X": x})[0]
+found = adder_onnx.InferenceSession(normalized_network(), threads=2).run(None, {"X": x})[0]
 print((found == expected).all())
 """
 

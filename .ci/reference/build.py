@@ -24,6 +24,7 @@ MODULES = (
     "adder_onnx.compilation",
     "adder_onnx.inspection",
     "adder_onnx.inspection.profile",
+    "adder_onnx.ray",
     "adder_onnx.ops",
     "adder_onnx.export",
     "adder_onnx.export.resnet",

@@ -117,21 +117,24 @@ def _sum_to_one(scores: NDArray[Any]) -> bool:
 
 
 def to_probabilities(scores: NDArray[Any], kind: Kind) -> NDArray[np.float64]:
-    """The probabilities of one image's classes (classes,), from its scores, in float64.
+    """The probabilities of each image's classes (…, classes), from its scores, in float64.
 
-    They sum to 1, unless each is that of its class alone, or all of them were rounded to 0.
+    Those of an image sum to 1, unless each is that of its class alone, or all of them were rounded
+    to 0. They have the same bits whatever other images are beside it.
 
     Args:
-        scores: (classes,), what the model gives for the image.
+        scores: (…, classes), what the model gives for each image; (classes,) of a single one.
         kind: of the scores, as `KindOfScores` finds it.
 
     Returns:
-        (classes,), float64.
+        (…, classes), float64.
     """
-    values = scores.astype(np.float64)
+    # Rows that lie in one piece are summed up in the same order as a single one.
+    values: NDArray[np.float64] = scores.astype(np.float64, order="C")
     if kind == "independent probabilities":
         return values
     if kind != "probabilities":
-        values = np.exp(values - values.max())
-    total = values.sum()
-    return values / total if total > 0 else values
+        values = np.exp(values - values.max(axis=-1, keepdims=True))
+    total = values.sum(axis=-1, keepdims=True)
+    np.divide(values, total, out=values, where=total > 0)
+    return values

@@ -1,16 +1,17 @@
-"""Arrays of other libraries, by DLPack, and which library's arrays a caller gets back."""
+"""Arrays of other libraries, by DLPack, and what a caller gets back, where."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Kind", "is_on_gpu", "kind_of", "to_numpy", "to_same_kind"]
+__all__ = ["Caller", "Kind", "is_on_gpu", "kind_of", "to_numpy", "to_same_kind"]
 
 _DLPACK_CPU = 1
 _DLPACK_CUDA = 2
@@ -23,6 +24,19 @@ class Kind(Enum):
     TORCH_CPU = "torch, in the CPU's memory"
     TORCH_CUDA = "torch, on the GPU"
     CUPY = "cupy"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls a run, which may be made by another thread.
+
+    Attributes:
+        kind: what it hands in and gets back.
+        stream: on which it makes inputs and uses results, of the session's GPU; None on the CPU.
+    """
+
+    kind: Kind
+    stream: Any = None
 
 
 def is_on_gpu(value: Any) -> bool:

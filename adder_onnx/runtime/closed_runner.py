@@ -24,6 +24,10 @@ class ClosedRunner:
         """Raises InputError."""
         raise closed_error()
 
+    def caller(self, values: object) -> NoReturn:
+        """Raises InputError."""
+        raise closed_error()
+
     def run(self, *_: object) -> NoReturn:
         """Raises InputError."""
         raise closed_error()

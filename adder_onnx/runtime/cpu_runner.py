@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
 from adder_onnx.graph.plan import OnnxruntimeStep, Plan
-from adder_onnx.runtime.arrays import Kind, to_numpy, to_same_kind
+from adder_onnx.runtime.arrays import Caller, Kind, kind_of, to_numpy, to_same_kind
 from adder_onnx.runtime.chain import ChainMemory
 from adder_onnx.runtime.interruption.run_control import RunControl
 from adder_onnx.runtime.native_step import NativeExecutor
@@ -53,22 +53,26 @@ class CpuRunner:
         """An input as an array that a run takes; see `to_numpy` for what it raises."""
         return to_numpy(value)
 
+    def caller(self, values: Collection[Any]) -> Caller:
+        """Who hands in these inputs."""
+        return Caller(kind_of(values))
+
     def run(
         self,
         feed: dict[str, Any],
         names: Sequence[str],
-        kind: Kind,
+        caller: Caller,
         control: RunControl,
         recorder: Recorder | None = None,
     ) -> list[Any]:
-        """The outputs ``names`` as new arrays of ``kind``, for inputs that `adopt` gave.
+        """The outputs ``names`` as new arrays of the caller's kind, for inputs that `adopt` gave.
 
         Raises:
             InputError: shapes do not fit, or onnxruntime fails on these inputs.
             RunTerminatedError: ``control`` ends the run.
             RunTimeoutError: its time is up.
         """
-        return control.call(partial(self._run, feed, names, kind, control, recorder))
+        return control.call(partial(self._run, feed, names, caller.kind, control, recorder))
 
     def _run(
         self,

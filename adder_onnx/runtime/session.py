@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -22,7 +23,7 @@ from adder_onnx.runtime.arguments import (
     join_providers,
     to_source,
 )
-from adder_onnx.runtime.arrays import Kind, kind_of
+from adder_onnx.runtime.arrays import Caller, Kind
 from adder_onnx.runtime.chain import ChainMemory
 from adder_onnx.runtime.closed_runner import ClosedRunner
 from adder_onnx.runtime.cpu_runner import CpuRunner
@@ -263,8 +264,8 @@ class InferenceSession:
         """
         names = self._signature.output_names(output_names)
         values = self.check(input_feed)
-        kind = kind_of(input_feed.values())
-        return self._run(values, names, kind, run_options=run_options, timeout=timeout)
+        caller = self._runner.caller(input_feed.values())
+        return self._run(values, names, caller, run_options=run_options, timeout=timeout)
 
     def profile(self, input_feed: Mapping[str, Any], *, timeout: float | None = None) -> RunTimes:
         """Runs the model once and takes the time of each part and kernel.
@@ -285,7 +286,8 @@ class InferenceSession:
         recorder = Recorder()
         names = self._signature.output_names(None)
         values = self.check(input_feed)
-        self._run(values, names, kind_of(input_feed.values()), recorder, timeout=timeout)
+        caller = self._runner.caller(input_feed.values())
+        self._run(values, names, caller, recorder, timeout=timeout)
         return recorder.finish()
 
     def run_async(
@@ -306,16 +308,19 @@ class InferenceSession:
             user_data: anything.
             run_options: as for `run`.
 
+        Results that lie on a GPU are ready for work on the stream that is current here.
+
         Raises:
-            InputError: a name, type or shape does not fit the model.
+            InputError: a name, type or shape does not fit the model, or the session is closed.
+            DeviceError: as `run`, where inputs are taken.
         """
         names = self._signature.output_names(output_names)
         values = self.check(input_feed)
-        kind = kind_of(input_feed.values())
+        caller = self._runner.caller(input_feed.values())
 
         def run() -> None:
             try:
-                results = self._run(values, names, kind, run_options=run_options)
+                results = self._run(values, names, caller, run_options=run_options)
             except AdderError as error:
                 callback([], user_data, str(error))
             else:
@@ -344,7 +349,8 @@ class InferenceSession:
         """
         names = self._signature.output_names(output_names)
         values = self.check(input_dict_ort_values)
-        results = self._run(values, names, Kind.NUMPY, run_options=run_options)
+        caller = replace(self._runner.caller(input_dict_ort_values.values()), kind=Kind.NUMPY)
+        results = self._run(values, names, caller, run_options=run_options)
         return [make_ort_value(name, value) for name, value in zip(names, results, strict=True)]
 
     def io_binding(self) -> IOBinding:
@@ -403,7 +409,7 @@ class InferenceSession:
         self,
         values: dict[str, Any],
         names: list[str],
-        kind: Kind,
+        caller: Caller,
         recorder: Recorder | None = None,
         run_options: Any = None,
         timeout: float | None = None,
@@ -415,7 +421,7 @@ class InferenceSession:
         shapes = tuple(getattr(value, "shape", None) for value in values.values())
         apart = self._pace.must_be_apart(shapes)
         control = RunControl(run_options, check_timeout(timeout), apart=apart)
-        work = partial(self._runner.run, values, names, kind, control, recorder)
+        work = partial(self._runner.run, values, names, caller, control, recorder)
         start = time.perf_counter()
         results = guarded(work, control)
         self._pace.add(shapes, time.perf_counter() - start)

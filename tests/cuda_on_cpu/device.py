@@ -6,7 +6,7 @@ import ctypes
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -249,7 +249,7 @@ class CpuGpu(CpuDevice):
     def stream_address(self, stream: int) -> int:
         return stream
 
-    def callers_stream(self, values: Iterable[Any]) -> int:
+    def callers_stream(self, values: Collection[Any]) -> int:
         return 0
 
     @contextmanager

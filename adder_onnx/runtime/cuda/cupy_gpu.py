@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from adder_onnx.errors import DeviceError
 from adder_onnx.kernels.cuda.compiler.nvrtc import compile_target
 from adder_onnx.kernels.cuda.launch.device import Grid
 from adder_onnx.kernels.cuda.launch.variants import Kernel
+from adder_onnx.runtime.arrays import is_on_gpu
 from adder_onnx.runtime.cuda.errors import cuda_failure
 from adder_onnx.runtime.cuda.kernels import kernels_of
 from adder_onnx.runtime.cuda.staging import staging_of
@@ -138,21 +139,24 @@ class CupyGpu:
     def stream_address(self, stream: Any) -> int:
         return int(stream.ptr)
 
-    def callers_stream(self, values: Iterable[Any]) -> Any:
+    def callers_stream(self, values: Collection[Any]) -> Any:
         with self._failing("looking at the caller's stream"), self._current():
             torch = sys.modules.get("torch")
-            if torch is not None and any(isinstance(v, torch.Tensor) and v.is_cuda for v in values):
+            on_gpu = [value for value in values if is_on_gpu(value)]
+            tensors = [v for v in on_gpu if torch is not None and isinstance(v, torch.Tensor)]
+            own = stream = self._cupy.cuda.get_current_stream()
+            if torch is not None and tensors:
                 foreign = _Foreign(torch.cuda.current_stream(self._number).cuda_stream)
                 stream = self._cupy.cuda.Stream.from_external(foreign)
-            else:
-                stream = self._cupy.cuda.get_current_stream()
             if self._is_capturing(stream):
                 raise DeviceError(
                     f"the caller's stream on {self.name} is being captured into a CUDA graph, "
                     "which a run cannot be part of: run the session outside of the capture (it "
                     "makes graphs of its own)"
                 )
-            return stream
+        if 0 < len(tensors) < len(on_gpu):
+            self.wait(stream, own)
+        return stream
 
     @contextmanager
     def using(self, stream: Any) -> Iterator[None]:

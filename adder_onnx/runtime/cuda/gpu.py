@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -69,8 +69,11 @@ class Gpu(Device, Protocol):
     def stream_address(self, stream: Any) -> int:
         """The ``cudaStream_t`` of a stream."""
 
-    def callers_stream(self, values: Iterable[Any]) -> Any:
-        """The stream on which a caller makes ``values`` and uses results.
+    def callers_stream(self, values: Collection[Any]) -> Any:
+        """The stream on which the calling thread has made ``values``, and uses results.
+
+        It is torch's current stream where one of them is a tensor of torch's on a GPU, which waits
+        for CuPy's where another one is not; else it is CuPy's.
 
         Raises:
             DeviceError: a CUDA graph is being captured there.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from adder_onnx.graph.plan import OnnxruntimeStep, Plan
-from adder_onnx.runtime.arrays import Kind, is_on_gpu, to_numpy, to_same_kind
+from adder_onnx.runtime.arrays import Caller, Kind, is_on_gpu, kind_of, to_numpy, to_same_kind
 from adder_onnx.runtime.chain import ChainMemory
 from adder_onnx.runtime.cuda.chain import CudaChain, needed_kernels
 from adder_onnx.runtime.cuda.chain_executor import ChainExecutor
@@ -104,15 +104,24 @@ class CudaRunner:
         with self._remembering(), self._gpu.using(self._gpu.callers_stream([value])):
             return self._gpu.adopt(value)
 
+    def caller(self, values: Collection[Any]) -> Caller:
+        """Who hands in these inputs, which are as they were before `adopt`.
+
+        Raises:
+            DeviceError: the GPU fails, or a CUDA graph is being captured on the caller's stream.
+        """
+        with self._remembering():
+            return Caller(kind_of(values), self._gpu.callers_stream(values))
+
     def run(
         self,
         feed: dict[str, Any],
         names: Sequence[str],
-        kind: Kind,
+        caller: Caller,
         control: RunControl,
         recorder: Recorder | None = None,
     ) -> list[Any]:
-        """The outputs ``names`` as new arrays of ``kind``, for inputs that `adopt` gave.
+        """The outputs ``names`` as new arrays of the caller's kind, for inputs that `adopt` gave.
 
         Where the GPU's memory does not suffice, what of it is unused is freed, and the run begins
         again. With a recorder, each part and each kernel is waited for.
@@ -120,27 +129,24 @@ class CudaRunner:
         Raises:
             InputError: shapes do not fit, onnxruntime fails on these inputs, or the runner is
                 closed.
-            DeviceError: the GPU fails, its memory does not suffice, or a CUDA graph is being
-                captured on the caller's stream.
+            DeviceError: the GPU fails, or its memory does not suffice.
             RunTerminatedError: ``control`` ends the run.
             RunTimeoutError: its time is up.
         """
         gpu = self._gpu
-        with self._remembering():
-            caller = gpu.callers_stream(feed.values())
-            with self._contexts.borrow() as context:
+        with self._remembering(), self._contexts.borrow() as context:
 
-                def execute() -> list[Any]:
-                    gpu.wait(context.stream, caller)
-                    with gpu.using(context.stream):
-                        values = {**feed, **self._constants}
-                        values = self._execute(context, values, control, recorder)
-                        if kind in (Kind.NUMPY, Kind.TORCH_CPU):
-                            results = [self._copy_to_host(values[name]) for name in names]
-                            return [to_same_kind(result, kind) for result in results]
-                    return [self._copy_out(context, caller, values[name], kind) for name in names]
+            def execute() -> list[Any]:
+                gpu.wait(context.stream, caller.stream)
+                with gpu.using(context.stream):
+                    values = {**feed, **self._constants}
+                    values = self._execute(context, values, control, recorder)
+                    if caller.kind in (Kind.NUMPY, Kind.TORCH_CPU):
+                        results = [self._copy_to_host(values[name]) for name in names]
+                        return [to_same_kind(result, caller.kind) for result in results]
+                return [self._copy_out(context, caller, values[name]) for name in names]
 
-                return execute() if recorder else _with_room(gpu, execute, context)
+            return execute() if recorder else _with_room(gpu, execute, context)
 
     def memory(self) -> list[ChainMemory]:
         """The planned memory of each chain, for the input shapes that were run."""
@@ -204,20 +210,20 @@ class CudaRunner:
         on_gpu = self._gpu.owns(value)
         return self._gpu.download(value) if on_gpu else _copy(value)
 
-    def _copy_out(self, context: Context, caller: Any, value: Any, kind: Kind) -> Any:
+    def _copy_out(self, context: Context, caller: Caller, value: Any) -> Any:
         """A result in memory that the caller's stream owns, ready when that stream comes to it."""
         gpu = self._gpu
         if not hasattr(value, "dtype") or value.dtype.kind in "OSU":
             return _copy(to_host(gpu, value))
-        with gpu.using(caller):
+        with gpu.using(caller.stream):
             result = gpu.empty(value.shape, value.dtype)
-        gpu.wait(context.stream, caller)
+        gpu.wait(context.stream, caller.stream)
         with gpu.using(context.stream):
             gpu.copy(to_gpu(gpu, value), result)
-        gpu.wait(caller, context.stream)
-        if kind is not Kind.TORCH_CUDA:
+        gpu.wait(caller.stream, context.stream)
+        if caller.kind is not Kind.TORCH_CUDA:
             return result
-        with gpu.using(caller):  # where both libraries are on one stream, none waits for another
+        with gpu.using(caller.stream):  # both libraries are on it, and none waits for the other
             return gpu.to_torch(result)
 
 
