@@ -448,7 +448,7 @@ def test_memory_is_what_was_planned(threads: int) -> None:
 
 
 def test_the_memory_of_a_chain_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    s = adder_onnx.InferenceSession(network().SerializeToString())
+    s = adder_onnx.InferenceSession(normalized_network().SerializeToString())
     with caplog.at_level(logging.INFO, "adder_onnx.runtime.native_step"):
         for size in (8, 8, 9, 8):
             s.run(None, {"X": image(1, 3, size, size)})
