@@ -43,7 +43,7 @@ class Storage:
         Raises:
             DataError: it is no folder, or cannot be read.
         """
-        path = self._path(self.uri.names)
+        path = self.path_of(self.uri.names)
         with _explained(str(self.uri)):
             try:
                 return list_tree(self.system, path)
@@ -55,7 +55,7 @@ class Storage:
     def is_file(self, names: tuple[str, ...]) -> bool:
         """Whether a file is there, and may be looked at."""
         try:
-            return bool(self.system.get_file_info(self._path(names)).is_file)
+            return bool(self.system.get_file_info(self.path_of(names)).is_file)
         except Exception:  # file systems may raise anything
             return False
 
@@ -67,11 +67,12 @@ class Storage:
         """
         with (
             _explained(self.uri.at(names)),
-            self.system.open_input_stream(self._path(names), compression=None) as file,
+            self.system.open_input_stream(self.path_of(names), compression=None) as file,
         ):
             return bytes(file.read(most))
 
-    def _path(self, names: tuple[str, ...]) -> str:
+    def path_of(self, names: tuple[str, ...]) -> str:
+        """What the file system calls the file or folder with these names."""
         return (self.prefix + "/".join(names)).rstrip("/") or "/"
 
 
