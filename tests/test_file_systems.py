@@ -177,7 +177,6 @@ def test_what_file_systems_raise(
 
 def test_without_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.delitem(sys.modules, "pyarrow.fs")
     with pytest.raises(MissingDependencyError, match=r'pip install "adder-onnx\[ray\]"'):
         read_listed_folder("s3://bucket/folder")
 
@@ -227,7 +226,7 @@ def test_a_file_larger_than_the_memory_allowed_is_not_read(tmp_path: Path) -> No
         dataset.load(0)
     path.write_bytes(_save(tmp_path / "small.png").read_bytes())
     with memory.limited(1 << 20):
-        assert read_listed_folder(f"file://{tmp_path}").load(0).size == (2, 2)
+        assert read_listed_folder(f"file://{tmp_path}").load(0) == open_dataset(path).load(0)
 
 
 def test_labels_beside_images_are_text_of_bounded_size(tmp_path: Path) -> None:
