@@ -72,14 +72,22 @@ def connected(address: str | None, *, verbose: bool, model_bytes: int) -> Iterat
             ray.init(**options, logging_level=logging.INFO if verbose else logging.ERROR)
     except (ConnectionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
         where = f"the cluster at {address}" if address else "Ray on this machine"
-        raise AdderError(f"cannot reach {where}: {error}") from error
+        raise AdderError(f"cannot reach {where}: {error}{_of_tokens(address)}") from error
     try:
-        _quiet(verbose)
+        if not verbose:
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
         # What Ray says of processes that died it prints; standard output is for the result.
         with redirect_stdout(sys.stderr):
             yield
     finally:
         ray.shutdown()
+
+
+def _of_tokens(address: str | None) -> str:
+    """What else may be wrong, which Ray keeps to itself."""
+    if address is None:
+        return ""
+    return " (-v shows more; a token, if it wants one, is taken from ~/.ray/auth_token)"
 
 
 @contextmanager
@@ -93,16 +101,6 @@ def _signals_kept() -> Iterator[None]:
     for number, handler in before.items():
         if handler is not None:  # it was set by native code
             signal.signal(number, handler)
-
-
-def _quiet(verbose: bool) -> None:
-    import ray
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    if not verbose:
-        context.print_on_execution_start = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def _nodes() -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from adder_onnx.evaluation.probabilities import Kind
 from adder_onnx.ray.evaluation.cluster import Pool
 from adder_onnx.ray.evaluation.counts import AnswerCounts
 from adder_onnx.ray.evaluation.data import Data
+from adder_onnx.ray.evaluation.from_afar import is_afar, run_from_afar
 from adder_onnx.ray.evaluation.pieces import Piece
 from adder_onnx.ray.evaluation.results import PieceResult
 from adder_onnx.ray.evaluation.run import run_pieces
@@ -123,7 +124,8 @@ def evaluate_pieces(
     results = dict(done)
     progress(sum(result.images + result.skipped for result in done.values()))
     start = time.perf_counter()
-    for result in run_pieces(model, left, work, pool):
+    run = run_from_afar if is_afar() else run_pieces
+    for result in run(model, left, work, pool):
         results[result.number] = result
         progress(result.images + result.skipped)
     seconds = time.perf_counter() - start
