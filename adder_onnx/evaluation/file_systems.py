@@ -1,0 +1,124 @@
+"""Files on any of pyarrow's file systems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from adder_onnx.dependencies import import_failure
+from adder_onnx.errors import DataError
+from adder_onnx.evaluation.folder_tree import Folder, list_tree
+from adder_onnx.evaluation.folder_uri import FolderUri
+from adder_onnx.text import shorten
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+__all__ = ["Storage", "open_storage"]
+
+_LONGEST_REASON = 300
+_REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "credential")
+"""What file systems say where credentials are wrong or there are none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """A file system, and how what is on it is called.
+
+    Attributes:
+        uri: of a folder on it.
+        system: itself.
+        prefix: what its paths have before the names that a URI's path consists of.
+    """
+
+    uri: FolderUri
+    system: FileSystem
+    prefix: str
+
+    def list(self) -> Folder:
+        """All that is in and below the folder of `uri`.
+
+        Raises:
+            DataError: it is no folder, or cannot be read.
+        """
+        path = self._path(self.uri.names)
+        with _explained(str(self.uri)):
+            try:
+                return list_tree(self.system, path)
+            except FileNotFoundError as error:
+                if self.system.get_file_info(path).is_file:
+                    raise NotADirectoryError(path) from error
+                raise
+
+    def is_file(self, names: tuple[str, ...]) -> bool:
+        """Whether a file is there, and may be looked at."""
+        try:
+            return bool(self.system.get_file_info(self._path(names)).is_file)
+        except Exception:  # file systems may raise anything
+            return False
+
+    def read(self, names: tuple[str, ...], most: int | None = None) -> bytes:
+        """The bytes of a file, or the first of them.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        with (
+            _explained(self.uri.at(names)),
+            self.system.open_input_stream(self._path(names), compression=None) as file,
+        ):
+            return bytes(file.read(most))
+
+    def _path(self, names: tuple[str, ...]) -> str:
+        return (self.prefix + "/".join(names)).rstrip("/") or "/"
+
+
+def open_storage(uri: FolderUri) -> Storage:
+    """The file system that a folder is on.
+
+    Raises:
+        MissingDependencyError: pyarrow is not installed.
+        DataError: pyarrow does not understand the URI, or cannot reach such file systems.
+    """
+    try:
+        import pyarrow.fs  # noqa: F401
+    except ImportError as error:
+        title = "pyarrow, which reads data by their URI,"
+        raise import_failure(error, "pyarrow", 'pip install "adder-onnx[ray]"', title) from error
+    with _explained(str(uri)):
+        system, path = _from_uri(str(uri))
+    below = "/".join(uri.names)
+    if not path.endswith(below):
+        raise DataError(f"cannot read {uri}: pyarrow takes its path for {path!r}")
+    prefix = path.removesuffix(below)
+    return Storage(uri, system, prefix if below else f"{prefix.rstrip('/')}/")
+
+
+def _from_uri(uri: str) -> tuple[FileSystem, str]:
+    from pyarrow.fs import FileSystem
+
+    system, path = FileSystem.from_uri(uri)
+    return system, path
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Within it, whatever a file system raises is a DataError of one line."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"{uri} does not exist") from error
+    except NotADirectoryError as error:
+        raise DataError(
+            f"{uri} is not a folder; expected one folder of images per class"
+        ) from error
+    except Exception as error:  # file systems may raise anything
+        reason = shorten(" ".join(str(error).split()) or type(error).__name__, _LONGEST_REASON)
+        refused = isinstance(error, PermissionError) or any(word in reason for word in _REFUSALS)
+        hint = (
+            "; credentials are looked for where the file system's own programs do, as in "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+        raise DataError(f"cannot read {uri}: {reason}{hint if refused else ''}") from error
