@@ -83,7 +83,7 @@ def open_storage(uri: FolderUri) -> Storage:
         DataError: pyarrow does not understand the URI, or cannot reach such file systems.
     """
     try:
-        import pyarrow.fs  # noqa: F401
+        from pyarrow import fs  # noqa: F401
     except ImportError as error:
         title = "pyarrow, which reads data by their URI,"
         raise import_failure(error, "pyarrow", 'pip install "adder-onnx[ray]"', title) from error
