@@ -29,16 +29,16 @@ class Reading(NamedTuple):
     images: list[Any] = []  # noqa: RUF012
 
 
-def observed(read: Callable[[], Dataset], anchor: str = "file://") -> Reading:
+def observed(read: Callable[[], Dataset], anchor: str | None = None) -> Reading:
     """Reads a data set and decodes its images.
 
     Args:
         read: gives the data set.
-        anchor: what its URIs have before their paths.
+        anchor: what its URIs have before their paths; None where it has paths.
     """
 
     def as_path(text: str) -> str:
-        return unquote(text.replace(anchor, ""))
+        return text if anchor is None else unquote(text.replace(anchor, ""))
 
     with _log() as warnings:
         try:
@@ -98,7 +98,7 @@ def open_both_ways(
 
     if format == "imagefolder" or (format == "auto" and os.path.isdir(path)):
         uri = f"file://{quote(str(path))}"
-        listed = observed(lambda: read_listed_folder(uri, split, labels_csv))
+        listed = observed(lambda: read_listed_folder(uri, split, labels_csv), "file://")
         assert listed == observed(opened)
     return opened()
 

@@ -154,7 +154,8 @@ def test_secrets_do_not_get_into_names(uri: str) -> None:
         (OSError("When listing\nobjects: AWS Error\n\tX"), "b: When listing objects: AWS Error X"),
         (OSError(f"begin{'z' * 100_000}end"), "end"),
         (OSError("AWS Error ACCESS_DENIED during ListObjectsV2"), "AWS_SECRET_ACCESS_KEY"),
-        (PermissionError(13, "no"), "credentials are looked for where"),
+        (OSError(f"{'z' * 1000} INVALID_ACCESS_KEY_ID {'z' * 1000}"), "give credentials that may"),
+        (PermissionError(13, "Permission denied"), "b: [Errno 13] Permission denied"),
         (NotImplementedError("Arrow compiled without HDFS"), "b: Arrow compiled without HDFS"),
         (ImportError("Install huggingface_hub"), "b: Install huggingface_hub"),
         (RuntimeError(), "b: RuntimeError"),
@@ -189,6 +190,21 @@ def test_a_file_that_is_named_in_the_place_of_its_folder(monkeypatch: pytest.Mon
         read_listed_folder("store://bucket/c")
 
 
+@pytest.mark.parametrize("path", ["", "/a", "/a/b.c/d e.tar.PNG", "/.x", "/a.b/z"])
+def test_attributes_are_those_of_a_path(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one whose root is the bucket."""
+    object_store(monkeypatch, {"a/x.png": b""})
+    ours, theirs = list_folder("store://bucket"), Path("/")
+    for name in path.split("/"):
+        ours, theirs = ours / name, theirs / name
+    for attribute in ("name", "stem", "suffix"):
+        assert getattr(ours, attribute) == getattr(theirs, attribute)
+    assert ours.parts == ("store://bucket", *theirs.parts[1:])
+    assert ours.parent.parts[1:] == theirs.parent.parts[1:]
+    assert [p.parts[1:] for p in ours.parents] == [p.parts[1:] for p in theirs.parents]
+    assert ours.absolute() == ours == ours.parent / ours.name
+
+
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"^file://{tmp_path} is an empty folder$"):
         read_listed_folder(f"file://{tmp_path}")
@@ -217,7 +233,9 @@ def test_an_image_that_is_gone_or_is_none(tmp_path: Path) -> None:
     assert dataset.load(2) == open_dataset(tmp_path / "a cat" / "c.png").load(0)
 
 
-def test_a_file_larger_than_the_memory_allowed_is_not_read(tmp_path: Path) -> None:
+def test_a_file_larger_than_the_memory_allowed_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = _save(tmp_path / "cat" / "a.png")
     with path.open("ab") as file:
         file.truncate(1 << 40)
@@ -225,6 +243,10 @@ def test_a_file_larger_than_the_memory_allowed_is_not_read(tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"cat/a\.png takes 1\.0 TiB of memory"):
         dataset.load(0)
     path.write_bytes(_save(tmp_path / "small.png").read_bytes())
+    object_store(monkeypatch, {"a.png": path.read_bytes() + bytes(1 << 20)})
+    with memory.limited(1 << 20), pytest.raises(DataError, match=r"a\.png takes 1\.0 MiB"):
+        read_listed_folder("store://bucket").load(0)
+    monkeypatch.undo()
     with memory.limited(1 << 20):
         assert read_listed_folder(f"file://{tmp_path}").load(0) == open_dataset(path).load(0)
 

@@ -9,10 +9,16 @@ import pytest
 from adder_onnx.cli import run
 from adder_onnx.evaluation import open_dataset
 from adder_onnx.evaluation.listed_image_folder import read_listed_folder
-from tests import test_evaluation_image_layouts, test_evaluation_images, test_imagenet_layouts
+from tests import (
+    test_evaluation_image_layouts,
+    test_evaluation_images,
+    test_evaluation_label_table,
+    test_imagenet_layouts,
+)
 from tests.listed_folders import REASON, object_store, observed, open_both_ways
 from tests.test_evaluation_image_layouts import *  # noqa: F403
 from tests.test_evaluation_images import *  # noqa: F403
+from tests.test_evaluation_label_table import *  # noqa: F403
 from tests.test_imagenet_layouts import *  # noqa: F403
 
 pytest.importorskip("pyarrow", reason=REASON)
@@ -22,7 +28,12 @@ del test_a_folder_that_may_not_be_read  # noqa: F821 (it changes Path)
 
 @pytest.fixture(autouse=True)
 def _both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (test_evaluation_image_layouts, test_evaluation_images, run):
+    for module in (
+        test_evaluation_image_layouts,
+        test_evaluation_images,
+        test_evaluation_label_table,
+        run,
+    ):
         monkeypatch.setattr(module, "open_dataset", open_both_ways)
 
 

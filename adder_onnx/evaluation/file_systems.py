@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["Storage", "open_storage"]
 
 _LONGEST_REASON = 300
-_REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "credential")
+_REFUSALS = (
+    "ACCESS_DENIED",
+    "AuthenticationFailed",
+    "AuthorizationFail",
+    "INVALID_ACCESS_KEY_ID",
+    "PERMISSION_DENIED",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "UNAUTHENTICATED",
+    "credential",
+)
 """What file systems say where credentials are wrong or there are none."""
 
 
@@ -115,10 +124,11 @@ def _explained(uri: str) -> Iterator[None]:
             f"{uri} is not a folder; expected one folder of images per class"
         ) from error
     except Exception as error:  # file systems may raise anything
-        reason = shorten(" ".join(str(error).split()) or type(error).__name__, _LONGEST_REASON)
-        refused = isinstance(error, PermissionError) or any(word in reason for word in _REFUSALS)
-        hint = (
-            "; credentials are looked for where the file system's own programs do, as in "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
-        raise DataError(f"cannot read {uri}: {reason}{hint if refused else ''}") from error
+        said = " ".join(str(error).split()) or type(error).__name__
+        reason = shorten(said, _LONGEST_REASON)
+        if any(word in said for word in _REFUSALS):
+            reason += (
+                "; give credentials that may read it, for S3 in AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY or ~/.aws"
+            )
+        raise DataError(f"cannot read {uri}: {reason}") from error
