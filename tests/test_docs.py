@@ -123,7 +123,10 @@ def test_all_code_is_known() -> None:
     assert {str(path.relative_to(ROOT)) for path in DOCS if python_blocks(path)} == set(PRELUDE)
 
 
-@pytest.mark.parametrize("name", PRELUDE)
+SLOW = [pytest.param("docs/scaling.md", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("name", [*sorted(PRELUDE.keys() - {"docs/scaling.md"}), *SLOW])
 def test_code_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of a page, one block after the other."""
     if name in WITH_LIBRARY:

@@ -149,9 +149,11 @@ def test_health_is_checked_after_the_batch(monkeypatch: pytest.MonkeyPatch) -> N
     async def play() -> None:
         request = asyncio.ensure_future(service.classify(FILES[0].read_bytes()))
         health = asyncio.ensure_future(service.check_health())
-        done, _ = await asyncio.wait([request, health], timeout=0.2)
-        assert (len(done), len(begun)) == (0, 1)
-        end.set()
+        try:
+            done, _ = await asyncio.wait([request, health], timeout=0.2)
+            assert (len(done), len(begun)) == (0, 1)
+        finally:
+            end.set()
         await asyncio.gather(request, health)
 
     played(play())
