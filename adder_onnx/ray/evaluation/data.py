@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from adder_onnx.errors import DataError
 from adder_onnx.evaluation import Dataset, open_dataset
+from adder_onnx.evaluation.file_systems import explained
 from adder_onnx.evaluation.folders import image_stem
 from adder_onnx.evaluation.splits import choose_split, split_called
 from adder_onnx.ray.evaluation.parquet import ParquetFiles
 from adder_onnx.ray.evaluation.pieces import FilesPiece, Label, Piece
-from adder_onnx.ray.evaluation.storage import explained, is_uri, place_of
+from adder_onnx.ray.evaluation.storage import is_uri, place_of
 from adder_onnx.ray.evaluation.tars import TAR_SUFFIXES, TarPiece, count_images
 
 __all__ = ["FORMATS", "Asked", "Data", "open_data"]

@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from adder_onnx.errors import AdderError, DataError
+from adder_onnx.evaluation.file_systems import explained
 from adder_onnx.ray.evaluation.results import PieceResult
-from adder_onnx.ray.evaluation.storage import Place, explained, place_of
+from adder_onnx.ray.evaluation.storage import Place, place_of
 
 if TYPE_CHECKING:
     from pyarrow import Table

@@ -5,18 +5,16 @@ from __future__ import annotations
 import functools
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from adder_onnx.errors import AdderError, DataError
-from adder_onnx.evaluation.file_systems import Storage, open_storage
+from adder_onnx.evaluation.file_systems import Storage, explained, open_storage
 from adder_onnx.evaluation.folder_uri import parse_folder_uri
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-__all__ = ["Place", "explained", "is_uri", "place_of"]
+__all__ = ["Place", "is_uri", "place_of"]
 
 _OBJECT_STORES = frozenset(("abfs", "gcs", "s3"))
 """What pyarrow calls file systems whose files appear when they are closed, and which rename
@@ -101,7 +99,7 @@ class Place(NamedTuple):
         """
         with (
             explained(self.shown, "read"),
-            self.file_system.open_input_stream(self.path) as file,
+            self.file_system.open_input_stream(self.path, compression=None) as file,
         ):
             return bytes(file.read())
 
@@ -125,28 +123,8 @@ class Place(NamedTuple):
                 raise
 
     def _put(self, path: str, data: bytes) -> None:
-        with self.file_system.open_output_stream(path) as file:
+        with self.file_system.open_output_stream(path, compression=None) as file:
             file.write(data)
-
-
-@contextmanager
-def explained(shown: str, verb: str) -> Iterator[None]:
-    """Within it, what a file system raises is one line.
-
-    Args:
-        shown: the file or folder.
-        verb: what is done with it: ``read`` or ``write``.
-
-    Raises:
-        DataError: it cannot be read.
-        AdderError: it cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        kind = DataError if verb == "read" else AdderError
-        reason = error.strerror or " ".join(str(error).split())
-        raise kind(f"cannot {verb} {shown}: {reason}") from error
 
 
 def is_uri(text: str) -> bool:
