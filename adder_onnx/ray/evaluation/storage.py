@@ -92,6 +92,27 @@ class Place(NamedTuple):
             if info.type == FileType.File
         }
 
+    def tree(self) -> list[str]:
+        """Paths of all files in this folder and those below, from it on; of a file only "".
+
+        Raises:
+            DataError: there is nothing, or it cannot be read.
+        """
+        from pyarrow.fs import FileSelector, FileType
+
+        with explained(self.shown, "read"):
+            found = self.file_system.get_file_info(self.path)
+            if found.type == FileType.NotFound:
+                raise DataError(f"{self.shown} does not exist; --data takes a folder or a file")
+            if found.type == FileType.File:
+                return [""]
+            if not is_uri(self.shown):  # where names need not be Unicode, as pyarrow has it
+                return list(_walk(self.path))
+            selector = FileSelector(self.path, recursive=True)
+            below = len(self.path.rstrip("/")) + 1
+            listed = self.file_system.get_file_info(selector)
+            return [one.path[below:] for one in listed if one.type == FileType.File]
+
     def read(self) -> bytes:
         """All of this file.
 
@@ -128,6 +149,23 @@ class Place(NamedTuple):
             file.write(data)
 
 
+def _walk(folder: str) -> Iterator[str]:
+    """Paths of all files below; a folder that links lead back to is visited once."""
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        inner = os.path.relpath(parent, folder)
+        yield from (os.path.normpath(os.path.join(inner, name)) for name in files)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
 @contextmanager
 def explained(shown: str, verb: str) -> Iterator[None]:
     """Within it, what a file system raises is one line.
@@ -140,11 +178,14 @@ def explained(shown: str, verb: str) -> Iterator[None]:
         DataError: it cannot be read.
         AdderError: it cannot be written.
     """
+    from pyarrow import ArrowException
+
     try:
         yield
-    except OSError as error:
+    except (OSError, ArrowException) as error:
         kind = DataError if verb == "read" else AdderError
-        raise kind(f"cannot {verb} {shown}: {error.strerror or error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise kind(f"cannot {verb} {shown}: {why}") from error
 
 
 def is_uri(text: str) -> bool:
@@ -157,19 +198,29 @@ def place_of(where: str) -> Place:
     """The file or folder at a path or a URI.
 
     Raises:
-        DataError: pyarrow cannot read such a URI.
+        DataError: pyarrow has no such file system, or does not take such a path.
     """
     from pyarrow import ArrowException
     from pyarrow.fs import LocalFileSystem
 
     if not is_uri(where):
         path = os.path.abspath(where)
+        if "\0" in path or not _is_unicode(path):
+            raise DataError(f"{path!r} is not a path of Unicode, as pyarrow needs it: rename it")
         return Place(LocalFileSystem(), path, path)
     try:
         system, path = _from_uri(where)
     except (ArrowException, OSError, ValueError) as error:
         raise DataError(f"cannot read {where}: {error}") from error
     return Place(system, path, where)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=64)
