@@ -16,7 +16,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -91,7 +90,7 @@ class ParquetPiece:
         wanted = None if self.rows is None else frozenset(self.rows)
         read = [c for c in (self.columns.image, self.columns.label, self.columns.name) if c]
         place = place_of(self.file)
-        with _reading(place), _open(place) as file:
+        with explained(place.shown, "read"), _open(place) as file:
             batches = file.iter_batches(_ROWS_AT_A_TIME, row_groups=self.row_groups, columns=read)
             row = 0
             for batch in batches:
@@ -206,7 +205,7 @@ def _grouped(footer: FileMetaData, most: int) -> Iterator[tuple[tuple[int, ...],
 
 def _read_footer(file: str) -> FileMetaData:
     place = place_of(file)
-    with _reading(place), _open(place) as opened:
+    with explained(place.shown, "read"), _open(place) as opened:
         return opened.metadata
 
 
@@ -214,18 +213,6 @@ def _open(place: Place) -> ParquetFile:
     from pyarrow.parquet import ParquetFile
 
     return ParquetFile(place.file_system.open_input_file(place.path), pre_buffer=False)
-
-
-@contextmanager
-def _reading(place: Place) -> Iterator[None]:
-    """Within it, what pyarrow raises of a Parquet file is one line, a DataError."""
-    from pyarrow import ArrowException
-
-    with explained(place.shown, "read"):
-        try:
-            yield
-        except ArrowException as error:
-            raise DataError(f"cannot read {place.shown}: {error}") from error
 
 
 def _choose(
