@@ -1,7 +1,7 @@
 """A folder of Parquet files with a model's answers, which is whole or not there.
 
 1. While a run goes on, answers are in a folder beside, called ``NAME.incomplete``: a file for each
-   piece that is done, ``part-000012.parquet``, which appears at once and whole, and ``run.json``,
+   piece that is done, ``part-000012.parquet``, which appears at once and whole, and ``_run.json``,
    which says what the run is of.
 2. A run that was broken off is resumed if it is of the same model, the same images in the same
    pieces and the same kind of answers. Pieces that have a file are not run again.
@@ -31,7 +31,7 @@ __all__ = ["MANIFEST", "AnswerFolder", "read_part", "write_part"]
 MANIFEST = "_manifest.json"
 """What names all files of a folder that is whole."""
 
-_RUN = "run.json"
+_RUN = "_run.json"
 _VERSION = 1
 _RESULT = b"ai.addernet.piece"
 

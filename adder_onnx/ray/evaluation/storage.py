@@ -121,7 +121,7 @@ class Place(NamedTuple):
         """
         with (
             explained(self.shown, "read"),
-            self.file_system.open_input_stream(self.path) as file,
+            self.file_system.open_input_stream(self.path, compression=None) as file,
         ):
             return bytes(file.read())
 
@@ -145,7 +145,7 @@ class Place(NamedTuple):
                 raise
 
     def _put(self, path: str, data: bytes) -> None:
-        with self.file_system.open_output_stream(path) as file:
+        with self.file_system.open_output_stream(path, compression=None) as file:
             file.write(data)
 
 
