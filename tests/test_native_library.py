@@ -26,6 +26,7 @@ import adder_onnx
 from adder_onnx.compilation import compile_model
 from adder_onnx.compilation.chain_file import chain_file
 from adder_onnx.kernels.cpu import ISA_VARIABLE, _native
+from adder_onnx.runtime.chain_description import ChainDescription
 from tests.integer_chains import random_chain
 from tests.models import W1, W2, adder_conv, image, make_model, node, oracle
 
@@ -61,8 +62,9 @@ def library() -> Any:
     for name in ("adder_input_count", "adder_output_count"):
         getattr(loaded, name).restype = ctypes.c_size_t
         getattr(loaded, name).argtypes = [ctypes.c_void_p]
-    for name in ("adder_input_type", "adder_output_type"):
+    for name in ("adder_input_type", "adder_output_type", "adder_input_channels"):
         getattr(loaded, name).argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    loaded.adder_input_channels.restype = ctypes.c_int64
     pointer = ctypes.c_void_p
     loaded.adder_open.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(pointer)]
     loaded.adder_open_file.argtypes = [ctypes.c_char_p, ctypes.POINTER(pointer)]
@@ -205,6 +207,58 @@ def test_a_value_stays_until_it_has_been_added(library: Any) -> None:
         np.testing.assert_allclose(
             _run(library, chain, [x])[0], oracle(model, {"X": x})[0], rtol=1e-5, atol=1e-2
         )
+
+
+def _channels(library: Any, model: onnx.ModelProto) -> dict[str, int]:
+    """Of the inputs of a model's one chain, by name."""
+    (chain,) = compile_model(model).chains
+    with _opened(library, _file(model)) as opened:
+        return {
+            name: library.adder_input_channels(opened, i) for i, name in enumerate(chain.inputs)
+        }
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_channels_of_an_input(library: Any, seed: int) -> None:
+    model, feed = random_chain(seed)
+    assert _channels(library, model) == {name: x.shape[1] for name, x in feed.items()}
+
+
+def test_channels_in_groups(library: Any) -> None:
+    nodes = [adder_conv("X", "W", "Y", group=4)]
+    weight = {"W": np.zeros((8, 3, 1, 1), np.float32)}
+    model = make_model(nodes, {"X": ["N", 12, 5, 5]}, {"Y": ["N", 8, 5, 5]}, weight)
+    assert _channels(library, model) == {"X": 12}
+
+
+def test_channels_of_a_residual(library: Any) -> None:
+    """An input that is only added has those of the filters."""
+    nodes = [adder_conv("X", "W1", "A", pads=[1, 1, 1, 1]), node("Add", ["A", "Z"], "Y")]
+    shape = ["N", 20, 5, 5]
+    model = make_model(nodes, {"X": ["N", 3, 5, 5], "Z": shape}, {"Y": shape}, {"W1": W1})
+    assert _channels(library, model) == {"X": 3, "Z": 20}
+
+
+def _pools(layers: list[int]) -> bytes:
+    """A file of 2x2 MaxPools of uint8, one behind the other, and then these layers."""
+    count = 2 + (1 if layers else 0)
+    pool = [1, 1, 1, 1, 0, 0, 0, 0, 0, 2, 2, 0]
+    integers = [1, 1, count, 1, 2, 2, 0, 255, 2, 0, -1, *pool, 2, 1, -1, *pool, *layers]
+    floats = [1.0, *([1.0, 1.0, 0.0] if layers else []), 1.0]
+    weight, values = np.zeros((4, 7, 1, 1), np.uint8), np.ones(4, np.float32)
+    exit_ = [count, 2, 2, 0, 255]
+    return chain_file(ChainDescription([*integers, *exit_], floats, [weight, values, values]))
+
+
+def test_channels_behind_poolings(library: Any) -> None:
+    conv = [1, 2, -1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 1, 0, 1, 2, 0, 0, 0, 8]
+    with _opened(library, _pools(conv)) as chain:
+        assert library.adder_input_channels(chain, 0) == 7
+    with _opened(library, _pools([])) as chain:
+        assert library.adder_input_channels(chain, 0) == -1
+        for channels in (1, 5):
+            (y,) = _run(library, chain, [np.ones((1, channels, 8, 8), np.uint8)])
+            assert y.shape == (1, channels, 6, 6)
 
 
 def test_many_threads_run_one_chain(library: Any) -> None:

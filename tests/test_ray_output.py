@@ -13,6 +13,8 @@ import pytest
 
 from adder_onnx.errors import AdderError, DataError
 from adder_onnx.evaluation.dataset import Dataset
+from adder_onnx.evaluation.file_systems import Storage
+from adder_onnx.evaluation.folder_uri import parse_folder_uri
 
 pytest.importorskip("ray", reason="needs adder-onnx[ray]")
 pytest.importorskip("pyarrow", reason="needs adder-onnx[ray]")
@@ -124,7 +126,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     handler = ObjectStore()
     system = PyFileSystem(handler)
     monkeypatch.setattr(storage, "_OBJECT_STORES", frozenset((system.type_name,)))
-    monkeypatch.setattr(storage, "_from_uri", lambda uri: (system, uri.partition("://")[2]))
+    root = Storage(parse_folder_uri("store://bucket"), system, "bucket/")
+    monkeypatch.setattr(storage, "_storage", lambda _: root)
     return handler
 
 

@@ -447,6 +447,14 @@ def test_memory_is_what_was_planned(threads: int) -> None:
     assert [m.arenas for m in s.memory()] == [1, 1]
 
 
+def test_the_memory_of_a_chain_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    s = adder_onnx.InferenceSession(normalized_network().SerializeToString())
+    with caplog.at_level(logging.INFO, "adder_onnx.runtime.native_step"):
+        for size in (8, 8, 9, 8):
+            s.run(None, {"X": image(1, 3, size, size)})
+    assert len(caplog.records) == 2
+
+
 def test_model_of_adder_nodes_only_and_of_none() -> None:
     only = make_model(
         [adder_conv("X", "W1", "Y")], {"X": ["N", 3, 5, 5]}, {"Y": ["N", 20, 3, 3]}, {"W1": W1}

@@ -18,7 +18,7 @@ _TYPES = {"float32": 0, "uint8": 2}
 
 
 def chain_file(description: ChainDescription) -> bytes:
-    """The bytes of such a file."""
+    """The bytes of such a file, of a chain without computed weights."""
     counts = (len(description.integers), len(description.floats), len(description.operands))
     parts = [
         _MAGIC,
@@ -27,6 +27,7 @@ def chain_file(description: ChainDescription) -> bytes:
         _padded(np.array(description.floats, "<f4").tobytes()),
     ]
     for array in description.operands:
+        assert array is not None
         header = (_TYPES[str(array.dtype)], array.ndim, *array.shape)
         parts.append(struct.pack(f"<{len(header)}q", *header))
         parts.append(_padded(array.astype(array.dtype.newbyteorder("<")).tobytes()))

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["Storage", "open_storage"]
 
 _LONGEST_REASON = 300
-_REFUSALS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "credential")
+_REFUSALS = (
+    "ACCESS_DENIED",
+    "AuthenticationFailed",
+    "AuthorizationFail",
+    "INVALID_ACCESS_KEY_ID",
+    "PERMISSION_DENIED",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "UNAUTHENTICATED",
+    "credential",
+)
 """What file systems say where credentials are wrong or there are none."""
 
 
@@ -43,7 +52,7 @@ class Storage:
         Raises:
             DataError: it is no folder, or cannot be read.
         """
-        path = self._path(self.uri.names)
+        path = self.path_of(self.uri.names)
         with _explained(str(self.uri)):
             try:
                 return list_tree(self.system, path)
@@ -55,7 +64,7 @@ class Storage:
     def is_file(self, names: tuple[str, ...]) -> bool:
         """Whether a file is there, and may be looked at."""
         try:
-            return bool(self.system.get_file_info(self._path(names)).is_file)
+            return bool(self.system.get_file_info(self.path_of(names)).is_file)
         except Exception:  # file systems may raise anything
             return False
 
@@ -67,11 +76,12 @@ class Storage:
         """
         with (
             _explained(self.uri.at(names)),
-            self.system.open_input_stream(self._path(names), compression=None) as file,
+            self.system.open_input_stream(self.path_of(names), compression=None) as file,
         ):
             return bytes(file.read(most))
 
-    def _path(self, names: tuple[str, ...]) -> str:
+    def path_of(self, names: tuple[str, ...]) -> str:
+        """What the file system calls the file or folder with these names."""
         return (self.prefix + "/".join(names)).rstrip("/") or "/"
 
 
@@ -83,7 +93,7 @@ def open_storage(uri: FolderUri) -> Storage:
         DataError: pyarrow does not understand the URI, or cannot reach such file systems.
     """
     try:
-        import pyarrow.fs  # noqa: F401
+        from pyarrow import fs  # noqa: F401
     except ImportError as error:
         title = "pyarrow, which reads data by their URI,"
         raise import_failure(error, "pyarrow", 'pip install "adder-onnx[ray]"', title) from error
@@ -115,10 +125,11 @@ def _explained(uri: str) -> Iterator[None]:
             f"{uri} is not a folder; expected one folder of images per class"
         ) from error
     except Exception as error:  # file systems may raise anything
-        reason = shorten(" ".join(str(error).split()) or type(error).__name__, _LONGEST_REASON)
-        refused = isinstance(error, PermissionError) or any(word in reason for word in _REFUSALS)
-        hint = (
-            "; credentials are looked for where the file system's own programs do, as in "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
-        raise DataError(f"cannot read {uri}: {reason}{hint if refused else ''}") from error
+        said = " ".join(str(error).split()) or type(error).__name__
+        reason = shorten(said, _LONGEST_REASON)
+        if any(word in said for word in _REFUSALS):
+            reason += (
+                "; give credentials that may read it, for S3 in AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY or ~/.aws"
+            )
+        raise DataError(f"cannot read {uri}: {reason}") from error

@@ -54,10 +54,10 @@ def parse_folder_uri(text: str) -> FolderUri:
     if found is None:
         raise DataError(f"{text!r} is not a URI; expected one such as s3://bucket/folder")
     scheme, user, host = found["scheme"].lower(), found["user"], found["host"]
-    query = found["query"] or ""
+    query = quote(found["query"] or "", f"{_PLAIN}/?%[]")
     if ":" in (user or "") or any(name in _SECRETS for name, _ in parse_qsl(query[1:])):
         raise DataError(
-            f"the URI {scheme}://…{host}{found['path']!r} holds a password: its file system takes "
+            f"the URI of {found['path']!r} on {host!r} holds a password: its file system takes "
             "it from its environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     if found["fragment"]:
@@ -66,5 +66,5 @@ def parse_folder_uri(text: str) -> FolderUri:
         names = unquote(found["path"], errors="strict").split("/")
     except UnicodeDecodeError as error:
         raise DataError(f"{text!r} is not a URI of UTF-8: {error.reason}") from error
-    anchor = f"{scheme}://{host}" if user is None else f"{scheme}://{user}@{host}"
-    return FolderUri(anchor, tuple(name for name in names if name), query)
+    authority = quote(host if user is None else f"{user}@{host}", f"{_PLAIN}%[]")
+    return FolderUri(f"{scheme}://{authority}", tuple(name for name in names if name), query)

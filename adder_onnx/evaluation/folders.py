@@ -164,9 +164,9 @@ def _listed_below(folder: ListedPath) -> Iterator[ListedPath]:
         if parent.identity in seen:
             continue
         seen.add(parent.identity)
-        visible = [path for path in parent.iterdir() if not _is_ignored(path.name)]
-        yield from (path for path in visible if path.is_file())
-        left += sorted((path for path in visible if path.is_dir()), key=_by_parts, reverse=True)
+        yield from (path for path in parent.files() if not _is_ignored(path.name))
+        folders = (path for path in parent.folders() if not _is_ignored(path.name))
+        left += sorted(folders, key=_by_parts, reverse=True)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,9 +91,16 @@ class ListedPath:
 
     def iterdir(self) -> Iterator[ListedPath]:
         """What is in the folder; nothing if it is none."""
-        folder = self._listing.folder(self._names) or Folder()
-        for name in dict.fromkeys((*folder.files, *folder.folders)):
-            yield ListedPath(self._listing, (*self.parts, name))
+        folder = self._folder
+        return self._all({**folder.files, **folder.folders})
+
+    def files(self) -> Iterator[ListedPath]:
+        """The files in the folder."""
+        return self._all(self._folder.files)
+
+    def folders(self) -> Iterator[ListedPath]:
+        """The folders in the folder."""
+        return self._all(self._folder.folders)
 
     def read(self, most: int | None = None) -> bytes:
         """The bytes of the file, or the first of them.
@@ -104,6 +111,13 @@ class ListedPath:
         if most is None:
             memory.require(self._size or 0, str(self), DataError)
         return self._listing.storage.read(self._names, most)
+
+    def _all(self, names: Iterable[str]) -> Iterator[ListedPath]:
+        return (ListedPath(self._listing, (*self.parts, name)) for name in names)
+
+    @property
+    def _folder(self) -> Folder:
+        return self._listing.folder(self._names) or Folder()
 
     @property
     def _names(self) -> tuple[str, ...]:

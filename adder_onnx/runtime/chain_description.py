@@ -5,7 +5,6 @@ The order of the numbers is written down in ``kernels/cpu/chain/description.h``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,29 +32,27 @@ class ChainDescription:
     Attributes:
         integers: what it is made of.
         floats: its scales and bounds.
-        operands: weights, (M, C/group, kH, kW), float32 or uint8; scales and biases, (M,), float32.
+        operands: weights, (M, C/group, kH, kW), float32 or uint8, None where they are computed;
+            scales and biases, (M,), float32.
         labels: what messages call its layers.
     """
 
     integers: list[int] = field(default_factory=list)
     floats: list[float] = field(default_factory=list)
-    operands: list[NDArray[np.float32] | NDArray[np.uint8]] = field(default_factory=list)
+    operands: list[NDArray[np.float32] | NDArray[np.uint8] | None] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
 
-    def add_operand(self, array: NDArray[Any]) -> int:
+    def add_operand(self, array: NDArray[Any] | None) -> int:
         """Its number."""
-        self.operands.append(np.ascontiguousarray(array))
+        self.operands.append(None if array is None else np.ascontiguousarray(array))
         return len(self.operands) - 1
 
 
-def describe_chain(
-    chain: Chain, weights: Mapping[str, NDArray[Any]] | None = None
-) -> ChainDescription:
+def describe_chain(chain: Chain) -> ChainDescription:
     """Writes a chain down.
 
     Args:
         chain: of a plan, with its constant weights.
-        weights: the computed ones, by name.
 
     Raises:
         ModelError: a number is beyond 64 bits, or no number.
@@ -69,7 +66,7 @@ def describe_chain(
     for i, node in enumerate(chain.nodes):
         residual = -1 if node.residual is None else numbers[node.residual]
         a = node.attributes
-        kind, own = _own(description, node, weights or {})
+        kind, own = _own(description, node)
         integers += [kind, numbers[node.x], residual, *a.strides, *a.dilations]
         integers += [AUTO_PAD_MODES.index(a.auto_pad), *a.pads, *own]
         description.labels.append(f"node {node.name!r}")
@@ -90,20 +87,25 @@ def _describe_conversion(description: ChainDescription, step: ConversionStep) ->
     description.floats.append(1.0 if q is None else q.scale)
 
 
-def _own(
-    description: ChainDescription, node: AdderNode | PoolNode, weights: Mapping[str, NDArray[Any]]
-) -> tuple[int, list[int]]:
+def _own(description: ChainDescription, node: AdderNode | PoolNode) -> tuple[int, list[int]]:
     """The kind of a layer, and the numbers that only this kind has; its floats are added."""
     if isinstance(node, PoolNode):
         return _MAX_POOL, [*node.kernel, int(node.ceil_mode)]
-    weight = weights[node.weight] if isinstance(node.weight, str) else node.weight
-    assert isinstance(weight, np.ndarray)
-    type_ = np.float32 if node.integers is None else np.uint8
-    arrays = (weight.astype(type_, copy=False), node.scale, node.bias)
-    own = [node.attributes.group, *map(description.add_operand, arrays)]
+    own = [
+        node.attributes.group,
+        *map(description.add_operand, (_constant_weight(node), node.scale, node.bias)),
+    ]
     if node.integers is None:
         description.floats.extend([node.clip_min, node.clip_max])
         return _ADDER_CONV, own
     q = node.integers
     description.floats.extend([q.z_scale, q.y_scale, node.clip_min])
     return _QLINEAR_ADDER_CONV, [*own, q.x_zero_point, q.z_zero_point, q.y_zero_point, q.bits]
+
+
+def _constant_weight(node: AdderNode) -> NDArray[Any] | None:
+    """The weight in the kernels' type; None where it is computed."""
+    if isinstance(node.weight, str):
+        return None
+    assert isinstance(node.weight, np.ndarray)
+    return node.weight.astype(np.float32 if node.integers is None else np.uint8, copy=False)

@@ -28,9 +28,8 @@ _logger = logging.getLogger(__name__)
 class NativeExecutor:
     """A chain of a plan, with the conversions around it, executed as one call.
 
-    For every combination of input shapes the native chain makes a program once: shapes are
-    inferred, buffers placed. Where weights are computed, they are packed, and the chain is made,
-    anew in each run.
+    For every combination of shapes the native chain infers the others, and places buffers, once.
+    Constant weights are packed once, too; computed ones anew in each run.
     """
 
     def __init__(self, steps: Sequence[Step], threads: int, arithmetic: str) -> None:
@@ -39,14 +38,17 @@ class NativeExecutor:
         self._chain = Chain(steps)
         self.inputs, self.outputs = self._chain.inputs, self._chain.outputs
         self._isa = select_isa()
+        self._computed: list[tuple[AdderNode, str]] = []
         for node in self._chain.nodes:
-            if isinstance(node, AdderNode) and isinstance(node.weight, np.ndarray):
+            if not isinstance(node, AdderNode):
+                continue
+            if isinstance(node.weight, str):
+                self._computed.append((node, node.weight))
+            else:
                 check_filters(node, node.weight.shape)
-        self._constant: NativeChain | None = None
-        if not self._chain.weights:
-            with _refusals(self._name(), ModelError):
-                self._constant = self._make({})
-            self._chain.forget_weights()
+        with _refusals(self._name(), ModelError):
+            self._native = self._make()
+        self._chain.forget_weights()
 
     def run(
         self,
@@ -68,38 +70,34 @@ class NativeExecutor:
         chain = self._chain
         arrays = [np.ascontiguousarray(values[step.value]) for step in chain.entries]
         shapes = [array.shape for array in arrays]
-        native = self._constant or self._with_weights(values)
+        weights = self._computed_weights(values)
         if any(len(shape) != 4 for shape in shapes):
             chain.infer_shapes(shapes, {name: values[name].shape for name in chain.weights})
         with _refusals(self._name(), InputError):
-            program = native.program(shapes, self._threads, self._approve)
+            program = self._native.program(shapes, self._threads, self._approve, weights)
         results = [
             np.empty(shape, step.type)
             for step, shape in zip(chain.exits, program.output_shapes, strict=True)
         ]
         if seconds is None:
-            native.run(program, arrays, results, control.stop)
+            self._native.run(program, arrays, results, control.stop)
         else:
-            seconds += native.profile(program, arrays, results, control.stop)
+            seconds += self._native.profile(program, arrays, results, control.stop)
         control.check()
         return results
 
     def memory(self) -> list[ChainMemory]:
-        """The memory for each combination of input shapes whose program is kept."""
-        if self._constant is None:
-            return []
+        """The memory for each combination of shapes whose plan is kept."""
         names = [step.value for step in self._chain.entries]
         return [
             ChainMemory(
-                dict(zip(names, program.input_shapes, strict=True)),
-                program.arena_bytes,
-                program.arenas,
+                dict(zip(names, plan.input_shapes, strict=True)), plan.arena_bytes, plan.arenas
             )
-            for program in self._constant.programs()
+            for plan in self._native.plans()
         ]
 
-    def _make(self, weights: Mapping[str, NDArray[Any]]) -> NativeChain:
-        described = describe_chain(self._chain, weights)
+    def _make(self) -> NativeChain:
+        described = describe_chain(self._chain)
         return NativeChain(
             described.integers,
             described.floats,
@@ -109,13 +107,19 @@ class NativeExecutor:
             self._arithmetic,
         )
 
-    def _with_weights(self, values: Mapping[str, NDArray[Any]]) -> NativeChain:
-        """The chain with the weights that were computed."""
-        for node in self._chain.nodes:
-            if isinstance(node, AdderNode) and isinstance(node.weight, str):
-                check_filters(node, values[node.weight].shape)
-        with _refusals(self._name(), InputError):
-            return self._make({name: values[name] for name in self._chain.weights})
+    def _computed_weights(self, values: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Those of a run, in the order of their nodes.
+
+        Raises:
+            InputError: one has another number of filters than the model says.
+            ModelError: one does not fit the attributes.
+        """
+        weights = []
+        for node, name in self._computed:
+            weight = values[name]
+            check_filters(node, weight.shape)
+            weights.append(np.ascontiguousarray(weight, np.float32))
+        return weights
 
     def _approve(self, size: int) -> None:
         """Refuses what a run would take of memory, before it is allocated."""

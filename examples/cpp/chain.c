@@ -1,9 +1,9 @@
 /* Runs a chain of adder layers without onnxruntime: on the library's threads, then on its own.
  *
- *     chain FILE.adder CHANNELS HEIGHT WIDTH
+ *     chain FILE.adder HEIGHT WIDTH
  *
- * The file is one of adder-compile's --chains. Every input is filled with the same made-up image of
- * that size. Prints the shape and a checksum (FNV-1a, 64 bits) of all outputs, which are the same bytes
+ * The file is one of adder-compile's --chains. Every input is filled with a made-up image of that size.
+ * Prints the shape and a checksum (FNV-1a, 64 bits) of all outputs, which are the same bytes
  * whatever the threads. */
 #include "adder_onnx.h"
 
@@ -52,6 +52,13 @@ static size_t elements(adder_shape s) {
   return (size_t)s.batch * (size_t)s.channels * (size_t)s.height * (size_t)s.width;
 }
 
+/* The shape of an image for an input, which may leave the channels to us. */
+static adder_shape shape_of(const adder_chain* chain, size_t number, int64_t height, int64_t width) {
+  const int64_t channels = adder_input_channels(chain, number);
+  const adder_shape shape = {1, channels < 0 ? 1 : channels, height, width};
+  return shape;
+}
+
 /* An image of that shape, all zeros; exits where there is no memory. */
 static adder_image make_image(adder_type type, adder_shape shape) {
   const adder_image image = {calloc(elements(shape) + 1, size_of[type]), type, shape};
@@ -93,8 +100,8 @@ static int fail(void) {
 
 int main(int count, char** arguments) {
   adder_chain* chain = NULL;
-  if (count != 5) {
-    fprintf(stderr, "chain FILE.adder CHANNELS HEIGHT WIDTH\n");
+  if (count != 4) {
+    fprintf(stderr, "chain FILE.adder HEIGHT WIDTH\n");
     return 2;
   }
   if (adder_abi() != ADDER_ONNX_ABI) {
@@ -108,10 +115,10 @@ int main(int count, char** arguments) {
     fprintf(stderr, "chain: more inputs or outputs than %d\n", MOST_IMAGES);
     return 2;
   }
-  const adder_shape shape = {1, atoll(arguments[2]), atoll(arguments[3]), atoll(arguments[4])};
+  const int64_t height = atoll(arguments[2]), width = atoll(arguments[3]);
   adder_shape in[MOST_IMAGES], out[MOST_IMAGES];
   adder_image x[MOST_IMAGES], y[MOST_IMAGES];
-  for (size_t i = 0; i < inputs; i++) in[i] = shape;
+  for (size_t i = 0; i < inputs; i++) in[i] = shape_of(chain, i, height, width);
   if (adder_output_shapes(chain, in, out)) return fail();
   for (size_t i = 0; i < inputs; i++) fill(x[i] = make_image(adder_input_type(chain, i), in[i]));
   for (size_t i = 0; i < outputs; i++) y[i] = make_image(adder_output_type(chain, i), out[i]);

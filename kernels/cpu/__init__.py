@@ -12,6 +12,7 @@ try:
     from adder_onnx.kernels.cpu._native import (
         AdderConv,
         Chain,
+        ChainPlan,
         ChainProgram,
         Program,
         QAdderConv,
@@ -42,6 +43,7 @@ __all__ = [
     "ISA_VARIABLE",
     "AdderConv",
     "Chain",
+    "ChainPlan",
     "ChainProgram",
     "Program",
     "QAdderConv",

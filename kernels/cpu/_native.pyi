@@ -292,15 +292,12 @@ def choose_roundings(
 class ShapeError(ValueError):
     """Images do not fit a layer of a chain; the message names it."""
 
-class ChainProgram:
-    """A chain made for images of fixed sizes and a number of threads, with its arenas."""
+class ChainPlan:
+    """What a chain keeps for images and computed weights of fixed sizes and a number of threads."""
 
     @property
     def input_shapes(self) -> list[tuple[int, int, int, int]]:
         """(N, C, H, W), in the order of the entries."""
-    @property
-    def output_shapes(self) -> list[tuple[int, int, int, int]]:
-        """(N, M, oH, oW), in the order of the exits."""
     @property
     def arena_bytes(self) -> int:
         """What a run takes for all its channels-last tensors."""
@@ -308,11 +305,19 @@ class ChainProgram:
     def arenas(self) -> int:
         """Arenas that are kept at the moment: as many as have run at the same time, 8 at most."""
 
+class ChainProgram:
+    """A chain made for images of fixed sizes and a number of threads."""
+
+    @property
+    def output_shapes(self) -> list[tuple[int, int, int, int]]:
+        """(N, M, oH, oW), in the order of the exits."""
+
 class Chain:
     """A chain of layers with the conversions around it, for images of any size.
 
     ``integers`` and ``floats`` describe it as kernels/cpu/chain/description.h says; ``operands``
-    are the weights, scales and biases, which are copied. ``labels`` name the layers in messages.
+    are the weights, scales and biases, which are copied; None is the weight of an AdderConv that
+    comes with each run. ``labels`` name the layers in messages.
 
     Raises:
         ValueError: the description is not valid, or the kernels do not take what it says.
@@ -322,7 +327,7 @@ class Chain:
         self,
         integers: Sequence[int],
         floats: Sequence[float],
-        operands: Sequence[NDArray[np.float32] | NDArray[np.uint8]],
+        operands: Sequence[NDArray[np.float32] | NDArray[np.uint8] | None],
         labels: Sequence[str],
         isa: str,
         arithmetic: str,
@@ -332,17 +337,19 @@ class Chain:
         shapes: Sequence[tuple[int, int, int, int]],
         threads: int,
         approve: Callable[[int], None] | None,
+        weights: Sequence[NDArray[np.float32]],
     ) -> ChainProgram:
-        """The program for inputs of these shapes: kept, as sixteen are, or made.
+        """The program for inputs of these shapes, by a plan that is kept, as sixteen are, or made.
 
-        ``approve`` is called with the bytes that a run will take before they are taken, and may
-        raise.
+        ``approve`` is called once for a plan, with the bytes that a run will take before they are
+        taken, and may raise. ``weights`` are those that come with the run, (M, C/group, kH, kW),
+        in the order of their layers. They are copied.
 
         Raises:
             ShapeError: the shapes do not fit a layer.
-            ValueError: sizes are too large.
+            ValueError: weights do not fit their layers, or sizes are too large.
         """
-    def programs(self) -> list[ChainProgram]:
+    def plans(self) -> list[ChainPlan]:
         """Those that are kept, the one used last at the end."""
     def run(
         self,

@@ -144,6 +144,10 @@ adder_type adder_output_type(const adder_chain* chain, size_t number) {
   return static_cast<adder_type>(chain->chain->exits()[number].conversion.outside);
 }
 
+int64_t adder_input_channels(const adder_chain* chain, size_t number) {
+  return chain->chain->input_channels(number);
+}
+
 int adder_output_shapes(const adder_chain* chain, const adder_shape* inputs,
                         adder_shape* outputs) {
   return guarded([&] {

@@ -64,6 +64,8 @@ ADDER_API size_t adder_output_count(const adder_chain* chain);
 /* Of one that there is. */
 ADDER_API adder_type adder_input_type(const adder_chain* chain, size_t number);
 ADDER_API adder_type adder_output_type(const adder_chain* chain, size_t number);
+/* The channels that an input must have; -1 where any number will do. Its other sizes are the caller's. */
+ADDER_API int64_t adder_input_channels(const adder_chain* chain, size_t number);
 
 /* The sizes of all outputs for inputs of these sizes. */
 ADDER_API int adder_output_shapes(const adder_chain* chain, const adder_shape* inputs,

@@ -383,6 +383,7 @@ int main(int argc, char** argv) {
   test_levels();
   test_conversions();
   test_pool(argc < 2 || std::strcmp(argv[1], "--no-fork") != 0);
+  test_chains();
   test_checks();
   std::printf("%d failures\n", failures.load());
   return failures == 0 ? 0 : 1;

@@ -12,5 +12,8 @@ void test_levels();
 // Of the thread pool; without those that fork, where an emulator cannot.
 void test_pool(bool can_fork);
 
+// Of chains with computed weights.
+void test_chains();
+
 // Of what is refused.
 void test_checks();

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from adder_onnx.errors import AdderError, DataError
+from adder_onnx.evaluation.file_systems import Storage, open_storage
 from adder_onnx.evaluation.folder_uri import parse_folder_uri
 
 if TYPE_CHECKING:
@@ -184,8 +185,8 @@ def explained(shown: str, verb: str) -> Iterator[None]:
         yield
     except (OSError, ArrowException) as error:
         kind = DataError if verb == "read" else AdderError
-        why = getattr(error, "strerror", None) or error
-        raise kind(f"cannot {verb} {shown}: {why}") from error
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise kind(f"cannot {verb} {shown}: {reason}") from error
 
 
 def is_uri(text: str) -> bool:
@@ -200,7 +201,6 @@ def place_of(where: str) -> Place:
     Raises:
         DataError: pyarrow has no such file system, or does not take such a path.
     """
-    from pyarrow import ArrowException
     from pyarrow.fs import LocalFileSystem
 
     if not is_uri(where):
@@ -208,11 +208,9 @@ def place_of(where: str) -> Place:
         if "\0" in path or not _is_unicode(path):
             raise DataError(f"{path!r} is not a path of Unicode, as pyarrow needs it: rename it")
         return Place(LocalFileSystem(), path, path)
-    try:
-        system, path = _from_uri(where)
-    except (ArrowException, OSError, ValueError) as error:
-        raise DataError(f"cannot read {where}: {error}") from error
-    return Place(system, path, where)
+    uri = parse_folder_uri(where)
+    storage = _storage(uri.at(()))
+    return Place(storage.system, storage.path_of(uri.names), str(uri))
 
 
 def _is_unicode(text: str) -> bool:
@@ -223,9 +221,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-@functools.lru_cache(maxsize=64)
-def _from_uri(uri: str) -> tuple[FileSystem, str]:
-    from pyarrow.fs import FileSystem
-
-    system, path = FileSystem.from_uri(uri)
-    return system, path
+@functools.lru_cache(maxsize=16)
+def _storage(root: str) -> Storage:
+    """A file system, of which each file is a part; to make one may take a while."""
+    return open_storage(parse_folder_uri(root))

@@ -1,27 +1,34 @@
 #include "chain/chain.h"
 
 #include <algorithm>
-#include <new>
+#include <tuple>
 #include <utility>
 
-#include "chain/passes.h"
 #include "chain/placement.h"
 #include "layers/checks.h"
 
 namespace adder_onnx {
 namespace {
 
-constexpr size_t kMaxPrograms = 16;
-constexpr size_t kMaxArenas = 8;
-constexpr std::align_val_t kArenaAlignment{64};
+constexpr size_t kMaxPlans = 16;
 
 bool is_same(const ImageShape& a, const ImageShape& b) {
   return a.batch == b.batch && a.channels == b.channels && a.height == b.height &&
          a.width == b.width;
 }
 
-bool are_same(const std::vector<ImageShape>& a, const std::vector<ImageShape>& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), is_same);
+bool is_same(const ConvParams& a, const ConvParams& b) {
+  const auto tied = [](const ConvParams& p) {
+    return std::tie(p.in_channels, p.out_channels, p.kernel_h, p.kernel_w, p.stride_h, p.stride_w,
+                    p.dilation_h, p.dilation_w, p.group);
+  };
+  return tied(a) == tied(b);
+}
+
+template <typename T>
+bool are_same(const std::vector<T>& a, const std::vector<T>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const T& x, const T& y) { return is_same(x, y); });
 }
 
 std::string text(const ImageShape& s) {
@@ -53,75 +60,12 @@ int64_t floats_of(ImageShape shape, ElementType type, int64_t images) {
   return Tensor{0, shape, type}.size();
 }
 
-}  // namespace
-
-ChainProgram::ChainProgram(Program program, std::vector<ImageShape> inputs, int threads)
-    : program_(std::move(program)), inputs_(std::move(inputs)), threads_(threads) {
-  program_.close();
-}
-
-int64_t ChainProgram::arena_bytes() const {
-  return program_.arena_size(threads_) * static_cast<int64_t>(sizeof(float));
-}
-
-int64_t ChainProgram::run_bytes() const { return arena_bytes() + program_.scratch_size(threads_); }
-
-int64_t ChainProgram::arenas() const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return static_cast<int64_t>(free_.size());
-}
-
-ChainProgram::Arena ChainProgram::take_arena() const {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (!free_.empty()) {
-      Arena arena = std::move(free_.back());
-      free_.pop_back();
-      return arena;
-    }
-  }
-  const auto size = static_cast<size_t>(std::max<int64_t>(arena_bytes(), 1));
-  return Arena(static_cast<float*>(::operator new(size, kArenaAlignment)),
-               [](float* at) { ::operator delete(at, kArenaAlignment); });
-}
-
-void ChainProgram::run(const std::vector<const void*>& inputs, const std::vector<void*>& outputs,
-                       const Workers& workers, double* seconds, const StopFlag& stop) const {
-  Arena arena = take_arena();
-  program_.run(arena.get(), inputs, outputs, FewerWorkers(workers, threads_), seconds, stop);
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (free_.size() < kMaxArenas) free_.push_back(std::move(arena));
-}
-
-Chain::Chain(std::vector<Conversion> entries, std::vector<ChainLayer> layers,
-             std::vector<ChainPort> exits)
-    : entries_(std::move(entries)), layers_(std::move(layers)), exits_(std::move(exits)) {
-  for (const Conversion& entry : entries_) check_conversion(entry);
-  const auto check = [](bool holds) {
-    if (!holds) throw std::invalid_argument("a layer takes a value that is not there, or not its type");
-  };
-  int64_t given = static_cast<int64_t>(entries_.size());
-  for (const ChainLayer& layer : layers_) {
-    check(layer.x >= 0 && layer.x < given && type_of(layer.x) == layer.type());
-    check(layer.z < given && (layer.z < 0 || type_of(layer.z) == layer.type()));
-    ++given;
-  }
-  for (const ChainPort& exit : exits_) {
-    check(exit.value >= 0 && exit.value < given && type_of(exit.value) == exit.conversion.inside);
-    check_conversion(exit.conversion);
-  }
-}
-
-ElementType Chain::type_of(int64_t value) const {
-  const auto entries = static_cast<int64_t>(entries_.size());
-  return value < entries ? entries_[value].inside : layers_[value - entries].type();
-}
-
-std::vector<ImageShape> Chain::infer_shapes(const std::vector<ImageShape>& entering) const {
-  if (entering.size() != entries_.size()) throw std::invalid_argument("wrong number of inputs");
+// The sizes of all values, by number. Throws ShapeError.
+std::vector<ImageShape> shapes_of(const std::vector<ChainLayer>& layers,
+                                  const std::vector<ImageShape>& entering) {
   std::vector<ImageShape> shapes = entering;
   for (const ImageShape& shape : entering) check_image(shape);
-  for (const ChainLayer& layer : layers_) {
+  for (const ChainLayer& layer : layers) {
     const ImageShape& x = shapes[layer.x];
     try {
       if (!layer.is_pool()) check_channels(layer.params, x.channels);
@@ -140,6 +84,79 @@ std::vector<ImageShape> Chain::infer_shapes(const std::vector<ImageShape>& enter
   return shapes;
 }
 
+}  // namespace
+
+Chain::Chain(std::vector<Conversion> entries, std::vector<ChainLayer> layers,
+             std::vector<ChainPort> exits)
+    : entries_(std::move(entries)), layers_(std::move(layers)), exits_(std::move(exits)) {
+  for (const Conversion& entry : entries_) check_conversion(entry);
+  const auto check = [](bool holds) {
+    if (!holds) throw std::invalid_argument("a layer takes a value that is not there, or not its type");
+  };
+  int64_t given = static_cast<int64_t>(entries_.size());
+  for (const ChainLayer& layer : layers_) {
+    check(layer.x >= 0 && layer.x < given && type_of(layer.x) == layer.type());
+    check(layer.z < given && (layer.z < 0 || type_of(layer.z) == layer.type()));
+    ++given;
+  }
+  for (size_t i = 0; i < layers_.size(); ++i)
+    if (layers_[i].unweighted) computed_.push_back(i);
+  for (const ChainPort& exit : exits_) {
+    check(exit.value >= 0 && exit.value < given && type_of(exit.value) == exit.conversion.inside);
+    check_conversion(exit.conversion);
+  }
+}
+
+ElementType Chain::type_of(int64_t value) const {
+  const auto entries = static_cast<int64_t>(entries_.size());
+  return value < entries ? entries_[value].inside : layers_[value - entries].type();
+}
+
+void Chain::check_weight_count(size_t count) const {
+  if (count != computed_.size()) throw std::invalid_argument("wrong number of weights");
+}
+
+Chain::Layers Chain::weighted(const std::vector<Operand>& weights) const {
+  Layers layers = layers_;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    ChainLayer& layer = layers[computed_[i]];
+    try {
+      layer = with_weight(layer, weights[i]);
+    } catch (const std::invalid_argument& error) {
+      throw std::invalid_argument(layer.label + ": " + error.what());
+    }
+  }
+  return layers;
+}
+
+// The parameters by which a plan depends on weights.
+std::vector<ConvParams> Chain::computed_of(const Layers& layers) const {
+  std::vector<ConvParams> params;
+  for (size_t number : computed_) params.push_back(layers[number].params);
+  return params;
+}
+
+std::vector<ImageShape> Chain::infer_shapes(const std::vector<ImageShape>& entering) const {
+  if (entering.size() != entries_.size()) throw std::invalid_argument("wrong number of inputs");
+  check_weight_count(0);
+  return shapes_of(layers_, entering);
+}
+
+// What takes a value says how many channels it has, and so does, through a pooling, what takes that.
+int64_t Chain::input_channels(size_t number) const {
+  std::vector<int64_t> channels(entries_.size() + layers_.size(), -1);
+  for (size_t i = layers_.size(); i-- > 0;) {
+    const ChainLayer& layer = layers_[i];
+    const int64_t given = channels[entries_.size() + i];
+    if (layer.z >= 0) channels[layer.z] = layer.params.out_channels;
+    if (!layer.is_pool())
+      channels[layer.x] = layer.params.in_channels;
+    else if (given >= 0)
+      channels[layer.x] = given;
+  }
+  return channels[number];
+}
+
 // Time: all inputs are converted, then layers run one by one, then outputs are converted.
 std::vector<Buffer> Chain::lifetimes() const {
   std::vector<Buffer> buffers(entries_.size(), Buffer{0, -1, -1});
@@ -153,34 +170,35 @@ std::vector<Buffer> Chain::lifetimes() const {
   return buffers;
 }
 
-std::shared_ptr<const ChainProgram> Chain::make(const std::vector<ImageShape>& entering,
-                                                int threads, const Approve& approve) const {
-  const std::vector<ImageShape> shapes = infer_shapes(entering);
+ChainPlan Chain::make_plan(const Layers& layers, const std::vector<ImageShape>& entering,
+                           int threads) const {
+  std::vector<ImageShape> shapes = shapes_of(layers, entering);
+  const auto floats = [&](size_t value, int64_t images) {
+    return floats_of(shapes[value], type_of(static_cast<int64_t>(value)), images);
+  };
   std::vector<int64_t> bytes;
-  for (size_t i = 0; i < shapes.size(); ++i)
-    bytes.push_back(4 * floats_of(shapes[i], type_of(static_cast<int64_t>(i)), 1));
+  for (size_t i = 0; i < shapes.size(); ++i) bytes.push_back(4 * floats(i, 1));
   const Passes passes = plan_passes(shapes, bytes, threads);
   std::vector<Buffer> buffers = lifetimes();
-  for (size_t i = 0; i < shapes.size(); ++i)
-    buffers[i].size = floats_of(shapes[i], type_of(static_cast<int64_t>(i)), passes.images);
-  const Placement at = place_buffers(buffers);
-  int64_t results = 0;
-  for (const ChainPort& exit : exits_)
-    results = checked_sum(results, Program::Port{shapes[exit.value], exit.conversion.outside}.bytes());
-  const auto approved = [&](int64_t size) {
-    if (approve) approve(checked_sum(size, results));
-  };
-  approved(checked_product({4, at.size, passes.at_once}));
+  for (size_t i = 0; i < shapes.size(); ++i) buffers[i].size = floats(i, passes.images);
+  Placement at = place_buffers(buffers);
+  auto arenas = std::make_shared<Arenas>(checked_product({4, at.size, passes.at_once}));
+  return {entering, threads, computed_of(layers), std::move(shapes),
+          passes,   std::move(at.offsets), std::move(arenas)};
+}
 
-  Program program(passes.batch, passes.images);
+std::shared_ptr<const ChainProgram> Chain::assemble(const Layers& layers,
+                                                    std::shared_ptr<const ChainPlan> plan) const {
+  const std::vector<ImageShape>& shapes = plan->shapes;
+  const std::vector<int64_t>& at = plan->offsets;
+  Program program(plan->passes.batch, plan->passes.images);
   for (size_t i = 0; i < entries_.size(); ++i)
-    program.add_nchw_to_nhwc(static_cast<int64_t>(i), entries_[i], shapes[i], at.offsets[i]);
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    const ChainLayer& layer = layers_[i];
-    const size_t y = entries_.size() + i;
+    program.add_nchw_to_nhwc(static_cast<int64_t>(i), entries_[i], shapes[i], at[i]);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const ChainLayer& layer = layers[i];
     const ConvShape shape = conv_shape(layer.params, layer.padding, shapes[layer.x]);
-    const int64_t from = at.offsets[layer.x], to = at.offsets[y];
-    const int64_t residual = layer.z < 0 ? -1 : at.offsets[layer.z];
+    const int64_t from = at[layer.x], to = at[entries_.size() + i];
+    const int64_t residual = layer.z < 0 ? -1 : at[layer.z];
     if (layer.conv)
       program.add_adder_conv(layer.conv, shape, from, residual, to);
     else if (layer.qconv)
@@ -190,36 +208,60 @@ std::shared_ptr<const ChainProgram> Chain::make(const std::vector<ImageShape>& e
   }
   for (size_t i = 0; i < exits_.size(); ++i) {
     const ChainPort& exit = exits_[i];
-    program.add_nhwc_to_nchw(at.offsets[exit.value], shapes[exit.value], static_cast<int64_t>(i),
+    program.add_nhwc_to_nchw(at[exit.value], shapes[exit.value], static_cast<int64_t>(i),
                              exit.conversion);
   }
-  auto made = std::make_shared<const ChainProgram>(std::move(program), entering, threads);
-  approved(made->run_bytes());
+  return std::make_shared<const ChainProgram>(std::move(plan), std::move(program));
+}
+
+int64_t Chain::result_bytes(const ChainPlan& plan) const {
+  int64_t bytes = 0;
+  for (const ChainPort& exit : exits_)
+    bytes = checked_sum(
+        bytes, Program::Port{plan.shapes[exit.value], exit.conversion.outside}.bytes());
+  return bytes;
+}
+
+std::optional<Chain::Kept> Chain::find(const std::vector<ImageShape>& entering, int threads,
+                                       const std::vector<ConvParams>& computed) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = std::find_if(kept_.begin(), kept_.end(), [&](const Kept& kept) {
+    return kept.plan->threads == threads && are_same(kept.plan->inputs, entering) &&
+           are_same(kept.plan->computed, computed);
+  });
+  if (found == kept_.end()) return std::nullopt;
+  std::rotate(kept_.begin(), found, found + 1);
+  return kept_.front();
+}
+
+std::shared_ptr<const ChainProgram> Chain::program_of(const Layers& layers,
+                                                      const std::vector<ImageShape>& entering,
+                                                      int threads, const Approve& approve) const {
+  if (entering.size() != entries_.size()) throw std::invalid_argument("wrong number of inputs");
+  if (const auto kept = find(entering, threads, computed_of(layers)))
+    return kept->program ? kept->program : assemble(layers, kept->plan);
+  const auto plan = std::make_shared<const ChainPlan>(make_plan(layers, entering, threads));
+  const auto made = assemble(layers, plan);
+  if (approve) approve(checked_sum(made->run_bytes(), result_bytes(*plan)));
+  std::lock_guard<std::mutex> lock(mutex_);
+  kept_.insert(kept_.begin(), {plan, computed_.empty() ? made : nullptr});
+  if (kept_.size() > kMaxPlans) kept_.pop_back();
   return made;
 }
 
 std::shared_ptr<const ChainProgram> Chain::program(const std::vector<ImageShape>& entering,
-                                                   int threads, const Approve& approve) const {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = std::find_if(kept_.begin(), kept_.end(), [&](const auto& kept) {
-      return kept->threads() == threads && are_same(kept->inputs(), entering);
-    });
-    if (found != kept_.end()) {
-      std::rotate(kept_.begin(), found, found + 1);
-      return kept_.front();
-    }
-  }
-  auto made = make(entering, threads, approve);
-  std::lock_guard<std::mutex> lock(mutex_);
-  kept_.insert(kept_.begin(), made);
-  if (kept_.size() > kMaxPrograms) kept_.pop_back();
-  return made;
+                                                   int threads, const Approve& approve,
+                                                   const std::vector<Operand>& weights) const {
+  check_weight_count(weights.size());
+  if (weights.empty()) return program_of(layers_, entering, threads, approve);
+  return program_of(weighted(weights), entering, threads, approve);
 }
 
-std::vector<std::shared_ptr<const ChainProgram>> Chain::programs() const {
+std::vector<std::shared_ptr<const ChainPlan>> Chain::plans() const {
   std::lock_guard<std::mutex> lock(mutex_);
-  return {kept_.rbegin(), kept_.rend()};
+  std::vector<std::shared_ptr<const ChainPlan>> plans;
+  for (auto kept = kept_.rbegin(); kept != kept_.rend(); ++kept) plans.push_back(kept->plan);
+  return plans;
 }
 
 }  // namespace adder_onnx

@@ -105,54 +105,50 @@ class Reader {
     return layer;
   }
 
-  const Operand& operand(ElementType type) {
+  const Operand& operand(ElementType type, bool may_be_computed = false) {
     const Operand& found = operands_.at(static_cast<size_t>(
         integers_.next_of(static_cast<int64_t>(operands_.size()) - 1)));
     if (found.type != type) throw std::invalid_argument("an array of the chain has the wrong type");
+    if (found.is_computed && !may_be_computed)
+      throw std::invalid_argument("an array of the chain is computed that must be constant");
     return found;
   }
 
-  const Operand& weight(ElementType type, ConvParams* a) {
-    a->group = integers_.next();
-    const Operand& found = operand(type);
-    if (found.shape.size() != 4) throw std::invalid_argument("a weight has not four dimensions");
-    a->out_channels = found.shape[0];
-    a->in_channels = checked_product({found.shape[1], a->group});
-    a->kernel_h = found.shape[2];
-    a->kernel_w = found.shape[3];
-    checked_conv(*a);
-    return found;
-  }
-
-  const float* per_filter(const ConvParams& a) {
+  // One value for each filter.
+  std::vector<float> per_filter() {
     const Operand& found = operand(ElementType::kFloat32);
-    if (found.shape.empty() || found.shape[0] != a.out_channels ||
-        element_count(found.shape) != a.out_channels)
+    if (found.shape.empty() || element_count(found.shape) != found.shape[0])
       throw std::invalid_argument("scale and bias must have one value per filter");
-    return static_cast<const float*>(found.data);
+    const auto* first = static_cast<const float*>(found.data);
+    return {first, first + found.shape[0]};
   }
 
   void read_conv(ChainLayer* layer) {
-    const Operand& w = weight(ElementType::kFloat32, &layer->params);
-    const float* scale = per_filter(layer->params);
-    const float* bias = per_filter(layer->params);
+    layer->params.group = integers_.next();
+    const Operand& weight = operand(ElementType::kFloat32, true);
+    std::vector<float> scale = per_filter(), bias = per_filter();
     const float low = floats_.next(), high = floats_.next();
-    layer->conv = std::make_shared<const AdderConv>(layer->params, static_cast<const float*>(w.data),
-                                                    scale, bias, Clip{low, high}, form_, isa_);
+    layer->params.out_channels = static_cast<int64_t>(scale.size());
+    layer->unweighted = std::make_shared<const UnweightedConv>(
+        UnweightedConv{std::move(scale), std::move(bias), Clip{low, high}, form_, isa_});
+    if (!weight.is_computed) *layer = with_weight(std::move(*layer), weight);
   }
 
   void read_qconv(ChainLayer* layer) {
-    const Operand& w = weight(ElementType::kUint8, &layer->params);
-    const float* factor = per_filter(layer->params);
-    const float* bias = per_filter(layer->params);
+    ConvParams& a = layer->params;
+    a.group = integers_.next();
+    const Operand& weight = operand(ElementType::kUint8);
+    a = with_weight(a, weight.shape);
+    const std::vector<float> factor = per_filter(), bias = per_filter();
+    check_filters(a, factor, bias);
     const int x_zero_point = integers_.next_of(255), z_zero_point = integers_.next_of(255);
     const int y_zero_point = integers_.next_of(255), bits = integers_.next_of(8);
     const float z_scale = floats_.next(), y_scale = floats_.next(), clip_min = floats_.next();
     const Q8Activation activation = {z_scale,      z_zero_point, y_scale,
                                      y_zero_point, clip_min,     (1 << bits) - 1};
     layer->qconv = std::make_shared<const QAdderConv>(
-        layer->params, static_cast<const uint8_t*>(w.data), static_cast<uint8_t>(x_zero_point), factor,
-        bias, activation, isa_);
+        a, static_cast<const uint8_t*>(weight.data), static_cast<uint8_t>(x_zero_point),
+        factor.data(), bias.data(), activation, isa_);
   }
 
   void read_pool(ChainLayer* layer) {

@@ -16,7 +16,8 @@
 // Types are 0 for float32, 1 for float16, 2 for uint8; auto_pad is 0 for NOTSET, 1 for SAME_UPPER,
 // 2 for SAME_LOWER, 3 for VALID. Values are numbered as ChainPort has it; z is -1 where there is no
 // residual. `weight`, `scale` or `factor`, and `bias` are numbers of operands: (M, C/group, kH, kW), float32
-// or uint8, and (M), float32, perhaps with further dimensions of one.
+// or uint8, and (M), float32, perhaps with further dimensions of one. The weight of an AdderConv may be
+// one that comes with each run.
 //
 // Floats, in this order: for each entry and exit its scale, 1 where nothing is quantized; for each
 // layer, AdderConv: clip_min, clip_max; QLinearAdderConv: z_scale, y_scale, clip_min. Those of entries
@@ -30,13 +31,6 @@
 #include "chain/chain.h"
 
 namespace adder_onnx {
-
-// An array in C order, the caller's.
-struct Operand {
-  ElementType type;  // float32 or uint8
-  std::vector<int64_t> shape;
-  const void* data;
-};
 
 struct Description {
   std::vector<int64_t> integers;

@@ -26,12 +26,19 @@ Operand to_operand(const Constant& array) {
   return operand;
 }
 
+std::vector<Operand> to_operands(const std::vector<Constant>& arrays) {
+  std::vector<Operand> operands;
+  for (const Constant& array : arrays) operands.push_back(to_operand(array));
+  return operands;
+}
+
 std::shared_ptr<const Chain> make_chain(std::vector<int64_t> integers, std::vector<float> floats,
-                                        const std::vector<Constant>& operands,
+                                        const std::vector<std::optional<Constant>>& operands,
                                         const std::vector<std::string>& labels,
                                         const std::string& isa, const std::string& arithmetic) {
   std::vector<Operand> arrays;
-  for (const Constant& operand : operands) arrays.push_back(to_operand(operand));
+  const Operand computed = {ElementType::kFloat32, {}, nullptr, true};
+  for (const auto& operand : operands) arrays.push_back(operand ? to_operand(*operand) : computed);
   return read_chain({std::move(integers), std::move(floats)}, arrays, isa_from_name(isa),
                     to_form(arithmetic), labels);
 }
@@ -63,32 +70,32 @@ void run_chain(const Chain& chain, const ChainProgram& program, const std::vecto
 
 void bind_chains(nb::module_& m) {
   nb::exception<ShapeError>(m, "ShapeError", PyExc_ValueError);
-  nb::class_<ChainProgram>(m, "ChainProgram")
+  nb::class_<ChainPlan>(m, "ChainPlan")
       .def_prop_ro("input_shapes",
-                   [](const ChainProgram& self) {
+                   [](const ChainPlan& self) {
                      std::vector<Quadruple> shapes;
-                     for (const ImageShape& shape : self.inputs()) shapes.push_back(to_tuple(shape));
+                     for (const ImageShape& shape : self.inputs) shapes.push_back(to_tuple(shape));
                      return shapes;
                    })
-      .def_prop_ro("output_shapes",
-                   [](const ChainProgram& self) {
-                     std::vector<Quadruple> shapes;
-                     for (const auto& port : self.outputs()) shapes.push_back(to_tuple(port.shape));
-                     return shapes;
-                   })
-      .def_prop_ro("arena_bytes", &ChainProgram::arena_bytes)
-      .def_prop_ro("arenas", &ChainProgram::arenas);
+      .def_prop_ro("arena_bytes", [](const ChainPlan& self) { return self.arenas->bytes(); })
+      .def_prop_ro("arenas", [](const ChainPlan& self) { return self.arenas->kept(); });
+  nb::class_<ChainProgram>(m, "ChainProgram")
+      .def_prop_ro("output_shapes", [](const ChainProgram& self) {
+        std::vector<Quadruple> shapes;
+        for (const auto& port : self.outputs()) shapes.push_back(to_tuple(port.shape));
+        return shapes;
+      });
   nb::class_<Chain>(m, "Chain")
       .def(nb::new_(&make_chain), "integers"_a, "floats"_a, "operands"_a, "labels"_a, "isa"_a,
            "arithmetic"_a)
       .def(
           "program",
           [](const Chain& self, const std::vector<Quadruple>& shapes, int threads,
-             const Chain::Approve& approve) {
-            return self.program(to_images(shapes), threads, approve);
+             const Chain::Approve& approve, const std::vector<Constant>& weights) {
+            return self.program(to_images(shapes), threads, approve, to_operands(weights));
           },
-          "shapes"_a, "threads"_a, "approve"_a)
-      .def("programs", &Chain::programs)
+          "shapes"_a, "threads"_a, "approve"_a, "weights"_a)
+      .def("plans", &Chain::plans)
       .def(
           "run",
           [](const Chain& self, const ChainProgram& program, const std::vector<Input>& inputs,

@@ -1,5 +1,5 @@
 // Descriptions of chains and files of them, of any numbers at all: refused by std::invalid_argument, or
-// run, with one result whatever the threads.
+// run, with one result whatever the threads, and whichever weights come with the run.
 #include <cstring>
 #include <limits>
 #include <stdexcept>
@@ -43,6 +43,17 @@ class Written {
                            : array.bytes.data()});
     return given;
   }
+
+  // The same, but that some arrays come with the run, mostly weights that may.
+  std::vector<Operand> operands_without(Bytes& bytes) const {
+    std::vector<Operand> given = operands();
+    for (size_t i = 0; i < given.size(); ++i)
+      if (bytes.chance(is_weight(i) ? 50 : 2)) given[i] = {given[i].type, {}, nullptr, true};
+    return given;
+  }
+
+  // Whether it is the weight of an AdderConv, where nothing has been spoilt.
+  bool is_weight(size_t operand) const { return !is_integer_ && arrays_[operand].shape.size() == 4; }
 
   // As adder-compile writes it.
   std::vector<uint8_t> file() const {
@@ -160,12 +171,30 @@ std::vector<Exact<uint8_t>> results(const ChainProgram& program,
   return outputs;
 }
 
-void run(Bytes& bytes, const Chain& chain) {
+// A chain some of whose weights come with the run.
+struct Open {
+  std::shared_ptr<const Chain> chain;
+  std::vector<Operand> weights;
+};
+
+// Those that come with the run, found among the operands of a description that was taken.
+std::vector<Operand> weights_of(const Description& description, const Chain& open,
+                                const std::vector<Operand>& operands) {
+  std::vector<Operand> weights;
+  size_t at = 4 + 4 * open.entries().size();
+  for (const ChainLayer& layer : open.layers()) {
+    if (layer.unweighted) weights.push_back(operands[description.integers[at + 13]]);
+    at += layer.is_pool() ? 15 : layer.qconv ? 20 : 16;
+  }
+  return weights;
+}
+
+void run(Bytes& bytes, const Chain& chain, const Open& open = {}) {
   std::vector<ImageShape> shapes;
   for (size_t i = 0; i < chain.entries().size(); ++i) {
-    const int64_t channels = chain.layers().empty() ? 3 : chain.layers()[0].params.in_channels;
+    const int64_t channels = bytes.chance(95) ? chain.input_channels(i) : bytes.from(0, 20);
     const int64_t size = bytes.chance(95) ? bytes.from(0, 9) : int64_t{1} << bytes.from(0, 62);
-    shapes.push_back({bytes.from(0, 5), channels == 0 ? 3 : channels, 7, size});
+    shapes.push_back({bytes.from(0, 5), channels < 0 ? 3 : channels, 7, size});
     if (i > 0 && bytes.chance(80)) shapes[i] = shapes[0];
   }
   const auto approve = [](int64_t size) {
@@ -176,10 +205,17 @@ void run(Bytes& bytes, const Chain& chain) {
   for (int threads : {1, 3}) {
     std::shared_ptr<const ChainProgram> program;
     if (!takes([&] { program = chain.program(shapes, threads, approve); })) return;
+    for (size_t i = 0; i < shapes.size(); ++i)
+      if (chain.input_channels(i) >= 0 && chain.input_channels(i) != shapes[i].channels)
+        fail("a chain takes other channels than it says");
     for (size_t i = inputs.size(); i < shapes.size(); ++i)
       inputs.emplace_back(shapes[i].nchw_size() * size_of(chain.entries()[i].outside));
     answers.push_back(results(*program, inputs, threads));
     if (chain.program(shapes, threads, approve) != program) fail("a program is not kept");
+    if (open.chain == nullptr) continue;
+    const auto other = open.chain->program(shapes, threads, approve, open.weights);
+    if (results(*other, inputs, threads) != answers.back())
+      fail("weights that come with the run change what a chain gives");
   }
   if (answers[0] != answers[1]) fail("threads change what a chain gives");
 }
@@ -190,8 +226,13 @@ void try_chain(Bytes& bytes) {
   const Written written(bytes);
   std::shared_ptr<const Chain> chain;
   const Isa isa = bytes.pick(available_isas());
-  if (takes([&] { chain = read_chain(written.description, written.operands(), isa, Form::kMax); }))
-    run(bytes, *chain);
+  const std::vector<Operand> operands = written.operands(), some = written.operands_without(bytes);
+  if (takes([&] { chain = read_chain(written.description, operands, isa, Form::kMax); })) {
+    Open open;
+    if (takes([&] { open.chain = read_chain(written.description, some, isa, Form::kMax); }))
+      open.weights = weights_of(written.description, *open.chain, operands);
+    run(bytes, *chain, open);
+  }
   std::vector<uint8_t> file = written.file();
   if (bytes.chance(50)) file.resize(static_cast<size_t>(bytes.from(0, static_cast<int64_t>(file.size()))));
   for (int64_t faults = bytes.from(0, 2); faults > 0 && !file.empty(); --faults)
