@@ -97,10 +97,12 @@ def _signals_kept() -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        if handler is not None:  # it was set by native code
-            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # it was set by native code
+                signal.signal(number, handler)
 
 
 def _nodes() -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,7 +22,6 @@ from numpy.typing import NDArray
 
 from adder_onnx.errors import DataError
 from adder_onnx.evaluation import Dataset, open_dataset
-from adder_onnx.evaluation.file_systems import explained
 from adder_onnx.evaluation.folders import image_stem
 from adder_onnx.evaluation.splits import choose_split, split_called
 from adder_onnx.ray.evaluation.parquet import ParquetFiles
@@ -119,27 +119,16 @@ def open_data(asked: Asked) -> Data:
 
 def _files_of_images(asked: Asked) -> dict[str, dict[str, str]]:
     """Files that hold images, by format: what they are called, sorted, and that in the folder."""
-    from pyarrow.fs import FileSelector, FileType
-
     place = place_of(asked.where)
-    with explained(place.shown, "read"):
-        info = place.file_system.get_file_info(place.path)
-        if info.type == FileType.NotFound:
-            raise DataError(f"{asked.where} does not exist; --data takes a folder or a file")
-        if info.type == FileType.File:
-            listed = [info]
-        else:
-            listed = place.file_system.get_file_info(FileSelector(place.path, recursive=True))
-    below = len(place.path.rstrip("/")) + 1
     found: dict[str, dict[str, str]] = {}
     images = False
-    for one in listed:
-        if one.type != FileType.File or _is_hidden(one.path[below:]):
+    for rest in place.tree():
+        if _is_hidden(rest):
             continue
-        format = _format_of(one.base_name)
-        images = images or (format is None and image_stem(one.base_name) != one.base_name)
+        name = posixpath.basename(rest) or place.name
+        format = _format_of(name)
+        images = images or (format is None and image_stem(name) != name)
         if format is not None and asked.format in ("auto", format):
-            rest = "" if info.type == FileType.File else one.path[below:]
             shown = place.below(rest).shown if rest else place.shown
             found.setdefault(format, {})[shown] = rest
     if images and found and asked.format == "auto":
@@ -229,7 +218,8 @@ def _folder(asked: Asked) -> Data:
 
 def of_dataset(dataset: Dataset) -> Data:
     """A folder of images, with the labels that it has."""
-    folder = os.getcwd()
+    first = dataset.name_of(0) if dataset.images else ""
+    folder = "" if is_uri(first) or os.path.isabs(first) else os.getcwd()
 
     def pieces(most: int, chosen: NDArray[np.int64] | None) -> list[FilesPiece]:
         numbers = np.arange(dataset.images) if chosen is None else chosen

@@ -1,25 +1,28 @@
 """A folder of Parquet files with a model's answers, which is whole or not there.
 
 1. While a run goes on, answers are in a folder beside, called ``NAME.incomplete``: a file for each
-   piece that is done, ``part-000012.parquet``, which appears at once and whole, and ``run.json``,
+   piece that is done, ``part-000012.parquet``, which appears at once and whole, and ``_run.json``,
    which says what the run is of.
 2. A run that was broken off is resumed if it is of the same model, the same images in the same
    pieces and the same kind of answers. Pieces that have a file are not run again.
 3. At the end ``_manifest.json`` is written, which names every file and its rows, and the folder
    gets its name. Where a file system cannot rename folders, as that of S3 cannot, files are moved
-   one by one, and the manifest comes last: without it, a folder is not whole.
+   one by one, and the manifest comes last: without it, a folder is not whole, and a run that was
+   broken off there is resumed, too.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adder_onnx.errors import AdderError, DataError
 from adder_onnx.evaluation.file_systems import explained
+from adder_onnx.files import check_writable
 from adder_onnx.ray.evaluation.results import PieceResult
-from adder_onnx.ray.evaluation.storage import Place, place_of
+from adder_onnx.ray.evaluation.storage import Place, is_uri, place_of
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -29,7 +32,7 @@ __all__ = ["MANIFEST", "AnswerFolder", "read_part", "write_part"]
 MANIFEST = "_manifest.json"
 """What names all files of a folder that is whole."""
 
-_RUN = "run.json"
+_RUN = "_run.json"
 _VERSION = 1
 _RESULT = b"ai.addernet.piece"
 
@@ -55,13 +58,19 @@ class AnswerFolder:
         Raises:
             AdderError: there is something already, or an earlier run, which is not to be resumed.
         """
-        if self.place.exists() and (not resume or not self.is_whole()):
+        started = self._started() is not None
+        own = self.is_whole() or (started and not self.place.renames)
+        if self.place.exists() and not (resume and own):
             raise AdderError(f"cannot write {self.place.shown}: there is something already")
-        if not resume and self._started() is not None:
+        if started and not resume:
             raise AdderError(
                 f"{self.incomplete.shown} is of a run that was broken off: --resume goes on with "
                 "it; or remove it"
             )
+        if not started and any(not name.startswith(".") for name in self.incomplete.files()):
+            raise AdderError(f"{self.incomplete.shown} is there, and is of no run: remove it")
+        if not is_uri(self.place.shown) and not self.incomplete.exists():
+            check_writable(Path(self.incomplete.path))
 
     def is_whole(self) -> bool:
         """Whether all answers are there."""
@@ -74,7 +83,7 @@ class AnswerFolder:
             AdderError: it is of another version.
         """
         run = self._manifest() if self.is_whole() else self._started()
-        return None if run is None else int(run["piece_images"])
+        return None if run is None else run["piece_images"]
 
     def begin(self, run: Mapping[str, Any]) -> dict[int, PieceResult]:
         """Begins a run, or goes on with one.
@@ -103,8 +112,8 @@ class AnswerFolder:
                     f"{folder.shown} is of another run, with {key} {before.get(key)!r} instead of "
                     f"{value!r}: give the same data, model and options, or another --output"
                 )
-        parts = [name for name in folder.files() if name.endswith(".parquet")]
-        found = [read_part(folder.below(name)) for name in parts]
+        parts = self._parts() if not whole else dict.fromkeys(self.place.files(), self.place)
+        found = [read_part(f.below(name)) for name, f in parts.items() if name.endswith(".parquet")]
         return {result.number: result for result in found}
 
     def commit(self, run: Mapping[str, Any], results: Mapping[int, PieceResult]) -> None:
@@ -120,7 +129,8 @@ class AnswerFolder:
         if self.is_whole():
             return
         names = {_part_name(number): results[number].images for number in sorted(results)}
-        missing = set(names) - set(self.incomplete.files())
+        there = self._parts()
+        missing = set(names) - set(there)
         if missing:
             raise AdderError(f"{self.incomplete.below(min(missing)).shown} is gone: --resume")
         parts = [{"name": name, "rows": rows} for name, rows in names.items()]
@@ -130,15 +140,23 @@ class AnswerFolder:
         if self.place.renames:
             self.incomplete.below(MANIFEST).write(data)
             with explained(self.place.shown, "write"):
-                system.delete_file(self.incomplete.below(_RUN).path)
+                for name in set(there) - {MANIFEST, _RUN, *names}:  # of what was killed as it wrote
+                    system.delete_file(self.incomplete.below(name).path)
                 system.move(self.incomplete.path, self.place.path)
+                system.delete_file(self.place.below(_RUN).path)
             return
         with explained(self.place.shown, "write"):
             for name in names:
-                system.move(self.incomplete.below(name).path, self.place.below(name).path)
+                if there[name] is self.incomplete:
+                    system.move(self.incomplete.below(name).path, self.place.below(name).path)
         self.place.below(MANIFEST).write(data)
         with explained(self.incomplete.shown, "write"):
             system.delete_dir(self.incomplete.path)
+
+    def _parts(self) -> dict[str, Place]:
+        """The files of a run that is not whole, and the folder that each is in."""
+        moved = {} if self.place.renames else dict.fromkeys(self.place.files(), self.place)
+        return moved | dict.fromkeys(self.incomplete.files(), self.incomplete)
 
     def _started(self) -> dict[str, Any] | None:
         return self._read(self.incomplete.below(_RUN))
@@ -152,11 +170,12 @@ class AnswerFolder:
             return None
         try:
             found = json.loads(place.read())
-        except ValueError as error:
+        except (RecursionError, ValueError) as error:
             raise AdderError(f"cannot read {place.shown}: {error}") from error
-        if not isinstance(found, dict) or found.get("version") != _VERSION:
+        known = isinstance(found, dict) and found.get("version") == _VERSION
+        if not known or type(found.get("piece_images")) is not int or found["piece_images"] < 1:
             raise AdderError(f"{place.shown} is none of this version of adder-onnx")
-        return found
+        return dict(found)
 
 
 def write_part(folder: str, table: Table, result: PieceResult) -> None:

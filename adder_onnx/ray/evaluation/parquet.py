@@ -3,7 +3,8 @@
 1. A column holds images if it is binary, or a struct with binary ``bytes``, as Hugging Face's
    images are. If there are several, or none, the user has to say which.
 2. Classes are in a column ``label``, else ``labels``, ``fine_label``, ``class`` or ``cls``, of
-   integers or text. Integers that Hugging Face's metadata have names for are these.
+   integers or text. Integers that Hugging Face's metadata have names for are these; -1 says that
+   the class is not known.
 3. An image is called by its file and its row, counted from 0, or by a column that the user names.
 4. A piece is some row groups of one file that lie beside each other, up to a size, or one that is
    larger.
@@ -12,9 +13,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from PIL import Image
 from adder_onnx.errors import DataError
 from adder_onnx.evaluation.file_systems import explained
 from adder_onnx.evaluation.images import decode_image
-from adder_onnx.ray.evaluation.pieces import Label, Sample
+from adder_onnx.ray.evaluation.pieces import Label, Sample, class_by_number
 from adder_onnx.ray.evaluation.storage import Place, place_of
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class ParquetPiece:
         wanted = None if self.rows is None else frozenset(self.rows)
         read = [c for c in (self.columns.image, self.columns.label, self.columns.name) if c]
         place = place_of(self.file)
-        with _reading(place), _open(place) as file:
+        with explained(place.shown, "read"), _open(place) as file:
             batches = file.iter_batches(_ROWS_AT_A_TIME, row_groups=self.row_groups, columns=read)
             row = 0
             for batch in batches:
@@ -106,8 +107,10 @@ class ParquetPiece:
         if columns.name is not None and values[columns.name] is not None:
             name = str(values[columns.name])
         label: Label | None = None if columns.label is None else values[columns.label]
+        if isinstance(label, int):
+            label = class_by_number(label, name)
         if columns.classes is not None and isinstance(label, int):
-            if not 0 <= label < len(columns.classes):
+            if label >= len(columns.classes):
                 raise DataError(
                     f"{name}: the label {label} is none of the {len(columns.classes)} classes that "
                     "the file's metadata name"
@@ -151,9 +154,13 @@ class ParquetFiles:
         )
         needed = [c for c in (self.columns.image, self.columns.label, self.columns.name) if c]
         for file, footer in zip(files, self._footers, strict=True):
-            missing = set(needed) - set(footer.schema.to_arrow_schema().names)
+            schema = footer.schema.to_arrow_schema()
+            missing = set(needed) - set(schema.names)
             if missing:
                 raise DataError(f"{file} has no column {min(missing)}, which {files[0]} has")
+            its = _choose(file, schema, self.columns.image, self.columns.label, self.columns.name)
+            if its.classes not in (None, self.columns.classes):
+                raise DataError(f"{file} names other classes than {files[0]}")
         self.images = sum(footer.num_rows for footer in self._footers)
 
     def pieces(self, most: int, chosen: NDArray[np.int64] | None) -> list[ParquetPiece]:
@@ -199,7 +206,7 @@ def _grouped(footer: FileMetaData, most: int) -> Iterator[tuple[tuple[int, ...],
 
 def _read_footer(file: str) -> FileMetaData:
     place = place_of(file)
-    with _reading(place), _open(place) as opened:
+    with explained(place.shown, "read"), _open(place) as opened:
         return opened.metadata
 
 
@@ -209,30 +216,19 @@ def _open(place: Place) -> ParquetFile:
     return ParquetFile(place.file_system.open_input_file(place.path), pre_buffer=False)
 
 
-@contextmanager
-def _reading(place: Place) -> Iterator[None]:
-    """Within it, what pyarrow raises of a Parquet file is one line, a DataError."""
-    from pyarrow import ArrowException
-
-    with explained(place.shown, "read"):
-        try:
-            yield
-        except ArrowException as error:
-            raise DataError(f"cannot read {place.shown}: {error}") from error
-
-
 def _choose(
     file: str, schema: Schema, image: str | None, label: str | None, name: str | None
 ) -> ParquetColumns:
+    single = {column for column, count in Counter(schema.names).items() if count == 1}
     for option, column in (("image", image), ("label", label), ("name", name)):
-        if column is not None and column not in schema.names:
+        if column is not None and column not in single:
             raise DataError(
-                f"{file} has no column {column} for --{option}-column; it has "
-                f"{', '.join(schema.names)}"
+                f"{file} has {'several columns' if column in schema.names else 'no column'} "
+                f"{column} for --{option}-column; it has {', '.join(schema.names)}"
             )
     if image is None:
         found = [field.name for field in schema if _may_hold_images(field) and field.name != name]
-        if len(found) != 1:
+        if len(found) != 1 or found[0] not in single:
             raise DataError(
                 f"{file} has {'several columns' if found else 'no column'} that may hold images "
                 f"({', '.join(found or schema.names)}): --image-column NAME says which"
@@ -244,7 +240,7 @@ def _choose(
             "expected binary, or a struct with binary bytes"
         )
     if label is None:
-        label = next((one for one in _LABELS if one in schema.names and one != image), None)
+        label = next((one for one in _LABELS if one in single and one != image), None)
     if label is not None and not _may_be_classes(schema.field(label)):
         raise DataError(
             f"the column {label} of {file} is {schema.field(label).type}, which are no classes: "

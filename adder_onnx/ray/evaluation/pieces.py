@@ -16,13 +16,16 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from adder_onnx.errors import DataError
 from adder_onnx.evaluation.images import decode_image, open_image
 from adder_onnx.ray.evaluation.storage import is_uri, place_of
 
-__all__ = ["FilesPiece", "Label", "Piece", "Sample", "fingerprint"]
+__all__ = ["FilesPiece", "Label", "Piece", "Sample", "class_by_number", "fingerprint"]
 
 Label = int | str
 """A class as the data call it, by a number or a name."""
+
+_MOST_CLASSES = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class FilesPiece:
 
     Attributes:
         names: paths, or URIs.
-        folder: that the paths are below.
+        folder: that the paths are below, where they are relative.
         labels: of each, or None.
     """
 
@@ -93,6 +96,23 @@ class FilesPiece:
 
 def _open_uri(uri: str) -> Image.Image:
     return decode_image(place_of(uri).read())
+
+
+def class_by_number(number: int, name: str) -> int | None:
+    """The class that has a number; None for -1, by which Hugging Face's data say it is unknown.
+
+    Args:
+        number: as the data have it.
+        name: of the image, for messages.
+
+    Raises:
+        DataError: no class has such a number.
+    """
+    if number == -1:
+        return None
+    if not 0 <= number < _MOST_CLASSES:
+        raise DataError(f"{name}: the label {number} is not the number of a class")
+    return number
 
 
 def fingerprint(pieces: Sequence[Any]) -> str:

@@ -91,6 +91,27 @@ class Place(NamedTuple):
             if info.type == FileType.File
         }
 
+    def tree(self) -> list[str]:
+        """Paths of all files in this folder and those below, from it on; of a file only "".
+
+        Raises:
+            DataError: there is nothing, or it cannot be read.
+        """
+        from pyarrow.fs import FileSelector, FileType
+
+        with explained(self.shown, "read"):
+            found = self.file_system.get_file_info(self.path)
+            if found.type == FileType.NotFound:
+                raise DataError(f"{self.shown} does not exist; --data takes a folder or a file")
+            if found.type == FileType.File:
+                return [""]
+            if not is_uri(self.shown):  # where names need not be Unicode, as pyarrow has it
+                return list(_walk(self.path))
+            selector = FileSelector(self.path, recursive=True)
+            below = len(self.path.rstrip("/")) + 1
+            listed = self.file_system.get_file_info(selector)
+            return [one.path[below:] for one in listed if one.type == FileType.File]
+
     def read(self) -> bytes:
         """All of this file.
 
@@ -127,6 +148,23 @@ class Place(NamedTuple):
             file.write(data)
 
 
+def _walk(folder: str) -> Iterator[str]:
+    """Paths of all files below; a folder that links lead back to is visited once."""
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        inner = os.path.relpath(parent, folder)
+        yield from (os.path.normpath(os.path.join(inner, name)) for name in files)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def is_uri(text: str) -> bool:
     """Whether it is a URI, such as ``s3://bucket/folder``, rather than a path."""
     scheme, found, _ = text.partition("://")
@@ -137,16 +175,26 @@ def place_of(where: str) -> Place:
     """The file or folder at a path or a URI.
 
     Raises:
-        DataError: pyarrow cannot read such a URI.
+        DataError: pyarrow has no such file system, or does not take such a path.
     """
     from pyarrow.fs import LocalFileSystem
 
     if not is_uri(where):
         path = os.path.abspath(where)
+        if "\0" in path or not _is_unicode(path):
+            raise DataError(f"{path!r} is not a path of Unicode, as pyarrow needs it: rename it")
         return Place(LocalFileSystem(), path, path)
     uri = parse_folder_uri(where)
     storage = _storage(uri.at(()))
     return Place(storage.system, storage.path_of(uri.names), str(uri))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=16)

@@ -5,7 +5,7 @@
 2. The image is the file whose name goes on, after that dot, as images' names end. Without such a
    file, each whose name ends so is an image, ``photo.2024.jpg``: none is left out.
 3. The class is text in ``.cls`` or ``.label``, else ``label`` or ``cls`` in the object that
-   ``.json`` is: a number, or a name.
+   ``.json`` is: a number, or a name; -1 says that it is not known.
 4. An image is called by the tar file and its name in there.
 5. A tar file is one piece; it may be compressed by gzip, bzip2 or xz.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from adder_onnx.errors import DataError
 from adder_onnx.evaluation.file_systems import explained
 from adder_onnx.evaluation.folders import image_stem
 from adder_onnx.evaluation.images import decode_image
-from adder_onnx.ray.evaluation.pieces import Label, Sample
+from adder_onnx.ray.evaluation.pieces import Label, Sample, class_by_number
 from adder_onnx.ray.evaluation.storage import place_of
 
 __all__ = ["TAR_SUFFIXES", "TarPiece", "count_images"]
@@ -37,6 +38,7 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 _COMPRESSIONS = {".gz": "gzip", ".tgz": "gzip", ".bz2": "bz2"}
 _MOST_OF_A_SAMPLE = 64
+_NUMBER = re.compile(r"-?[0-9]{1,18}\Z")
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,9 @@ def _label(file: str, sample: dict[str, bytes]) -> Label | None:
     found: dict[str, Any] = {_extension(name).lower(): (name, sample[name]) for name in sample}
     for extension in (".cls", ".label"):
         if extension in found:
-            text = found[extension][1].decode(errors="replace").strip()
-            return int(text) if text.isascii() and text.isdigit() else text
+            name, data = found[extension]
+            text = data.decode(errors="replace").strip()
+            return class_by_number(int(text), f"{file}/{name}") if _NUMBER.match(text) else text
     if ".json" not in found:
         return None
     name, data = found[".json"]
@@ -114,7 +117,9 @@ def _label(file: str, sample: dict[str, bytes]) -> Label | None:
         raise DataError(f"{file}/{name} is no JSON: {error}") from error
     for key in ("label", "cls"):
         value = said.get(key) if isinstance(said, dict) else None
-        if isinstance(value, (int, str)) and not isinstance(value, bool):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return class_by_number(value, f"{file}/{name}")
+        if isinstance(value, str):
             return value
     return None
 
@@ -152,7 +157,7 @@ def _opened(file: str) -> Iterator[IO[bytes]]:
     import pyarrow
 
     place = place_of(file)
-    suffix = posixpath.splitext(file)[1].lower()
+    suffix = posixpath.splitext(place.path)[1].lower()
     with explained(file, "read"):
         opened = place.file_system.open_input_stream(
             place.path, compression=_COMPRESSIONS.get(suffix), buffer_size=1 << 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import time
 from collections.abc import Iterator, Sequence
@@ -230,15 +229,21 @@ def _answers(
     import pyarrow as pa
 
     columns = answer_columns(scores, answering.kind, answering.topk, logits=answering.logits)
-    # Names of files may not be Unicode.
-    shown = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
     called = answering.names if answering.matched else None
-    said = [None if one is None else str(called[one] if called else one) for one in labels]
-    table = {"name": pa.array(shown, pa.string()), "label": pa.array(said, pa.string())}
+    said = [None if one is None else _shown(str(called[one] if called else one)) for one in labels]
+    table = {
+        "name": pa.array(list(map(_shown, names)), pa.string()),
+        "label": pa.array(said, pa.string()),
+    }
     if answering.names is not None:
-        best = np.array(answering.names, dtype=object)[columns["classes"]]
+        best = np.array(list(map(_shown, answering.names)), dtype=object)[columns["classes"]]
         table["answers"] = pa.array(best.tolist(), pa.list_(pa.string()))
     return pa.table(table | {name: _lists(values) for name, values in columns.items()})
+
+
+def _shown(name: str) -> str:
+    """A name as Arrow takes it; those of files may not be Unicode."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _lists(values: NDArray[Any]) -> Any:
