@@ -56,7 +56,7 @@ class Storage:
         with explained(str(self.uri)):
             try:
                 return list_tree(self.system, path)
-            except FileNotFoundError as error:
+            except (FileNotFoundError, NotADirectoryError) as error:
                 if self.system.get_file_info(path).is_file:
                     raise DataError(
                         f"{self.uri} is not a folder; expected one folder of images per class"
@@ -133,7 +133,9 @@ def explained(what: str, verb: str = "read") -> Iterator[None]:
     except AdderError:
         raise
     except FileNotFoundError as error:
-        raise kind(f"{what} does not exist") from error
+        if verb == "write":
+            raise AdderError(f"cannot write {what}: there is no such folder") from error
+        raise DataError(f"{what} does not exist") from error
     except Exception as error:  # file systems may raise anything
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         said = " ".join(said.split())

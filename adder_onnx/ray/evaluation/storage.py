@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from adder_onnx.errors import DataError
 from adder_onnx.evaluation.file_systems import Storage, explained, open_storage
 from adder_onnx.evaluation.folder_uri import parse_folder_uri
 
