@@ -16,7 +16,7 @@ from adder_onnx.errors import AdderError
 from adder_onnx.native_output import stderr_logged
 from adder_onnx.runtime.threads import available_cores
 
-__all__ = ["Pool", "connected", "plan_pool"]
+__all__ = ["Pool", "connected", "plan_pool", "ray_versions"]
 
 _CPUS_OF_AN_ACTOR = 4
 _OBJECT_STORE = 1 << 28
@@ -109,6 +109,14 @@ def _nodes() -> list[dict[str, Any]]:
     import ray
 
     return list(ray.nodes())  # type: ignore[no-untyped-call]
+
+
+def ray_versions() -> dict[str, str]:
+    """The versions that a run on Ray depends on."""
+    import pyarrow
+    import ray
+
+    return {"ray": ray.__version__, "pyarrow": pyarrow.__version__}
 
 
 def plan_pool(actors: int | None, cpus: int | None, gpus: int | None) -> Pool:
