@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,9 +124,10 @@ def evaluate_pieces(
     results = dict(done)
     progress(sum(result.images + result.skipped for result in done.values()))
     start = time.perf_counter()
-    for result in run_pieces(model, left, work, pool):
-        results[result.number] = result
-        progress(result.images + result.skipped)
+    with closing(run_pieces(model, left, work, pool)) as found:
+        for result in found:
+            results[result.number] = result
+            progress(result.images + result.skipped)
     seconds = time.perf_counter() - start
     return Evaluated(dict(sorted(results.items())), seconds, frozenset(left))
 
