@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["ray_here"]
+__all__ = ["processes_with", "ray_here"]
 
 _MARK = "ADDER_ONNX_TEST_RAY"
 _SECONDS = 30
@@ -45,21 +45,21 @@ def ray_here() -> Iterator[None]:
             )
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        assert _processes(mark), "nothing was started, or it is not found"
+        assert processes_with(_MARK, mark), "nothing was started, or it is not found"
         yield
         ray.shutdown()
         end = time.monotonic() + _SECONDS
-        while _processes(mark) and time.monotonic() < end:
+        while processes_with(_MARK, mark) and time.monotonic() < end:
             time.sleep(0.1)
-        assert _processes(mark) == []
+        assert processes_with(_MARK, mark) == []
 
 
-def _processes(mark: str) -> list[str]:
+def processes_with(name: str, mark: str) -> list[str]:
     """Command lines of the processes that were started with a mark in their environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended, or is another user's
-            if f"{_MARK}={mark}".encode() in (process / "environ").read_bytes().split(b"\0"):
+            if f"{name}={mark}".encode() in (process / "environ").read_bytes().split(b"\0"):
                 command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
                 found += [command] * (int(process.name) != os.getpid() and bool(command))
     return found

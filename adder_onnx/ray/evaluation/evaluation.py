@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,9 +126,10 @@ def evaluate_pieces(
     progress(sum(result.images + result.skipped for result in done.values()))
     start = time.perf_counter()
     run = run_from_afar if is_afar() else run_pieces
-    for result in run(model, left, work, pool):
-        results[result.number] = result
-        progress(result.images + result.skipped)
+    with closing(run(model, left, work, pool)) as found:
+        for result in found:
+            results[result.number] = result
+            progress(result.images + result.skipped)
     seconds = time.perf_counter() - start
     return Evaluated(dict(sorted(results.items())), seconds, frozenset(left))
 

@@ -6,7 +6,7 @@ result after the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from adder_onnx import errors
@@ -29,7 +29,7 @@ def is_afar() -> bool:
 
 def run_from_afar(
     model: bytes, pieces: Mapping[int, Piece], work: Work, pool: Pool
-) -> Iterator[PieceResult]:
+) -> Generator[PieceResult, None, None]:
     """As `run_pieces`, whose arguments, results and errors it has."""
     import ray
 

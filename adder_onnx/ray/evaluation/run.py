@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from adder_onnx import errors
@@ -24,7 +24,7 @@ _WAITING = 2
 
 def run_pieces(
     model: bytes, pieces: Mapping[int, Piece], work: Work, pool: Pool
-) -> Iterator[PieceResult]:
+) -> Generator[PieceResult, None, None]:
     """Runs pieces, each by one actor; where that dies, the piece is run again by another one.
 
     Args:

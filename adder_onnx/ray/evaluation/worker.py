@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
 __all__ = ["MOST_ATTEMPTS", "Answering", "PieceRunner", "Work", "load_image"]
+
+_logger = logging.getLogger(__name__)
 
 MOST_ATTEMPTS = 5
 """How often a piece is begun: what ends its actor each time is in the piece."""
@@ -129,6 +132,11 @@ class PieceRunner:
             return replace(blank, error=("DataError", str(error)))
         except AdderError as error:
             return replace(blank, error=(type(error).__name__, f"{error} (on the node {where})"))
+        except Exception as error:  # Ray would give all of its traceback, and say less
+            _logger.exception("%s", piece.describe())
+            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            message = f"cannot run {piece.describe()} on the node {where}: {why}"
+            return replace(blank, error=("AdderError", f"{message} (Ray's logs show where)"))
 
     def _load(self) -> Network:
         import ray
