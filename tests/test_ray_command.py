@@ -50,6 +50,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         (["--data", "s3:/x"], "does not exist"),
         (["--data", "nope://x"], "nope"),
         (["--skip", "1000"], "--skip 1000 leaves none"),
+        (["--address", "127.0.0.1:1"], "cannot reach the cluster at 127.0.0.1:1: "),
+        (["--address", "ray://127.0.0.1:1"], "cannot reach the cluster at ray://127.0.0.1:1: "),
+        (["--address", "[::1]:99999"], "cannot reach the cluster at [::1]:99999: "),
         (["--output", "/no/such/folder/x"], "there is no folder /no/such/folder"),
     ],
 )

@@ -247,6 +247,8 @@ def test_tars_and_an_actor_that_dies(
     monkeypatch.setattr(data, "open_data", deadly)
     found = on_ray(capsys, MODEL, "--data", digits / "tars", "--cpus-per-actor", "1")
     wanted = json.loads((digits / "local.json").read_text())
+    for one in (found, wanted):
+        del one["confusion"]["labels"]  # of numbers there are none
     assert {name: found[name] for name in COUNTS} == {name: wanted[name] for name in COUNTS}
     assert (tmp_path / "mark").exists()
     assert (found["pieces"], found["pieces_repeated"]) == (3, 1)
@@ -355,7 +357,7 @@ def test_a_piece_whose_data_are_gone(digits: Path, tmp_path: Path) -> None:
     file.write_bytes((digits / "parquet" / "test-1.parquet").read_bytes())
     pieces = open_data(Asked(str(file), "auto", "auto", None, COLUMNS)).pieces(50, None)
     file.unlink()
-    with pytest.raises(DataError, match=f"^cannot read {file}: "):
+    with pytest.raises(DataError, match=f"^{file}: "):
         evaluate(pieces)
 
 

@@ -508,6 +508,11 @@ def test_a_tar_whose_members_are_all_of_one_key(tmp_path: Path) -> None:
     names = {f"photo.{i}.png": i for i in range(150)}
     path = write_tar(tmp_path / "x.tar", {name: png(i) for name, i in names.items()})
     assert in_tar(path) == [(name, None, i) for name, i in names.items()]
+    path.write_bytes(path.read_bytes()[: 1024 * 100 + 700])
+    (piece,) = open_data(asked(path)).pieces(1, None)
+    seen: list[str] = []
+    refused(lambda: seen.extend(sample.name for sample in piece.samples()))
+    assert len(seen) == 64, "all of them were held before the first was given"
 
 
 def test_classes_that_a_tar_says_wrongly(tmp_path: Path) -> None:

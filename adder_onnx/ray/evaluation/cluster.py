@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from adder_onnx.runtime.threads import available_cores
 __all__ = ["Pool", "connected", "plan_pool", "ray_versions"]
 
 _CPUS_OF_AN_ACTOR = 4
+_SECONDS = 10
+"""Until a cluster has to answer."""
 _OBJECT_STORE = 1 << 28
 """Bytes; a model and descriptions of pieces are in it, but no images."""
 
@@ -68,9 +71,11 @@ def connected(address: str | None, *, verbose: bool, model_bytes: int) -> Iterat
         options |= {"address": address}
     try:
         # Its first line says that there will be no others.
+        if address is not None:
+            _check_listens(address)
         with _signals_kept(), nullcontext() if verbose else stderr_logged("ray"):
             ray.init(**options, logging_level=logging.INFO if verbose else logging.ERROR)
-    except (ConnectionError, OSError, RuntimeError, TimeoutError, ValueError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
         where = f"the cluster at {address}" if address else "Ray on this machine"
         raise AdderError(f"cannot reach {where}: {error}{_of_tokens(address)}") from error
     try:
@@ -88,6 +93,13 @@ def _of_tokens(address: str | None) -> str:
     if address is None:
         return ""
     return " (-v shows more; a token, if it wants one, is taken from ~/.ray/auth_token)"
+
+
+def _check_listens(address: str) -> None:
+    """Finds out whether anything is at HOST:PORT, for which Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
 
 
 @contextmanager
