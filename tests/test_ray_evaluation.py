@@ -207,8 +207,9 @@ def test_parquet_and_a_run_that_is_broken_off(
     capsys.readouterr()
     assert not output.exists()
     incomplete = tmp_path / "answers.parquet.incomplete"
-    done = {path.name: path.stat().st_mtime_ns for path in incomplete.glob("*.parquet")}
-    assert len(done) > 0
+    for path in sorted(incomplete.glob("*.parquet"))[3:]:  # where actors were faster than that
+        path.unlink()
+    assert any(incomplete.glob("*.parquet"))
     assert "--resume goes on with it" in refused(capsys, *options)
     message = refused(capsys, *options, "--resume", "--topk", "3")
     assert f"{incomplete} is of another run, with topk 5 instead of 3" in message
@@ -357,7 +358,7 @@ def test_a_piece_whose_data_are_gone(digits: Path, tmp_path: Path) -> None:
     file.write_bytes((digits / "parquet" / "test-1.parquet").read_bytes())
     pieces = open_data(Asked(str(file), "auto", "auto", None, COLUMNS)).pieces(50, None)
     file.unlink()
-    with pytest.raises(DataError, match=f"^{file}: "):
+    with pytest.raises(DataError, match=f"^{file} does not exist"):
         evaluate(pieces)
 
 

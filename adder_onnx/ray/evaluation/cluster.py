@@ -54,6 +54,7 @@ def connected(address: str | None, *, verbose: bool, model_bytes: int) -> Iterat
         AdderError: there is no such cluster.
     """
     import ray
+    import ray.data  # which sets how much it says
 
     # Neither is of use to who has asked for an accuracy; both stay if they are asked for.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
