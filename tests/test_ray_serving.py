@@ -137,15 +137,23 @@ def test_a_run_that_fails_is_no_other_batch_s(monkeypatch: pytest.MonkeyPatch) -
 def test_health_is_checked_after_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not beside it; a run that never ends is found by the time that Serve waits."""
     service = ImageService(MODEL.read_bytes(), **DEFAULTS)
-    scores, end = service._model.scores, threading.Event()
-    monkeypatch.setattr(service._model, "scores", lambda images: (end.wait(), scores(images))[1])
+    scores, end, begun = service._model.scores, threading.Event(), []
+
+    def wait(images: Any) -> Any:
+        begun.append(images)
+        end.wait()
+        return scores(images)
+
+    monkeypatch.setattr(service._model, "scores", wait)
 
     async def play() -> None:
         request = asyncio.ensure_future(service.classify(FILES[0].read_bytes()))
         health = asyncio.ensure_future(service.check_health())
-        done, _ = await asyncio.wait([request, health], timeout=0.2)
-        assert not done
-        end.set()
+        try:
+            done, _ = await asyncio.wait([request, health], timeout=0.2)
+            assert (len(done), len(begun)) == (0, 1)
+        finally:
+            end.set()
         await asyncio.gather(request, health)
 
     played(play())

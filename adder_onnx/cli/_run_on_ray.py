@@ -152,7 +152,7 @@ def run_on_ray(options: argparse.Namespace) -> None:
     Raises:
         AdderError: something that was given is wrong, on this machine or another.
     """
-    from adder_onnx.ray.evaluation.cluster import connected, plan_pool
+    from adder_onnx.ray.evaluation.cluster import connected, plan_pool, ray_versions
     from adder_onnx.ray.evaluation.data import Asked, of_dataset, open_data
     from adder_onnx.ray.evaluation.evaluation import (
         choose_images,
@@ -255,6 +255,7 @@ def run_on_ray(options: argparse.Namespace) -> None:
         "device": work.device,
         "threads": pool.cpus,
         "engine": "ray",
+        "versions": result["versions"] | ray_versions(),
         "actors": evaluated.actors(),
         "pieces": len(pieces),
         "pieces_done_before": len(done),

@@ -55,6 +55,7 @@ _EXAMPLES = """\
   adder-run resnet50.onnx --data photos --skip-bad --output answers.csv
   adder-run detector.onnx --data photos --output boxes.npz
   adder-run resnet20.onnx --data train --labels-csv trainLabels.csv --class-map classes.csv
+  adder-run resnet50.onnx --data s3://bucket/photos --engine ray --address auto --output answers
 """
 
 

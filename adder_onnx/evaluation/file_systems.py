@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adder_onnx.dependencies import import_failure
-from adder_onnx.errors import DataError
+from adder_onnx.errors import AdderError, DataError
 from adder_onnx.evaluation.folder_tree import Folder, list_tree
 from adder_onnx.evaluation.folder_uri import FolderUri
 from adder_onnx.text import shorten
@@ -16,7 +16,7 @@ from adder_onnx.text import shorten
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-__all__ = ["Storage", "open_storage"]
+__all__ = ["Storage", "explained", "open_storage"]
 
 _LONGEST_REASON = 300
 _REFUSALS = (
@@ -53,12 +53,14 @@ class Storage:
             DataError: it is no folder, or cannot be read.
         """
         path = self.path_of(self.uri.names)
-        with _explained(str(self.uri)):
+        with explained(str(self.uri)):
             try:
                 return list_tree(self.system, path)
-            except FileNotFoundError as error:
+            except (FileNotFoundError, NotADirectoryError) as error:
                 if self.system.get_file_info(path).is_file:
-                    raise NotADirectoryError(path) from error
+                    raise DataError(
+                        f"{self.uri} is not a folder; expected one folder of images per class"
+                    ) from error
                 raise
 
     def is_file(self, names: tuple[str, ...]) -> bool:
@@ -75,7 +77,7 @@ class Storage:
             DataError: it cannot be read.
         """
         with (
-            _explained(self.uri.at(names)),
+            explained(self.uri.at(names)),
             self.system.open_input_stream(self.path_of(names), compression=None) as file,
         ):
             return bytes(file.read(most))
@@ -97,7 +99,7 @@ def open_storage(uri: FolderUri) -> Storage:
     except ImportError as error:
         title = "pyarrow, which reads data by their URI,"
         raise import_failure(error, "pyarrow", 'pip install "adder-onnx[ray]"', title) from error
-    with _explained(str(uri)):
+    with explained(str(uri)):
         system, path = _from_uri(str(uri))
     below = "/".join(uri.names)
     if not path.endswith(below):
@@ -114,22 +116,33 @@ def _from_uri(uri: str) -> tuple[FileSystem, str]:
 
 
 @contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Within it, whatever a file system raises is a DataError of one line."""
+def explained(what: str, verb: str = "read") -> Iterator[None]:
+    """Within it, whatever a file system raises is an error of one line.
+
+    Args:
+        what: the file or folder, by its path or URI.
+        verb: what is done with it: ``read`` or ``write``.
+
+    Raises:
+        DataError: it cannot be read.
+        AdderError: it cannot be written.
+    """
+    kind = DataError if verb == "read" else AdderError
     try:
         yield
+    except AdderError:
+        raise
     except FileNotFoundError as error:
-        raise DataError(f"{uri} does not exist") from error
-    except NotADirectoryError as error:
-        raise DataError(
-            f"{uri} is not a folder; expected one folder of images per class"
-        ) from error
+        if verb == "write":
+            raise AdderError(f"cannot write {what}: there is no such folder") from error
+        raise DataError(f"{what} does not exist") from error
     except Exception as error:  # file systems may raise anything
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        said = " ".join(said.split())
         reason = shorten(said, _LONGEST_REASON)
         if any(word in said for word in _REFUSALS):
             reason += (
-                "; give credentials that may read it, for S3 in AWS_ACCESS_KEY_ID and "
+                f"; give credentials that may {verb} it, for S3 in AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY or ~/.aws"
             )
-        raise DataError(f"cannot read {uri}: {reason}") from error
+        raise kind(f"cannot {verb} {what}: {reason}") from error

@@ -79,7 +79,7 @@ def deployment(
             tells, each image's own scores do.
         max_bytes: of a request's body.
         max_pixels: of an image, looked at before it is decoded.
-        options: all others that ``serve.deployment`` takes: ``num_replicas``,
+        **options: all others that ``serve.deployment`` takes: ``num_replicas``,
             ``autoscaling_config``, ``ray_actor_options`` and so on.
 
     Returns:

@@ -17,7 +17,7 @@ from adder_onnx.errors import AdderError
 from adder_onnx.native_output import stderr_logged
 from adder_onnx.runtime.threads import available_cores
 
-__all__ = ["Pool", "connected", "plan_pool"]
+__all__ = ["Pool", "connected", "plan_pool", "ray_versions"]
 
 _CPUS_OF_AN_ACTOR = 4
 _SECONDS = 10
@@ -77,9 +77,10 @@ def connected(address: str | None, *, verbose: bool, model_bytes: int) -> Iterat
             ray.init(**options, logging_level=logging.INFO if verbose else logging.ERROR)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         where = f"the cluster at {address}" if address else "Ray on this machine"
-        raise AdderError(f"cannot reach {where}: {error}") from error
+        raise AdderError(f"cannot reach {where}: {error}{_of_tokens(address)}") from error
     try:
-        _quiet(verbose)
+        if not verbose:
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
         # What Ray says of processes that died it prints; standard output is for the result.
         with redirect_stdout(sys.stderr):
             yield
@@ -92,6 +93,13 @@ def _check_listens(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
+
+
+def _of_tokens(address: str | None) -> str:
+    """What else may be wrong, which Ray keeps to itself."""
+    if address is None:
+        return ""
+    return " (-v shows more; a token, if it wants one, is taken from ~/.ray/auth_token)"
 
 
 @contextmanager
@@ -109,20 +117,18 @@ def _signals_kept() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _quiet(verbose: bool) -> None:
-    import ray
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    if not verbose:
-        context.print_on_execution_start = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-
-
 def _nodes() -> list[dict[str, Any]]:
     import ray
 
     return list(ray.nodes())  # type: ignore[no-untyped-call]
+
+
+def ray_versions() -> dict[str, str]:
+    """The versions that a run on Ray depends on."""
+    import pyarrow
+    import ray
+
+    return {"ray": ray.__version__, "pyarrow": pyarrow.__version__}
 
 
 def plan_pool(actors: int | None, cpus: int | None, gpus: int | None) -> Pool:

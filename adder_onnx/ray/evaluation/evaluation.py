@@ -19,6 +19,7 @@ from adder_onnx.evaluation.probabilities import Kind
 from adder_onnx.ray.evaluation.cluster import Pool
 from adder_onnx.ray.evaluation.counts import AnswerCounts
 from adder_onnx.ray.evaluation.data import Data
+from adder_onnx.ray.evaluation.from_afar import is_afar, run_from_afar
 from adder_onnx.ray.evaluation.pieces import Piece
 from adder_onnx.ray.evaluation.results import PieceResult
 from adder_onnx.ray.evaluation.run import run_pieces
@@ -124,7 +125,8 @@ def evaluate_pieces(
     results = dict(done)
     progress(sum(result.images + result.skipped for result in done.values()))
     start = time.perf_counter()
-    with closing(run_pieces(model, left, work, pool)) as found:
+    run = run_from_afar if is_afar() else run_pieces
+    with closing(run(model, left, work, pool)) as found:
         for result in found:
             results[result.number] = result
             progress(result.images + result.skipped)

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adder_onnx.errors import AdderError, DataError
+from adder_onnx.evaluation.file_systems import explained
 from adder_onnx.files import check_writable
 from adder_onnx.ray.evaluation.results import PieceResult
-from adder_onnx.ray.evaluation.storage import Place, explained, is_uri, place_of
+from adder_onnx.ray.evaluation.storage import Place, is_uri, place_of
 
 if TYPE_CHECKING:
     from pyarrow import Table

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adder_onnx.errors import DataError
+from adder_onnx.evaluation.file_systems import explained
 from adder_onnx.evaluation.images import decode_image
 from adder_onnx.ray.evaluation.pieces import Label, Sample, class_by_number
-from adder_onnx.ray.evaluation.storage import Place, explained, place_of
+from adder_onnx.ray.evaluation.storage import Place, place_of
 
 if TYPE_CHECKING:
     from pyarrow import Field, Schema

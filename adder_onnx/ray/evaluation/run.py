@@ -44,6 +44,9 @@ def run_pieces(
 
     if not pieces:
         return
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
     attempts = _attempts()
     tables = [
         pa.table({"number": [number], "piece": pa.array([pickle.dumps(piece)], pa.large_binary())})

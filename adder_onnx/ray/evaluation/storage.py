@@ -6,17 +6,16 @@ import functools
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from adder_onnx.errors import AdderError, DataError
-from adder_onnx.evaluation.file_systems import Storage, open_storage
+from adder_onnx.errors import DataError
+from adder_onnx.evaluation.file_systems import Storage, explained, open_storage
 from adder_onnx.evaluation.folder_uri import parse_folder_uri
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-__all__ = ["Place", "explained", "is_uri", "place_of"]
+__all__ = ["Place", "is_uri", "place_of"]
 
 _OBJECT_STORES = frozenset(("abfs", "gcs", "s3"))
 """What pyarrow calls file systems whose files appear when they are closed, and which rename
@@ -165,28 +164,6 @@ def _walk(folder: str) -> Iterator[str]:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-@contextmanager
-def explained(shown: str, verb: str) -> Iterator[None]:
-    """Within it, what a file system raises is one line.
-
-    Args:
-        shown: the file or folder.
-        verb: what is done with it: ``read`` or ``write``.
-
-    Raises:
-        DataError: it cannot be read.
-        AdderError: it cannot be written.
-    """
-    from pyarrow import ArrowException
-
-    try:
-        yield
-    except (OSError, ArrowException) as error:
-        kind = DataError if verb == "read" else AdderError
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise kind(f"cannot {verb} {shown}: {reason}") from error
 
 
 def is_uri(text: str) -> bool:

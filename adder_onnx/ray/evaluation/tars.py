@@ -25,10 +25,11 @@ from typing import IO, Any
 from adder_onnx import memory
 from adder_onnx.archives.tars import open_tar
 from adder_onnx.errors import DataError
+from adder_onnx.evaluation.file_systems import explained
 from adder_onnx.evaluation.folders import image_stem
 from adder_onnx.evaluation.images import decode_image
 from adder_onnx.ray.evaluation.pieces import Label, Sample, class_by_number
-from adder_onnx.ray.evaluation.storage import explained, place_of
+from adder_onnx.ray.evaluation.storage import place_of
 
 __all__ = ["TAR_SUFFIXES", "TarPiece", "count_images"]
 
