@@ -32,7 +32,7 @@ FAST = {
     "health_check_period_ms": 1000,
     "health_check_failure_threshold": 5,
 }
-"""How a node that is gone is noticed within seconds, and none that only waits for a busy machine."""
+"""A node that is gone is noticed within seconds, and not one that waits for a busy machine."""
 PIECES = 6
 
 
@@ -87,8 +87,6 @@ def _main(folder: Path) -> None:
         "alive": alive,
         "images": {number: result.images for number, result in results.items()},
         "labelled": sum(result.counts.images for result in results.values()),
-        "attempts": sum(result.attempt for result in results.values()),
-        "actors": len({result.actor for result in results.values()}),
     }
     (folder / "found.json").write_text(json.dumps(found))
 
