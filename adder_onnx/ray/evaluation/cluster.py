@@ -89,18 +89,18 @@ def connected(address: str | None, *, verbose: bool, model_bytes: int) -> Iterat
         ray.shutdown()
 
 
-def _of_tokens(address: str | None) -> str:
-    """What else may be wrong, which Ray keeps to itself."""
-    if address is None:
-        return ""
-    return " (-v shows more; a token, if it wants one, is taken from ~/.ray/auth_token)"
-
-
 def _check_listens(address: str) -> None:
     """Finds out whether anything is at HOST:PORT, for which Ray would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
+
+
+def _of_tokens(address: str | None) -> str:
+    """What else may be wrong, which Ray keeps to itself."""
+    if address is None:
+        return ""
+    return " (-v shows more; a token, if it wants one, is taken from ~/.ray/auth_token)"
 
 
 @contextmanager

@@ -94,7 +94,9 @@ def _attempts() -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return ray.remote(_Attempts).options(num_cpus=0, scheduling_strategy=here).remote()
+    # Where its node is lost, another one counts anew.
+    lasting = {"max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(_Attempts).options(num_cpus=0, scheduling_strategy=here, **lasting).remote()
 
 
 class _Attempts:
