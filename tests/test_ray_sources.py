@@ -374,6 +374,14 @@ def test_splits(
     assert (data.dataset.split, [value for _, _, value in read(data)]) == found
 
 
+def test_training_data_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "train-0.parquet", {"image": column("binary", [1])})
+    open_data(asked(tmp_path, split="train"))
+    assert not caplog.messages
+    open_data(asked(tmp_path))
+    assert f"{tmp_path} has neither test nor validation data" in caplog.text
+
+
 def test_splits_that_are_not_there(tmp_path: Path) -> None:
     write(tmp_path / "train-0.parquet", {"image": column("binary", [1])})
     message = refused(lambda: open_data(asked(tmp_path, split="val")))

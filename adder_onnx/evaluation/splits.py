@@ -34,7 +34,7 @@ def split_called(name: str) -> str | None:
     return _CALLED.get(match[2]) if match else None
 
 
-def choose_split(path: AnyPath, available: Collection[str], wanted: str) -> str:
+def choose_split(path: AnyPath | str, available: Collection[str], wanted: str) -> str:
     """The split to take.
 
     Args:
@@ -55,7 +55,7 @@ def choose_split(path: AnyPath, available: Collection[str], wanted: str) -> str:
     return wanted
 
 
-def warn_of_training_data(path: AnyPath, wanted: str, taken: str | None) -> None:
+def warn_of_training_data(path: AnyPath | str, wanted: str, taken: str | None) -> None:
     """Warns where the training data are taken, and were not asked for."""
     if wanted == "auto" and taken == "train":
         logging.getLogger(__name__).warning(

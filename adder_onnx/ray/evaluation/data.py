@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from adder_onnx.errors import DataError
 from adder_onnx.evaluation import Dataset, open_dataset
 from adder_onnx.evaluation.folders import image_stem
-from adder_onnx.evaluation.splits import choose_split, split_called
+from adder_onnx.evaluation.splits import choose_split, split_called, warn_of_training_data
 from adder_onnx.ray.evaluation.parquet import ParquetFiles
 from adder_onnx.ray.evaluation.pieces import FilesPiece, Label, Piece
 from adder_onnx.ray.evaluation.storage import is_uri, place_of
@@ -159,7 +159,8 @@ def _of_split(asked: Asked, files: Mapping[str, str]) -> tuple[list[str], str | 
         if asked.split != "auto":
             raise DataError(f"{asked.where} has no splits: leave out --split {asked.split}")
         return list(files), None
-    chosen = choose_split(Path(asked.where), known, asked.split)
+    chosen = choose_split(asked.where, known, asked.split)
+    warn_of_training_data(asked.where, asked.split, chosen)
     return known[chosen], chosen
 
 
