@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import queue
 import subprocess
 import sys
-import queue
 import threading
 from pathlib import Path
 from typing import Any
