@@ -60,11 +60,11 @@ def _model(photo: dict[str, Any]) -> str:
         limits = {"network": network, "model": model, "decoding": decoding}
         rate = min(network, decoding, model) if gpus else min(network, both)
         narrow = min(limits, key=limits.__getitem__)
-        hours = _PHOTOS / (rate * _MACHINES) / 3600
+        minutes = _PHOTOS / (rate * _MACHINES) / 60
         storage = rate * _MACHINES * photo["bytes"] / 1e9
         rows.append(
             f"| {name} | {decoding:.0f} | {network:.0f} | {model:.0f} | {rate:.0f} | {narrow} | "
-            f"{hours:.1f} h | {storage:.1f} GB/s |"
+            f"{minutes:.0f} min | {storage:.1f} GB/s |"
         )
     return (
         f"| machine | decoding alone, images/s | network alone | model alone | all | narrowest | "

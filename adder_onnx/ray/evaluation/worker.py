@@ -25,6 +25,7 @@ from adder_onnx.ray.answers import answer_columns
 from adder_onnx.ray.evaluation.counts import AnswerCounts
 from adder_onnx.ray.evaluation.output import write_part
 from adder_onnx.ray.evaluation.pieces import Piece, Sample
+from adder_onnx.ray.evaluation.read_ahead import read_ahead
 from adder_onnx.ray.evaluation.results import PieceResult
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _run(network: Network, work: Work, piece: Piece, blank: PieceResult) -> Piec
     done = 0
     for numbers, outputs in infer_each(
         network,
-        loads(),
+        read_ahead(loads(), work.batch_size),
         images=piece.images,
         batch_size=work.batch_size,
         workers=work.threads,
