@@ -6,6 +6,7 @@ here first, so that it ends in one error and not in a machine without memory.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -36,17 +37,25 @@ def machine_memory() -> int:
     sizes = [1 << 62]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for path in _CGROUP_LIMITS:
-        try:
-            sizes.append(int(path.read_text()))
-        except (OSError, ValueError):  # there is none, or it says "max"
-            continue
+    sizes += _cgroup_limits()
     if resource is not None:
         for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
             soft, _ = resource.getrlimit(kind)
             if soft != resource.RLIM_INFINITY:
                 sizes.append(soft)
     return min(sizes)
+
+
+@functools.cache
+def _cgroup_limits() -> list[int]:
+    """Those of this process, read once: what is read in pieces asks for each of them."""
+    found = []
+    for path in _CGROUP_LIMITS:
+        try:
+            found.append(int(path.read_text()))
+        except (OSError, ValueError):  # there is none, or it says "max"
+            continue
+    return found
 
 
 def limit() -> int:

@@ -16,7 +16,7 @@ from benchmarks.documents import ROOT
 
 __all__ = ["environment", "result_path"]
 
-_PACKAGES = ("adder-onnx", "onnxruntime", "openvino", "torch", "numpy")
+_PACKAGES = ("adder-onnx", "onnxruntime", "openvino", "torch", "numpy", "ray")
 
 
 def environment(benchmark: str) -> dict[str, Any]:

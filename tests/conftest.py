@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,28 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.browser import browser
+from tests.rays import ray_here
 from tests.torchlib import torchlib_read_once
 
-__all__ = ["browser", "torchlib_read_once"]
+__all__ = ["browser", "ray_here", "torchlib_read_once"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # PyTorch's threads wait asleep, not in loops that take the cores from the tests beside. It is read
 # when PyTorch is loaded, and is handed down to the commands that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """The garbage collector does not go through modules and tests: they stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

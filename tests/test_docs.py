@@ -88,11 +88,25 @@ from adder_onnx.export.resnet import ResNet, ResNetConfig
 model = ResNet(ResNetConfig("cifar", "basic", (1,), (4,), 10, in_channels=1)).eval()
 some_training_images = [torch.randn(8, 1, 8, 8)]
 """,
+    "docs/scaling.md": f"""
+import atexit, shutil, socket, tempfile
+folder = tempfile.mkdtemp(prefix="ray")
+atexit.register(shutil.rmtree, folder, ignore_errors=True)  # after Ray's own, of its import
+import ray
+from ray import serve
+quiet = {{"include_dashboard": False, "logging_level": "ERROR", "log_to_driver": False}}
+ray.init(address="local", num_cpus=4, object_store_memory=10**8, _temp_dir=folder, **quiet)
+free = socket.create_server(("127.0.0.1", 0))
+port = free.getsockname()[1]
+free.close()
+serve.start(http_options={{"port": port}})
+shutil.copytree({str(DIGITS / "test" / "3")!r}, "photos")
+""",
 }
 """What the code of a page takes for granted."""
 
 
-OF_A_PROCESS = {"SECURITY.md", "docs/embedding.md"}
+OF_A_PROCESS = {"SECURITY.md", "docs/embedding.md", "docs/scaling.md"}
 """Pages whose code sets what holds for the whole process."""
 
 
@@ -110,7 +124,10 @@ def test_all_code_is_known() -> None:
     assert {str(path.relative_to(ROOT)) for path in DOCS if python_blocks(path)} == set(PRELUDE)
 
 
-@pytest.mark.parametrize("name", PRELUDE)
+SLOW = [pytest.param("docs/scaling.md", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("name", [*sorted(PRELUDE.keys() - {"docs/scaling.md"}), *SLOW])
 def test_code_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of a page, one block after the other."""
     if name in WITH_LIBRARY:
@@ -118,6 +135,8 @@ def test_code_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             adder_onnx.get_library_path()
         except MissingDependencyError as error:
             pytest.skip(str(error))
+    if name == "docs/scaling.md":
+        pytest.importorskip("ray", reason="needs adder-onnx[ray]")
     for model in ("model.onnx", "resnet20.onnx"):
         shutil.copy(DIGITS / "resnet8_digits.onnx", tmp_path / model)
     code = "\n".join([PRELUDE[name], *python_blocks(ROOT / name)])

@@ -65,19 +65,19 @@ def test_agrees_with_pytorch_at_batch_1_and_8(
 ) -> None:
     """A random network of 52 layers magnifies rounding: PyTorch's own is the yardstick."""
     with torch.no_grad(), without_native_kernels():
-        float32 = network(torch.from_numpy(images[:2])).numpy()
-        truth = network.double()(torch.from_numpy(images[:2]).double()).numpy()
+        float32 = network(torch.from_numpy(images[:1])).numpy()
+        truth = network.double()(torch.from_numpy(images[:1]).double()).numpy()
         network.float()
     allowed = 2 * np.abs(float32 - truth).max()
     assert allowed < 0.05 * np.abs(truth).max()
     session = adder_onnx.InferenceSession(exported, arithmetic="exact")
     (eight,) = session.run(None, {"input": images})
-    (one,) = session.run(None, {"input": images[:1]})
+    singly = [session.run(None, {"input": image[None]})[0] for image in images]
     assert eight.shape == (8, 1000)
-    assert np.abs(eight[:2] - truth).max() < allowed
-    assert np.abs(one - truth[:1]).max() < allowed
+    assert np.abs(singly[0] - truth).max() < allowed
+    assert np.abs(eight - np.concatenate(singly)).max() < allowed
     # The bound on the rounding of fast sums is 2.5 times that of exact ones, docs/precision.md.
-    (fast,) = adder_onnx.InferenceSession(exported).run(None, {"input": images[:2]})
+    (fast,) = adder_onnx.InferenceSession(exported).run(None, {"input": images[:1]})
     assert np.abs(fast - truth).max() < 2.5 * allowed
     (middle,) = [s for s in session.plan.steps if isinstance(s, ChainStep)]
     assert len(middle.nodes) == 52
@@ -90,23 +90,28 @@ def test_memory_in_stock_onnxruntime(
 ) -> None:
     """The function body must not need memory for positions x filters x taps.
 
-    These would be 1.4 GB in float32 for three images, beside all else; about 1 GiB is for the file.
-    The peak is VmHWM, since ru_maxrss is this process's where that was the larger one.
+    These would be 460 MB in float32 for an image. What the file takes is not counted: the peak,
+    VmHWM, begins anew when it has been read.
     """
-    images = images[:3]
+    images = images[:1]
     np.save(tmp_path / "images.npy", images)
     script = (
         "import sys; sys.modules['adder_onnx'] = None\n"
         "import numpy, onnxruntime\n"
         "s = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])\n"
+        "def peak():\n"
+        "    (line,) = [s for s in open('/proc/self/status') if s.startswith('VmHWM:')]\n"
+        "    return int(line.split()[1]) * 1024\n"
+        "with open('/proc/self/clear_refs', 'w') as file:\n"
+        "    file.write('5')\n"
+        "before = peak()\n"
         "y = s.run(None, {'input': numpy.load('images.npy')})[0]\n"
         "numpy.save('logits.npy', y)\n"
-        "(peak,) = [line for line in open('/proc/self/status') if line.startswith('VmHWM:')]\n"
-        "print(peak.split()[1])\n"
+        "print(peak() - before)\n"
     )
     command = [sys.executable, "-I", "-c", script, str(exported)]
     result = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert int(result.stdout) * 1024 < 1.5 * 2**30
+    assert int(result.stdout) < 230e6, result.stdout
     (ours,) = adder_onnx.InferenceSession(exported).run(None, {"input": images})
     theirs = np.load(tmp_path / "logits.npy")
     assert np.abs(ours - theirs).max() < 0.05 * np.abs(theirs).max()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -233,6 +234,18 @@ def test_a_callback(ours: adder_onnx.InferenceSession) -> None:
     assert "terminated" in called[1][2]
     with pytest.raises(InputError, match="'X' is missing"):
         ours.run_async(None, {}, callback)
+
+
+def test_a_callback_learns_of_every_error(
+    ours: adder_onnx.InferenceSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> list[Any]:
+        raise MemoryError
+
+    monkeypatch.setattr(ours, "_run", fail)
+    called: queue.Queue[Any] = queue.Queue()
+    ours.run_async(None, {"X": X}, lambda *arguments: called.put(arguments), "mine")
+    assert called.get(timeout=60) == ([], "mine", "MemoryError")
 
 
 def test_bindings(ours: adder_onnx.InferenceSession, theirs: Any) -> None:

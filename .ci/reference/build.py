@@ -40,9 +40,11 @@ def main(folder: Path) -> int:
     import pdoc
 
     import adder_onnx
+    import adder_onnx.ray
 
-    for name in adder_onnx.__all__:  # pdoc does not ask for what is imported when it is asked for
-        getattr(adder_onnx, name)
+    for module in (adder_onnx, adder_onnx.ray):
+        for name in module.__all__:  # pdoc does not ask for what is imported when it is asked for
+            getattr(module, name)
     pdoc.render.configure(
         docformat="google",
         show_source=False,

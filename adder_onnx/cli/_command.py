@@ -35,6 +35,7 @@ __all__ = [
     "non_negative",
     "not_negative_number",
     "one_line",
+    "path_or_uri",
     "percent",
     "positive",
     "print_lines",
@@ -346,6 +347,12 @@ def file_path(text: str) -> Path:
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError(f"{text!r} is not a path")
     return Path(text)
+
+
+def path_or_uri(text: str) -> Path | str:
+    """A path, or a URI such as ``s3://bucket/folder`` as it is, for argparse."""
+    scheme, found, _ = text.partition("://")
+    return text if found and scheme.isalnum() and "\0" not in text else file_path(text)
 
 
 def seconds(text: str) -> float:

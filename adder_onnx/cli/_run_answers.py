@@ -67,10 +67,12 @@ def check_answer_options(options: argparse.Namespace) -> None:
             continue
         if path.suffix != suffix:
             raise AdderError(f"cannot write {path}: --{option} takes a name that ends in {suffix}")
-    outputs = {f"--{option}": getattr(options, option) for option in ("output", *_SUFFIXES)}
+    # What Ray writes is no file, and URIs are not on this machine.
+    files = _SUFFIXES if options.engine == "ray" else ("output", *_SUFFIXES)
+    outputs = {f"--{option}": getattr(options, option) for option in files}
     inputs = {
         "the model": options.model,
-        "the data": options.data,
+        "the data": options.data if isinstance(options.data, Path) else None,
         "the table of labels": options.labels_csv,
         "the map of classes": options.class_map,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from adder_onnx.cli._command import one_line, print_lines, write_json
 from adder_onnx.cli._run_answers import counts_as_json, per_class_lines, write_answers
@@ -13,15 +13,32 @@ from adder_onnx.evaluation import Accuracy, Dataset
 from adder_onnx.evaluation.environment import cpu_name, file_sha256, gpu_name, versions
 from adder_onnx.evaluation.mistakes import WorstMistakes
 from adder_onnx.evaluation.network import Network
-from adder_onnx.evaluation.npz_output import NpzOutput
 from adder_onnx.evaluation.outputs import Classified
-from adder_onnx.evaluation.predictions import Predictions
+from adder_onnx.evaluation.predictions import Answer, Predictions
 from adder_onnx.metadata import Preprocessing
 from adder_onnx.runtime import InferenceSession
 
-__all__ = ["ModelClasses", "Outcome", "describe_run", "report"]
+__all__ = ["Listed", "ModelClasses", "Outcome", "Written", "describe_run", "report"]
 
 _logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """Answers for each image, to be printed; see `Predictions`."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, row: int) -> str: ...
+
+    def answers(self, row: int, k: int) -> list[Answer]: ...
+
+
+@runtime_checkable
+class Written(Protocol):
+    """Answers that are to be a file; see `NpzOutput`."""
+
+    def write(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,7 @@ class Outcome:
     dataset: Dataset
     classes: ModelClasses
     accuracy: Accuracy
-    collected: NpzOutput | Predictions | None
+    collected: Predictions | Listed | Written | None
     mistakes: WorstMistakes | None
     how: Preprocessing | None
     result: dict[str, Any]
@@ -67,8 +84,19 @@ def describe_run(
     dataset: Dataset,
     accuracy: Accuracy,
     batch_size: int,
+    model_seconds: float | None = None,
 ) -> dict[str, Any]:
-    """What a run was made with, and how fast it was, as in the JSON."""
+    """What a run was made with, and how fast it was, as in the JSON.
+
+    Args:
+        options: of the command.
+        session: the model.
+        model: the same, as it was run.
+        dataset: what it was run over.
+        accuracy: counts and time.
+        batch_size: images in a call of the model.
+        model_seconds: spent in the model, where that is not ``model.seconds``.
+    """
     return {
         "model": str(options.model),
         "architecture": model.metadata.architecture,
@@ -90,7 +118,7 @@ def describe_run(
         "batch_size": batch_size,
         "seconds": accuracy.seconds,
         "images_per_second": accuracy.images / accuracy.seconds,
-        "inference_images_per_second": accuracy.images / model.seconds,
+        "inference_images_per_second": accuracy.images / (model_seconds or model.seconds or 1),
     }
 
 
@@ -113,19 +141,20 @@ def report(options: argparse.Namespace, outcome: Outcome) -> None:
     rows |= _report_classes(outcome)
     if accuracy.skipped:
         rows["skipped"] = f"{accuracy.skipped} images that cannot be read"
-    rows["speed"] = (
-        f"{result['images_per_second']:.0f} images/s, decoding included; "
-        f"{result['inference_images_per_second']:.0f} images/s in the model"
-    )
+    if result["images_per_second"]:  # not of a run that was resumed at its end
+        rows["speed"] = (
+            f"{result['images_per_second']:.0f} images/s, decoding included; "
+            f"{result['inference_images_per_second']:.0f} images/s in the model"
+        )
     lines = [f"{name:<8}{text}" for name, text in rows.items()]
     if options.output is not None:
         if isinstance(collected, Predictions):
             collected.write_csv(options.output, options.topk)
-        elif collected is not None:
+        elif isinstance(collected, Written):
             collected.write()
         result["output"] = str(options.output)
         lines.append(f"{'output':<8}{options.output}")
-    elif isinstance(collected, Predictions):
+    elif isinstance(collected, Listed):
         if "answers" in rows and options.json != "-":
             _logger.warning("the answers are %s", rows["answers"])
         lines = _answers(options, outcome, collected)
@@ -164,7 +193,7 @@ def _report_answers(options: argparse.Namespace, outcome: Outcome) -> list[str]:
     return [*lines, "", *per_class_lines(confusion, names)] if options.per_class else lines
 
 
-def _answers(options: argparse.Namespace, outcome: Outcome, predictions: Predictions) -> list[str]:
+def _answers(options: argparse.Namespace, outcome: Outcome, predictions: Listed) -> list[str]:
     """Lines with the best answer for each image, or with the k best ones for a single image."""
     if outcome.dataset.single:
         answers = predictions.answers(0, options.topk)

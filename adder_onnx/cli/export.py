@@ -19,6 +19,7 @@ from adder_onnx.cli._command import (
     run_command,
 )
 from adder_onnx.cli._export_report import report
+from adder_onnx.cli._imports import importing
 from adder_onnx.cli._progress import phases
 from adder_onnx.errors import DataError, ExportError
 from adder_onnx.evaluation.text_files import read_text
@@ -143,9 +144,10 @@ def _exported(
 ) -> tuple[ModelMetadata, str, Exported]:
     """Writes the file; what it says of itself, the checkpoint's key, and what was written."""
     # torch takes seconds to import: not before the arguments are known to be right.
-    from adder_onnx.export.api import export_onnx
-    from adder_onnx.export.checkpoint import read_checkpoint, sha256
-    from adder_onnx.export.recognition import architecture_name, load_model
+    with importing():
+        from adder_onnx.export.api import export_onnx
+        from adder_onnx.export.checkpoint import read_checkpoint, sha256
+        from adder_onnx.export.recognition import architecture_name, load_model
 
     begin("reading the checkpoint")
     checkpoint = read_checkpoint(options.checkpoint, options.key)

@@ -16,6 +16,7 @@ from adder_onnx.cli._command import (
     file_path,
     make_parser,
     non_negative,
+    path_or_uri,
     positive,
     run_command,
     seconds,
@@ -26,6 +27,7 @@ from adder_onnx.cli._run_answers import (
     check_answer_options,
     check_has_answers,
 )
+from adder_onnx.cli._run_on_ray import RAY_FORMATS, add_ray_options, check_engine, run_on_ray
 from adder_onnx.cli._run_report import ModelClasses, Outcome, describe_run, report
 from adder_onnx.errors import AdderError, DataError, InputError, ModelError
 from adder_onnx.evaluation import FORMATS, SPLITS, Accuracy, Dataset, evaluate, open_dataset
@@ -53,6 +55,7 @@ _EXAMPLES = """\
   adder-run resnet50.onnx --data photos --skip-bad --output answers.csv
   adder-run detector.onnx --data photos --output boxes.npz
   adder-run resnet20.onnx --data train --labels-csv trainLabels.csv --class-map classes.csv
+  adder-run resnet50.onnx --data s3://bucket/photos --engine ray --address auto --output answers
 """
 
 
@@ -68,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data",
         metavar="PATH",
-        type=file_path,
+        type=path_or_uri,
         required=True,
         help="CIFAR-10 or CIFAR-100 (binary or Python batches, or their .tar.gz), MNIST's files, "
         "the folder above these, a folder with one folder of images per class, or above train, val "
@@ -76,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "image, or an .npz file: an array per input of the model, or images, perhaps of each "
         "split (uint8 is preprocessed, float is not), and perhaps labels",
     )
-    parser.add_argument("--format", choices=FORMATS, default="auto", help="of the data (auto)")
+    formats = (*FORMATS, *RAY_FORMATS)
+    parser.add_argument("--format", choices=formats, default="auto", help="of the data (auto)")
     parser.add_argument(
         "--split", choices=SPLITS, default="auto", help="of the data (test or val, if there is one)"
     )
@@ -135,17 +139,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output",
         metavar="FILE",
-        type=file_path,
+        type=path_or_uri,
         help="write what the model says of each image: .csv has names, classes and probabilities; "
         ".npz has all outputs of a model of any kind, a classifier's scores as logits and others "
         "by their names, and labels where there are any",
     )
     add_answer_options(parser)
+    add_ray_options(parser)
     return run_command(parser, _run, argv)
 
 
 def _run(options: argparse.Namespace) -> None:
     _check_options(options)
+    if options.engine == "ray":
+        run_on_ray(options)
+        return
     with phases("loading the model") as begin:
         session = InferenceSession(
             options.model,
@@ -181,7 +189,8 @@ def _check_options(options: argparse.Namespace) -> None:
         raise InputError(f"--workers {options.workers}: expected at most {MAX_THREADS}")
     if options.first and options.limit is None:
         raise AdderError("--first says which images --limit takes: give --limit N, too")
-    if options.output is not None:
+    check_engine(options)
+    if options.output is not None and options.engine == "local":
         check_output(options.output)
     check_answer_options(options)
 

@@ -6,10 +6,12 @@ of a second.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
 
+from adder_onnx.cli._imports import importing
 from adder_onnx.cli._signals import ending_at_once, ignoring
 
 __all__ = ["bench", "compile", "export", "inspect", "quantize", "run"]
@@ -50,7 +52,9 @@ def _start(name: str) -> int:
     ending_at_once(program)
     _open_closed_streams()
     try:
-        command = importlib.import_module(f"adder_onnx.cli.{name}")
+        with importing():
+            command = importlib.import_module(f"adder_onnx.cli.{name}")
+            gc.freeze()  # modules stay as long as the process
     except (ImportError, MemoryError, OSError) as error:
         print(
             f"{program}: error: cannot be loaded: {' '.join(str(error).split())}", file=sys.stderr

@@ -55,6 +55,7 @@ class Dataset:
         label_span: the lowest and the highest number in the list that labels without names are
             from, where that has more images than the set; else None.
         matching: how the labels came to be in a model's numbering, where they are.
+        files: whether each image is a file of its own, at the path or URI that ``name_of`` gives.
         arrays: whether ``load`` gives a value for each of the model's inputs, not an image.
         single: whether it is no set but one image.
     """
@@ -69,6 +70,7 @@ class Dataset:
     published: bool = False
     label_span: tuple[int, int] | None = None
     matching: Matching | None = None
+    files: bool = False
     arrays: bool = False
     single: bool = False
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from adder_onnx.errors import DataError
+from adder_onnx.evaluation.listed_folder import AnyPath, ListedPath
 from adder_onnx.evaluation.splits import split_called
 
 __all__ = [
@@ -36,7 +37,7 @@ _NO_CLASSES = frozenset(
 )
 
 
-def is_image(path: Path) -> bool:
+def is_image(path: AnyPath) -> bool:
     """Whether a path is a file that is called like an image."""
     return path.suffix.lower() in _SUFFIXES and _is_file(path)
 
@@ -52,27 +53,27 @@ def suffixes() -> str:
     return ", ".join(sorted(_SUFFIXES))
 
 
-def images_in(folder: Path) -> list[Path]:
+def images_in(folder: AnyPath) -> list[AnyPath]:
     """The images in a folder itself, sorted."""
     return sorted((path for path in _visible(folder) if is_image(path)), key=_by_parts)
 
 
-def images_below(folder: Path) -> list[Path]:
+def images_below(folder: AnyPath) -> list[AnyPath]:
     """The images in a folder and the folders in it, sorted; links are followed."""
     return sorted((path for path in _files_below(folder) if is_image(path)), key=_by_parts)
 
 
-def has_images(folder: Path) -> bool:
+def has_images(folder: AnyPath) -> bool:
     """Whether there are images in a folder or the folders in it."""
     return any(map(is_image, _files_below(folder)))
 
 
-def class_folders(folder: Path) -> list[Path]:
+def class_folders(folder: AnyPath) -> list[AnyPath]:
     """The folders in a folder that are not empty, sorted by their names."""
     return [path for path in _folders_in(folder) if any(_files_below(path))]
 
 
-def empty_folders(folder: Path) -> list[Path]:
+def empty_folders(folder: AnyPath) -> list[AnyPath]:
     """The folders in a folder that nothing is in, not even deeper."""
     return [path for path in _folders_in(folder) if not any(_files_below(path))]
 
@@ -93,7 +94,7 @@ def says_no_class(name: str) -> bool:
     return name.casefold() in _NO_CLASSES
 
 
-def find_splits(path: Path) -> dict[str, Path]:
+def find_splits(path: AnyPath) -> dict[str, AnyPath]:
     """The folders of a root such as ImageNet's, by split: ``train``, ``val`` and ``test``.
 
     Empty if it is no such root: none of its folders is called like a split, or one beside them
@@ -102,7 +103,7 @@ def find_splits(path: Path) -> dict[str, Path]:
     Raises:
         DataError: two folders are the same split.
     """
-    splits: dict[str, Path] = {}
+    splits: dict[str, AnyPath] = {}
     others = []
     for folder in class_folders(path):
         split = split_called(folder.name)
@@ -117,12 +118,14 @@ def find_splits(path: Path) -> dict[str, Path]:
     return {} if any(map(images_in, others)) else splits
 
 
-def _is_file(path: Path) -> bool:
+def _is_file(path: AnyPath) -> bool:
     """Whether it is one.
 
     Raises:
         PermissionError: that may not be seen, which is not to say that it is none.
     """
+    if isinstance(path, ListedPath):
+        return path.is_file()
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except PermissionError:
@@ -131,15 +134,15 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _folders_in(folder: Path) -> list[Path]:
+def _folders_in(folder: AnyPath) -> list[AnyPath]:
     return sorted((path for path in _visible(folder) if path.is_dir()), key=_by_parts)
 
 
-def _visible(folder: Path) -> Iterator[Path]:
+def _visible(folder: AnyPath) -> Iterator[AnyPath]:
     return (path for path in folder.iterdir() if not _is_ignored(path.name))
 
 
-def _by_parts(path: Path) -> tuple[str, ...]:
+def _by_parts(path: AnyPath) -> tuple[str, ...]:
     """The order of paths themselves, which takes a second for fifty thousand."""
     return path.parts
 
@@ -148,8 +151,25 @@ def _is_ignored(name: str) -> bool:
     return name.startswith(".") or name in _IGNORED
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def _files_below(folder: AnyPath) -> Iterator[AnyPath]:
     """All files that are not ignored; a folder that links lead back to is visited once."""
+    return _listed_below(folder) if isinstance(folder, ListedPath) else _walk(folder)
+
+
+def _listed_below(folder: ListedPath) -> Iterator[ListedPath]:
+    seen = set()
+    left = [folder]
+    while left:
+        parent = left.pop()
+        if parent.identity in seen:
+            continue
+        seen.add(parent.identity)
+        yield from (path for path in parent.files() if not _is_ignored(path.name))
+        folders = (path for path in parent.folders() if not _is_ignored(path.name))
+        left += sorted(folders, key=_by_parts, reverse=True)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
     seen = set()
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
         status = os.stat(parent)

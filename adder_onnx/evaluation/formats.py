@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from adder_onnx.evaluation.image_folder import read_image_folder
 from adder_onnx.evaluation.images import read_image
 from adder_onnx.evaluation.mnist import is_mnist, read_mnist
 from adder_onnx.evaluation.npz import read_npz
-from adder_onnx.evaluation.splits import SPLITS
+from adder_onnx.evaluation.splits import SPLITS, warn_of_training_data
 from adder_onnx.files import check_readable
 from adder_onnx.metadata import Preprocessing
 from adder_onnx.runtime import NodeArg
@@ -72,10 +71,7 @@ def open_dataset(
             f"{preprocessing.channels} channels, which image files do not have: give it uint8 "
             "arrays (N, C, H, W) in an .npz file"
         )
-    if split == "auto" and dataset.split == "train":
-        logging.getLogger(__name__).warning(
-            "%s has neither test nor validation data: taking the training data", path
-        )
+    warn_of_training_data(path, split, dataset.split)
     return dataset
 
 

@@ -26,6 +26,7 @@ from adder_onnx.evaluation.folders import (
 from adder_onnx.evaluation.image_labels import ImageLabels, find_labels, read_labels
 from adder_onnx.evaluation.imagenet import is_wordnet_id
 from adder_onnx.evaluation.images import open_image
+from adder_onnx.evaluation.listed_folder import AnyPath, ListedPath
 from adder_onnx.evaluation.splits import HELD_OUT, choose_split, split_called
 from adder_onnx.evaluation.text_files import read_lines
 
@@ -47,13 +48,13 @@ class _Found:
     """
 
     kind: str
-    images: list[Path]
+    images: list[AnyPath]
     labels: list[str] | None = None
     classes: tuple[str, ...] | None = None
     span: tuple[int, int] | None = None
 
 
-def read_image_folder(path: Path, split: str, labels_csv: Path | None = None) -> Dataset:
+def read_image_folder(path: AnyPath, split: str, labels_csv: Path | None = None) -> Dataset:
     """A folder of images.
 
     1. A folder with one folder per class, numbered in sorted order. Hidden and empty ones are none.
@@ -96,7 +97,7 @@ def read_image_folder(path: Path, split: str, labels_csv: Path | None = None) ->
     return _dataset(_with_others(path, found, chosen, classes), chosen)
 
 
-def _entered(path: Path) -> Path:
+def _entered(path: AnyPath) -> AnyPath:
     """The folder itself, or one in it that is called ``images`` or the like and holds folders.
 
     As in Food-101, whose classes are in ``images``, beside lists in ``meta``.
@@ -111,7 +112,7 @@ _Classes = dict[str, frozenset[str]]
 """The names of the class folders of each split."""
 
 
-def _classes(splits: dict[str, Path]) -> _Classes:
+def _classes(splits: dict[str, AnyPath]) -> _Classes:
     names = {
         split: frozenset(path.name for path in class_folders(folder))
         for split, folder in splits.items()
@@ -128,7 +129,7 @@ def _others(classes: _Classes, split: str) -> frozenset[str]:
     return frozenset().union(*(own for other, own in classes.items() if other != split))
 
 
-def _preferred(splits: dict[str, Path], classes: _Classes) -> tuple[str, _Found]:
+def _preferred(splits: dict[str, AnyPath], classes: _Classes) -> tuple[str, _Found]:
     """The first split held out of training that has labels, or the first that there is."""
     first = None
     for split in [split for split in HELD_OUT if split in splits] or ["train"]:
@@ -140,7 +141,7 @@ def _preferred(splits: dict[str, Path], classes: _Classes) -> tuple[str, _Found]
     return first
 
 
-def _with_others(path: Path, found: _Found, split: str, classes: _Classes) -> _Found:
+def _with_others(path: AnyPath, found: _Found, split: str, classes: _Classes) -> _Found:
     """The images of a split, their classes counted with those of the others."""
     others = _others(classes, split) | _listed_classes(path)
     if found.classes is None or not others:
@@ -159,14 +160,14 @@ def _with_others(path: Path, found: _Found, split: str, classes: _Classes) -> _F
     return replace(found, classes=tuple(sorted({*found.classes, *others})))
 
 
-def _listed_classes(path: Path) -> frozenset[str]:
+def _listed_classes(path: AnyPath) -> frozenset[str]:
     """Those of Tiny-ImageNet, whose list is beside its splits."""
     listed = path / "wnids.txt"
     names = [line.text for line in read_lines(listed)] if listed.is_file() else []
     return frozenset(names) if all(map(is_wordnet_id, names)) else frozenset()
 
 
-def _read(folder: Path, known: Collection[str]) -> _Found:
+def _read(folder: AnyPath, known: Collection[str]) -> _Found:
     """The images in a folder, or in its class folders.
 
     Args:
@@ -210,7 +211,7 @@ def _read(folder: Path, known: Collection[str]) -> _Found:
     )
 
 
-def _flat(folder: Path, images: list[Path]) -> _Found:
+def _flat(folder: AnyPath, images: list[AnyPath]) -> _Found:
     labels, others = find_labels(folder, images)
     if labels is None:
         return _Found("images without labels", images)
@@ -223,7 +224,7 @@ def _flat(folder: Path, images: list[Path]) -> _Found:
     return _labelled(images, labels)
 
 
-def _labelled(images: list[Path], labels: ImageLabels) -> _Found:
+def _labelled(images: list[AnyPath], labels: ImageLabels) -> _Found:
     kind = f"images, labels of {labels.source}"
     span = labels.span
     classes = None if span else tuple(sorted(labels.all))
@@ -231,7 +232,8 @@ def _labelled(images: list[Path], labels: ImageLabels) -> _Found:
 
 
 def _dataset(found: _Found, split: str | None) -> Dataset:
-    files = [str(path) for path in found.images]
+    # As a string a path takes the least memory.
+    files = [str(path) if isinstance(path, Path) else path for path in found.images]
     labels = None
     if found.labels is not None:
         places = {name: place for place, name in enumerate(found.classes or ())}
@@ -241,9 +243,14 @@ def _dataset(found: _Found, split: str | None) -> Dataset:
         description=found.kind if split is None else f"{found.kind}, split {split}",
         split=split,
         images=len(files),
-        load=lambda i: open_image(Path(files[i])),
-        name_of=lambda i: files[i],
+        load=lambda i: open_image(_path(files[i])),
+        name_of=lambda i: str(files[i]),
         labels=labels,
         classes=found.classes,
         label_span=found.span,
+        files=True,
     )
+
+
+def _path(file: str | ListedPath) -> AnyPath:
+    return Path(file) if isinstance(file, str) else file

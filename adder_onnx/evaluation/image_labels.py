@@ -27,6 +27,7 @@ from adder_onnx.errors import DataError
 from adder_onnx.evaluation.folders import image_stem
 from adder_onnx.evaluation.imagenet import CLASSES, kit_order, synsets
 from adder_onnx.evaluation.label_table import Labelled, read_table
+from adder_onnx.evaluation.listed_folder import AnyPath
 from adder_onnx.evaluation.splits import split_called
 from adder_onnx.evaluation.text_files import Line, read_lines, split_columns
 
@@ -56,7 +57,7 @@ class ImageLabels:
         all: those in the file, also of images that are not there.
     """
 
-    source: Path
+    source: AnyPath
     labels: list[str]
     all: frozenset[str]
 
@@ -69,7 +70,9 @@ class ImageLabels:
         return min(numbers), max(numbers)
 
 
-def find_labels(folder: Path, images: Sequence[Path]) -> tuple[ImageLabels | None, list[Path]]:
+def find_labels(
+    folder: AnyPath, images: Sequence[AnyPath]
+) -> tuple[ImageLabels | None, list[AnyPath]]:
     """The labels in the first file of a known name, near a folder, that has one for each image.
 
     Looked for are: the development kit's file, in the folder, the one above it and the one above
@@ -85,10 +88,10 @@ def find_labels(folder: Path, images: Sequence[Path]) -> tuple[ImageLabels | Non
         DataError: a file has labels for some of the images and none has them for all.
     """
     found = None
-    others: list[Path] = []
+    others: list[AnyPath] = []
     incomplete: DataError | None = None
     for path in dict.fromkeys(_candidates(folder, images)):
-        if not os.path.isfile(path):  # nor where a folder above may not be looked into
+        if not _is_file(path):
             continue
         if found is not None:
             others.append(path)
@@ -111,7 +114,7 @@ def find_labels(folder: Path, images: Sequence[Path]) -> tuple[ImageLabels | Non
     return found, others
 
 
-def read_labels(path: Path, folder: Path, images: Sequence[Path]) -> ImageLabels:
+def read_labels(path: Path, folder: AnyPath, images: Sequence[AnyPath]) -> ImageLabels:
     """The labels in a file that the user gives, for images in or below a folder.
 
     Raises:
@@ -124,7 +127,12 @@ def read_labels(path: Path, folder: Path, images: Sequence[Path]) -> ImageLabels
     return ImageLabels(path, matched, frozenset(row.label for row in rows))
 
 
-def _candidates(folder: Path, images: Sequence[Path]) -> Iterator[Path]:
+def _is_file(path: AnyPath) -> bool:
+    """Whether it is one; not where a folder above may not be looked into."""
+    return os.path.isfile(path) if isinstance(path, Path) else path.is_file()
+
+
+def _candidates(folder: AnyPath, images: Sequence[AnyPath]) -> Iterator[AnyPath]:
     folder = folder.absolute()
     above = folder.parents
     near = [folder, *above[:2]]
@@ -138,11 +146,11 @@ def _candidates(folder: Path, images: Sequence[Path]) -> Iterator[Path]:
             yield from (place / name for name in _LISTS)
 
 
-def _are_imagenet(images: Sequence[Path]) -> bool:
+def _are_imagenet(images: Sequence[AnyPath]) -> bool:
     return all(_IMAGENET_IMAGE.fullmatch(image.stem) for image in images)
 
 
-def _read(path: Path, images: Sequence[Path]) -> list[Labelled]:
+def _read(path: AnyPath, images: Sequence[AnyPath]) -> list[Labelled]:
     rows = _read_rows(path, images)
     for row in rows:
         if not row.parts or not row.label:
@@ -150,7 +158,7 @@ def _read(path: Path, images: Sequence[Path]) -> list[Labelled]:
     return rows
 
 
-def _read_rows(path: Path, images: Sequence[Path]) -> list[Labelled]:
+def _read_rows(path: AnyPath, images: Sequence[AnyPath]) -> list[Labelled]:
     if path.name in _GROUND_TRUTHS:
         return _read_ground_truth(path, read_lines(path))
     if path.name == _KAGGLE:
@@ -163,7 +171,7 @@ def _read_rows(path: Path, images: Sequence[Path]) -> list[Labelled]:
     return rows
 
 
-def _read_ground_truth(path: Path, lines: Sequence[Line]) -> list[Labelled]:
+def _read_ground_truth(path: AnyPath, lines: Sequence[Line]) -> list[Labelled]:
     ids = kit_order()
     rows = []
     for line in lines:
@@ -176,7 +184,7 @@ def _read_ground_truth(path: Path, lines: Sequence[Line]) -> list[Labelled]:
     return rows
 
 
-def _read_kaggle(path: Path, lines: Sequence[Line]) -> list[Labelled]:
+def _read_kaggle(path: AnyPath, lines: Sequence[Line]) -> list[Labelled]:
     rows = []
     for row in split_columns(path, lines[1:]):
         words = row.fields[1].split() if len(row.fields) == 2 else []
@@ -188,7 +196,7 @@ def _read_kaggle(path: Path, lines: Sequence[Line]) -> list[Labelled]:
     return rows
 
 
-def _read_annotations(path: Path, lines: Sequence[Line]) -> list[Labelled]:
+def _read_annotations(path: AnyPath, lines: Sequence[Line]) -> list[Labelled]:
     rows = split_columns(path, lines)
     for row in rows:
         if len(row.fields) < 2:
@@ -196,7 +204,7 @@ def _read_annotations(path: Path, lines: Sequence[Line]) -> list[Labelled]:
     return [Labelled(row.number, row.fields[0], row.fields[1]) for row in rows]
 
 
-def _in_sorted_order(path: Path, row: Labelled) -> Labelled:
+def _in_sorted_order(path: AnyPath, row: Labelled) -> Labelled:
     number = int(row.label) if _INTEGER.fullmatch(row.label) else CLASSES
     if number >= CLASSES:
         raise DataError(
@@ -206,8 +214,8 @@ def _in_sorted_order(path: Path, row: Labelled) -> Labelled:
 
 
 def _match(
-    path: Path, rows: Sequence[Labelled], folder: Path, images: Sequence[Path]
-) -> tuple[list[str], list[Path]]:
+    path: AnyPath, rows: Sequence[Labelled], folder: AnyPath, images: Sequence[AnyPath]
+) -> tuple[list[str], list[AnyPath]]:
     """The labels of the images, and those that have none.
 
     An image is found by its name, with its suffix or, if the file has none such, without. Where
@@ -219,8 +227,8 @@ def _match(
     names = Counter(image.name for image in images)
     stems = Counter(image_stem(image.name) for image in images)
     labels: list[str] = []
-    missing: list[Path] = []
-    taken: dict[int, Path] = {}
+    missing: list[AnyPath] = []
+    taken: dict[int, AnyPath] = {}
     for image in images:
         found = by_stem.get(image_stem(image.name), [])
         exact = [row for row in found if row.parts[-1] == image.name]
@@ -246,16 +254,16 @@ def _match(
     return labels, missing
 
 
-def _is_in(parts: tuple[str, ...], parent: Path, folder: Path) -> bool:
+def _is_in(parts: tuple[str, ...], parent: AnyPath, folder: AnyPath) -> bool:
     """Whether an image in ``parent``, in or below ``folder``, may be in the folders of a row."""
     own = parent.absolute().parts
-    below = parent.relative_to(folder).parts
+    below = parent.parts[len(folder.parts) :]
     return own[max(0, len(own) - len(parts)) :] == parts or (
         bool(below) and parts[max(0, len(parts) - len(below)) :] == below
     )
 
 
-def _missing(path: Path, missing: Sequence[Path], images: Sequence[Path]) -> DataError:
+def _missing(path: AnyPath, missing: Sequence[AnyPath], images: Sequence[AnyPath]) -> DataError:
     return DataError(
         f"{path} has no label for {len(missing)} of {len(images)} images, the first of which is "
         f"{missing[0]}"

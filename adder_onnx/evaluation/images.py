@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from adder_onnx import memory
 from adder_onnx.errors import DataError
 from adder_onnx.evaluation.dataset import Dataset
+from adder_onnx.evaluation.listed_folder import AnyPath, ListedPath
 from adder_onnx.files import check_readable
 
 __all__ = ["decode_image", "open_image", "read_image"]
@@ -35,19 +36,25 @@ def read_image(path: Path) -> Dataset:
         images=1,
         load=lambda _: open_image(path),
         name_of=lambda _: str(path),
+        files=True,
         single=True,
     )
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: AnyPath) -> Image.Image:
     """The image in a file, of any mode.
 
     Raises:
         DataError: it cannot be read, is no whole image, or is larger than Pillow's limit or the
             memory that may be taken.
     """
-    check_readable(path, DataError)
-    return _load(path, str(path), f"the image {path}", _formats(), None)
+    source: Path | IO[bytes]
+    if isinstance(path, ListedPath):
+        source = io.BytesIO(path.read())
+    else:
+        check_readable(path, DataError)
+        source = path
+    return _load(source, str(path), f"the image {path}", _formats(), None)
 
 
 def decode_image(

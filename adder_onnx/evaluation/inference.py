@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from adder_onnx.evaluation.dataset import Dataset, Planes
 from adder_onnx.evaluation.preprocessing import preprocess
 from adder_onnx.metadata import Preprocessing
 
-__all__ = ["Inputs", "Model", "Outputs", "infer", "load_inputs"]
+__all__ = ["Inputs", "Model", "Outputs", "infer", "infer_each", "load_inputs"]
 
 _logger = logging.getLogger(__name__)
 
@@ -73,32 +74,83 @@ def infer(
         ModelError: there are images, but no preprocessing; or the first axis of an output is not
             the batch.
     """
+    loads = (partial(load_inputs, dataset, i, preprocessing) for i in range(dataset.images))
+    yield from infer_each(
+        model,
+        loads,
+        images=dataset.images,
+        batch_size=batch_size,
+        workers=workers,
+        pad=pad,
+        skip_bad=skip_bad,
+        progress=progress,
+    )
+
+
+def infer_each(
+    model: Model,
+    loads: Iterable[Callable[[], Inputs]],
+    *,
+    batch_size: int,
+    workers: int,
+    images: int | None = None,
+    pad: bool = False,
+    skip_bad: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Generator[tuple[NDArray[np.int64], Outputs], None, None]:
+    """Runs a model over images that come one after the other, as `infer` does.
+
+    Args:
+        model: what is run.
+        loads: give the inputs of one image each, and raise DataError for one that cannot be read;
+            called by threads.
+        batch_size: images in a call of the model.
+        workers: threads that decode images.
+        images: how many there are, where that is known.
+        pad: see `infer`.
+        skip_bad: see `infer`.
+        progress: see `infer`.
+
+    Yields:
+        Numbers (N,) of images, counted from 0 in the order they come, and what the model gives for
+        them, each (N, …).
+
+    Raises:
+        DataError: see `infer`.
+        ModelError: see `infer`.
+    """
     numbers: list[int] = []
     inputs: list[Inputs] = []
     seen = 0
     checked = False
+
+    def run() -> tuple[NDArray[np.int64], Outputs]:
+        samples = inputs + [inputs[-1]] * (batch_size - len(inputs) if pad else 0)
+        batch = [np.stack(values) for values in zip(*samples, strict=True)]
+        inputs.clear()
+        outputs = model(*batch)
+        _check_rows(outputs, batch[0])
+        rows = {name: array[: len(numbers)] for name, array in outputs.items()}
+        return np.array(numbers, np.int64), rows
+
     ahead = batch_size + workers
-    with closing(_decoded(dataset, preprocessing, ahead, workers, skip_bad)) as decoded:
-        for i, sample in decoded:
+    with closing(_decoded(loads, ahead, workers, skip_bad)) as decoded:
+        for i, sample in enumerate(decoded):
             seen += 1
             if sample is not None:
                 if not checked:
-                    _check_memory(sample, batch_size if pad else min(batch_size, dataset.images))
+                    most = batch_size if pad or images is None else min(batch_size, images)
+                    _check_memory(sample, most)
                     checked = True
                 numbers.append(i)
                 inputs.append(sample)
-            if numbers and (len(numbers) == batch_size or i == dataset.images - 1):
-                if pad:
-                    inputs += [inputs[-1]] * (batch_size - len(inputs))
-                batch = [np.stack(values) for values in zip(*inputs, strict=True)]
-                inputs.clear()
-                outputs = model(*batch)
-                _check_rows(outputs, batch[0])
-                rows = {name: array[: len(numbers)] for name, array in outputs.items()}
-                yield np.array(numbers, np.int64), rows
+            if len(numbers) == batch_size:
+                yield run()
                 numbers.clear()
                 progress(seen)
                 seen = 0
+    if numbers:
+        yield run()
     if seen:
         progress(seen)
 
@@ -156,28 +208,22 @@ def _input(
 
 
 def _decoded(
-    dataset: Dataset,
-    preprocessing: Preprocessing | None,
-    ahead: int,
-    workers: int,
-    skip_bad: bool,
-) -> Generator[tuple[int, Inputs | None], None, None]:
-    """Each image's number and inputs in order, None for a bad one; decoded ahead by threads."""
-    load = partial(load_inputs, dataset, preprocessing=preprocessing)
+    loads: Iterable[Callable[[], Inputs]], ahead: int, workers: int, skip_bad: bool
+) -> Generator[Inputs | None, None, None]:
+    """Each image's inputs in order, None for a bad one; decoded ahead by threads."""
+    following = iter(loads)
     with ThreadPoolExecutor(min(workers, _MOST_WORKERS)) as pool:
-        pending: deque[Callable[[], Inputs]] = deque()
-        following = 0
+        pending = deque(_begin(pool, load) for load in islice(following, ahead))
         try:
-            for i in range(dataset.images):
-                while following < dataset.images and len(pending) < ahead:
-                    pending.append(_begin(pool, partial(load, following)))
-                    following += 1
+            while pending:
                 try:
-                    yield i, pending.popleft()()
+                    sample = pending.popleft()()
                 except DataError:
                     if not skip_bad:
                         raise
-                    yield i, None
+                    sample = None
+                yield sample
+                pending.extend(_begin(pool, load) for load in islice(following, 1))
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
 
 from adder_onnx.errors import DataError
 from adder_onnx.evaluation.class_names import normalized
+from adder_onnx.evaluation.listed_folder import AnyPath
 from adder_onnx.evaluation.text_files import Row, read_lines, split_columns
 
 __all__ = ["Labelled", "read_table"]
@@ -73,7 +73,7 @@ class Labelled:
         return tuple(name for name in names if name not in ("", ".", ".."))
 
 
-def read_table(path: Path, images: Sequence[Path]) -> list[Labelled]:
+def read_table(path: AnyPath, images: Sequence[AnyPath]) -> list[Labelled]:
     """The rows of a table with a column of images and one of their classes.
 
     Columns are separated as `split_columns` says. With two columns the image comes first, unless a

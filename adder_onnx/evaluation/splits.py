@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection
-from pathlib import Path
 
 from adder_onnx.errors import DataError
+from adder_onnx.evaluation.listed_folder import AnyPath
 
-__all__ = ["HELD_OUT", "SPLITS", "choose_split", "split_called"]
+__all__ = ["HELD_OUT", "SPLITS", "choose_split", "split_called", "warn_of_training_data"]
 
 SPLITS = ("auto", "train", "val", "test")
 
@@ -33,7 +34,7 @@ def split_called(name: str) -> str | None:
     return _CALLED.get(match[2]) if match else None
 
 
-def choose_split(path: Path, available: Collection[str], wanted: str) -> str:
+def choose_split(path: AnyPath | str, available: Collection[str], wanted: str) -> str:
     """The split to take.
 
     Args:
@@ -52,3 +53,11 @@ def choose_split(path: Path, available: Collection[str], wanted: str) -> str:
             "--split"
         )
     return wanted
+
+
+def warn_of_training_data(path: AnyPath | str, wanted: str, taken: str | None) -> None:
+    """Warns where the training data are taken, and were not asked for."""
+    if wanted == "auto" and taken == "train":
+        logging.getLogger(__name__).warning(
+            "%s has neither test nor validation data: taking the training data", path
+        )

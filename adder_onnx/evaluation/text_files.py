@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adder_onnx.errors import DataError
+from adder_onnx.evaluation.listed_folder import AnyPath, ListedPath
 from adder_onnx.files import check_readable
 
 __all__ = ["Line", "Row", "read_lines", "read_text", "split_columns"]
@@ -46,18 +47,14 @@ class Row:
     fields: tuple[str, ...]
 
 
-def read_text(path: Path) -> str:
+def read_text(path: AnyPath) -> str:
     """The text of a file, in UTF-8, of at most 32 MiB and a million lines.
 
     Raises:
         DataError: it cannot be read, or is no such text.
     """
-    check_readable(path, DataError)
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    most = _LARGEST + 1
+    data = path.read(most) if isinstance(path, ListedPath) else _read(path, most)
     lines = max(data.count(b"\n"), data.count(b"\r"))
     if len(data) > _LARGEST or b"\0" in data or lines > _MOST_LINES:
         raise DataError(
@@ -69,7 +66,16 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path} is not text in UTF-8: {error.reason}") from error
 
 
-def read_lines(path: Path) -> list[Line]:
+def _read(path: Path, most: int) -> bytes:
+    check_readable(path, DataError)
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_lines(path: AnyPath) -> list[Line]:
     """The lines of a file that are not empty.
 
     Raises:
@@ -83,7 +89,7 @@ def read_lines(path: Path) -> list[Line]:
     return lines
 
 
-def split_columns(path: Path, lines: Sequence[Line]) -> list[Row]:
+def split_columns(path: AnyPath, lines: Sequence[Line]) -> list[Row]:
     """Lines in columns, of which each line may have another number.
 
     What separates them is that of tab, semicolon and comma which comes first and is in all lines;
@@ -105,7 +111,7 @@ def split_columns(path: Path, lines: Sequence[Line]) -> list[Row]:
     ]
 
 
-def _split(path: Path, line: Line, delimiter: str) -> Row:
+def _split(path: AnyPath, line: Line, delimiter: str) -> Row:
     try:
         (fields,) = csv.reader([line.text], delimiter=delimiter, strict=True)
     except (csv.Error, ValueError) as error:

@@ -129,16 +129,21 @@ class Classifier:
         return kept | added
 
     def _find_column(self, batch: Batch) -> str | None:
-        """The images' column; None for no rows at all, of which Ray may not even tell columns."""
+        """The images' column, which stays the same; None where there are no rows and no such one.
+
+        Of no rows at all Ray may not even tell the columns.
+        """
         name = self._image_column
         if name is not None and name in batch:
             return name
-        if not any(len(column) for column in batch.values()):
-            return None
-        if name is not None:
+        rows = any(len(column) for column in batch.values())
+        if name is not None and rows:
             there = ", ".join(shorten(column, _CELLS) for column in batch)
             raise DataError(f"there is no column {shorten(name, _CELLS)}, but {there}")
-        return find_images(batch)
+        found = find_images(batch)
+        if rows:
+            self._image_column = found
+        return found
 
     def _decode(
         self, batch: Batch, column: str | None, images: Column

@@ -7,8 +7,8 @@ A value is one of
 3. pixels, (H, W) or (H, W, C), uint8;
 4. an image of Pillow.
 
-Where no column is named, it is the first called as in `_NAMES` whose values are such; otherwise
-the only one whose values are.
+Where no column is named, it is the first called image, img, bytes, jpg and so on whose values are
+such; otherwise the only one whose values are. Of a batch without rows the name alone counts.
 """
 
 from __future__ import annotations
@@ -38,12 +38,17 @@ _CELLS = 60
 _DESCRIBED = 12
 
 
-def find_images(batch: Mapping[str, Column]) -> str:
+def find_images(batch: Mapping[str, Column]) -> str | None:
     """The name of the column that has the images, by the rules above.
+
+    Returns:
+        The name; None only where there are no rows.
 
     Raises:
         DataError: there is none, or several may be it.
     """
+    if not any(len(column) for column in batch.values()):
+        return next((name for name in _NAMES if name in batch), None)
     found = [name for name, column in batch.items() if _has_images(column)]
     for name in _NAMES:
         if name in found:

@@ -89,8 +89,9 @@ class ImageModel:
         )
 
     def label(self, number: int) -> str:
-        """The name of a class, or its number where the model has no labels."""
-        return self._labels[number] if self._labels else str(number)
+        """The name of a class, or its number where the model has no labels; always Unicode."""
+        label = self._labels[number] if self._labels else str(number)
+        return label.encode("utf-8", "backslashreplace").decode()
 
     def _run(self, inputs: Sequence[NDArray[np.float32]], size: int) -> NDArray[Any]:
         """One run, filled up to the size; the results of what fills it are dropped."""

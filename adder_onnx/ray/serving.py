@@ -66,7 +66,7 @@ def deployment(
         model: a path, or the bytes of a file. It is read and checked here; its bytes go with the
             application to Serve's controller, and from there to each replica.
         name: of the deployment.
-        max_batch_size: images in a run, at most.
+        max_batch_size: images in a run, at most; as many as the model is fixed to, if it is.
         batch_wait_timeout_s: seconds that an image waits for others.
         max_ongoing_requests: that a replica has at once; None for two batches of them.
         max_queued_requests: that wait at each proxy or handle; -1 for any number.
@@ -79,7 +79,7 @@ def deployment(
             tells, each image's own scores do.
         max_bytes: of a request's body.
         max_pixels: of an image, looked at before it is decoded.
-        options: all others that ``serve.deployment`` takes: ``num_replicas``,
+        **options: all others that ``serve.deployment`` takes: ``num_replicas``,
             ``autoscaling_config``, ``ray_actor_options`` and so on.
 
     Returns:
@@ -96,7 +96,9 @@ def deployment(
     if threads is not None:
         resolve_threads(threads)
     data = read_model_bytes(model)
-    choose_kind(kind, ImageModel(data, device="cpu", threads=1).kind)
+    checked = ImageModel(data, device="cpu", threads=1)
+    choose_kind(kind, checked.kind)
+    max_batch_size = checked.batch_size or max_batch_size
     deployed = serve.deployment(
         name=name,
         max_ongoing_requests=max_ongoing_requests or 2 * max_batch_size,
@@ -140,7 +142,7 @@ class ImageService:
         self._decoders = ThreadPoolExecutor(threads, "decoders")
         self._runner = ThreadPoolExecutor(1, "runs")
         self._in_batches = serve.batch(
-            max_batch_size=self._model.batch_size or max_batch_size,
+            max_batch_size=max_batch_size,
             batch_wait_timeout_s=batch_wait_timeout_s,
         )(self._run)
         self._model.scores([self._model.blank()])

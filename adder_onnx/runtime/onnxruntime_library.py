@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from adder_onnx.dependencies import import_failure
 from adder_onnx.errors import InputError
+from adder_onnx.native_output import stderr_logged
 
 __all__ = ["import_onnxruntime", "make_ort_value", "print_nothing"]
 
@@ -55,31 +51,9 @@ def print_nothing() -> None:
     nothing happens: whoever needs it says so.
     """
     try:
-        with _stderr_logged():
+        with stderr_logged("onnxruntime"):
             import onnxruntime
     except (ImportError, OSError) as error:
         _logger.info("onnxruntime cannot be imported: %s", error)
         return
     onnxruntime.set_default_logger_severity(_SILENT)
-
-
-@contextmanager
-def _stderr_logged() -> Iterator[None]:
-    """What native code writes to standard error is logged, line by line, at the end."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # there is none
-        yield
-        return
-    with tempfile.TemporaryFile() as file:
-        if sys.stderr is not None:
-            sys.stderr.flush()
-        os.dup2(file.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            file.seek(0)
-            for line in file.read().decode(errors="replace").splitlines():
-                _logger.info("onnxruntime: %s", line)

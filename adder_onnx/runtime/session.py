@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import onnx
 
-from adder_onnx.errors import AdderError, InputError
+from adder_onnx.errors import InputError
 from adder_onnx.graph.checks.sizes import require_memory
 from adder_onnx.graph.loading import load_graph, read_model
 from adder_onnx.graph.plan import ChainStep, Plan, make_plan
@@ -321,8 +321,8 @@ class InferenceSession:
         def run() -> None:
             try:
                 results = self._run(values, names, caller, run_options=run_options)
-            except AdderError as error:
-                callback([], user_data, str(error))
+            except Exception as error:  # in this thread nobody else would learn of it
+                callback([], user_data, str(error) or type(error).__name__)
             else:
                 callback(results, user_data, "")
 

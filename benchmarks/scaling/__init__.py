@@ -1,0 +1,1 @@
+"""How evaluation scales past one process: measured on one machine, and a model of many."""
