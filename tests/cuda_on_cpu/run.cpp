@@ -1,5 +1,6 @@
 // A shared library with the kernels and a function that launches one of them by its name.
 // KERNEL_UNIT has their sources. KERNEL_TABLE, a file made for the build, lists them as KERNEL(structure, template instance).
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstdio>
@@ -34,7 +35,9 @@ struct Copy {
 };
 
 struct Fibre {
-  ucontext_t context;
+  ucontext_t context;  // in which it begins
+  bool has_begun = false;
+  jmp_buf place;  // where it goes on
   std::unique_ptr<char[]> stack{new char[kStack]};
   bool ended;
   std::vector<Copy> begun;              // of no group yet
@@ -42,25 +45,44 @@ struct Fibre {
 };
 
 thread_local Fibre* current;
-thread_local ucontext_t scheduler;
+thread_local jmp_buf scheduler;
 thread_local void (*body)(const void*);
 thread_local const void* body_args;
 
+// swapcontext would call the kernel each time, for the signal mask.
+void leave() {
+  if (_setjmp(current->place) == 0) _longjmp(scheduler, 1);
+}
+
+void enter(Fibre& fibre) {
+  current = &fibre;
+  if (_setjmp(scheduler) != 0) return;
+  if (fibre.has_begun) _longjmp(fibre.place, 1);
+  fibre.has_begun = true;
+  setcontext(&fibre.context);
+}
+
+// A thread of one block after the other.
 void start() {
-  body(body_args);
-  current->ended = true;
-  swapcontext(&current->context, &scheduler);
+  for (;;) {
+    body(body_args);
+    current->ended = true;
+    leave();
+  }
+}
+
+void prepare(Fibre& fibre) {
+  getcontext(&fibre.context);
+  fibre.context.uc_stack.ss_sp = fibre.stack.get();
+  fibre.context.uc_stack.ss_size = kStack;
+  fibre.context.uc_link = nullptr;
+  makecontext(&fibre.context, start, 0);
 }
 
 // Between two barriers the threads run one after the other, first the last one if `backwards`:
 // what depends on their order lacks a barrier. Blocks come in the same order.
 void run_block(std::vector<Fibre>& fibres, bool backwards) {
   for (Fibre& fibre : fibres) {
-    getcontext(&fibre.context);
-    fibre.context.uc_stack.ss_sp = fibre.stack.get();
-    fibre.context.uc_stack.ss_size = kStack;
-    fibre.context.uc_link = nullptr;
-    makecontext(&fibre.context, start, 0);
     fibre.ended = false;
     fibre.begun.clear();
     fibre.groups.clear();
@@ -72,8 +94,7 @@ void run_block(std::vector<Fibre>& fibres, bool backwards) {
       const unsigned thread = backwards ? threads - 1 - i : i;
       if (!fibres[thread].ended) {
         threadIdx = {thread, 0, 0};
-        current = &fibres[thread];
-        swapcontext(&scheduler, &current->context);
+        enter(fibres[thread]);
       }
       ended += fibres[thread].ended;
     }
@@ -147,7 +168,7 @@ void wait_for_all_but(int groups) {
 
 void __syncthreads() {
   const Index3 thread = threadIdx;
-  swapcontext(&current->context, &scheduler);
+  leave();
   threadIdx = thread;
 }
 
@@ -157,6 +178,7 @@ extern "C" int launch(const char* name, unsigned x, unsigned y, unsigned z, unsi
   for (const Entry& entry : kTable) {
     if (std::strcmp(entry.name, name) != 0 || entry.args_size != args_size) continue;
     std::vector<Fibre> fibres(threads);
+    for (Fibre& fibre : fibres) prepare(fibre);
     body = entry.call;
     body_args = args;
     gridDim = {x, y, z};
