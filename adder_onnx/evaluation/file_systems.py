@@ -57,11 +57,12 @@ class Storage:
             try:
                 return list_tree(self.system, path)
             except (FileNotFoundError, NotADirectoryError) as error:
-                if self.system.get_file_info(path).is_file:
-                    raise DataError(
-                        f"{self.uri} is not a folder; expected one folder of images per class"
-                    ) from error
-                raise
+                missing = isinstance(error, FileNotFoundError)
+                if missing and not self.system.get_file_info(path).is_file:
+                    raise
+                raise DataError(
+                    f"{self.uri} is not a folder; expected one folder of images per class"
+                ) from error
 
     def is_file(self, names: tuple[str, ...]) -> bool:
         """Whether a file is there, and may be looked at."""
@@ -137,8 +138,7 @@ def explained(what: str, verb: str = "read") -> Iterator[None]:
             raise AdderError(f"cannot write {what}: there is no such folder") from error
         raise DataError(f"{what} does not exist") from error
     except Exception as error:  # file systems may raise anything
-        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        said = " ".join(said.split())
+        said = " ".join(str(error).split()) or type(error).__name__
         reason = shorten(said, _LONGEST_REASON)
         if any(word in said for word in _REFUSALS):
             reason += (
