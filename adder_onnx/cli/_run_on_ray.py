@@ -12,9 +12,11 @@ from typing import Any
 from adder_onnx.cli._command import positive
 from adder_onnx.cli._progress import phases, progress_bar, progress_of_unknown
 from adder_onnx.cli._run_answers import check_has_answers
+from adder_onnx.cli._run_batch import choose_batch_size
 from adder_onnx.cli._run_report import ModelClasses, Outcome, describe_run, report
 from adder_onnx.errors import InputError
 from adder_onnx.evaluation.environment import file_sha256
+from adder_onnx.evaluation.formats import RAY_FORMATS
 from adder_onnx.evaluation.network import Network
 from adder_onnx.evaluation.outputs import Classified, choose_output
 from adder_onnx.evaluation.predictions import Answer
@@ -22,16 +24,12 @@ from adder_onnx.graph.reading import read_model
 from adder_onnx.metadata import ModelMetadata
 from adder_onnx.runtime import InferenceSession
 
-__all__ = ["ENGINES", "RAY_FORMATS", "add_ray_options", "check_engine", "run_on_ray"]
+__all__ = ["ENGINES", "add_ray_options", "check_engine", "run_on_ray"]
 
 _logger = logging.getLogger(__name__)
 
 ENGINES = ("local", "ray")
 
-RAY_FORMATS = ("parquet", "webdataset")
-"""What is read on Ray only."""
-
-_BATCH_SIZE = 128
 _COLUMNS = ("image", "label", "name")
 _OWN = ("address", "actors", "cpus_per_actor", "gpus_per_actor", "resume", "logits")
 _OTHERS = {
@@ -193,7 +191,7 @@ def run_on_ray(options: argparse.Namespace) -> None:
             names = names or matched.classes
         chosen = choose_images(data, options.skip, options.limit, first=options.first)
 
-    batch_size = network.batch_size or options.batch_size or _BATCH_SIZE
+    batch_size = choose_batch_size(options, network)
     with ExitStack() as stack:
         with phases("starting Ray" if options.address is None else "reaching Ray"):
             stack.enter_context(

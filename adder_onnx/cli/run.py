@@ -27,10 +27,12 @@ from adder_onnx.cli._run_answers import (
     check_answer_options,
     check_has_answers,
 )
-from adder_onnx.cli._run_on_ray import RAY_FORMATS, add_ray_options, check_engine, run_on_ray
+from adder_onnx.cli._run_batch import BATCH_SIZE, choose_batch_size
+from adder_onnx.cli._run_on_ray import add_ray_options, check_engine, run_on_ray
 from adder_onnx.cli._run_report import ModelClasses, Outcome, describe_run, report
 from adder_onnx.errors import AdderError, DataError, InputError, ModelError
 from adder_onnx.evaluation import FORMATS, SPLITS, Accuracy, Dataset, evaluate, open_dataset
+from adder_onnx.evaluation.formats import RAY_FORMATS
 from adder_onnx.evaluation.inference import Outputs
 from adder_onnx.evaluation.mistakes import MOST_SHOWN, WorstMistakes
 from adder_onnx.evaluation.network import Network
@@ -44,8 +46,6 @@ from adder_onnx.runtime.threads import MAX_THREADS, available_cores
 __all__ = ["main"]
 
 _logger = logging.getLogger(__name__)
-
-_BATCH_SIZE = 128
 
 _EXAMPLES = """\
   adder-run resnet20.onnx --data cifar-10-python.tar.gz
@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "the folder above these, a folder with one folder of images per class, or above train, val "
         "or test with those, ImageNet's val with its ground truth beside, a folder of images, an "
         "image, or an .npz file: an array per input of the model, or images, perhaps of each "
-        "split (uint8 is preprocessed, float is not), and perhaps labels",
+        "split (uint8 is preprocessed, float is not), and perhaps labels; with --engine ray, "
+        "folders of images, Parquet and tar files, also by a URI such as s3://bucket/folder",
     )
     formats = (*FORMATS, *RAY_FORMATS)
     parser.add_argument("--format", choices=formats, default="auto", help="of the data (auto)")
@@ -117,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--batch-size",
         metavar="N",
         type=positive,
-        help=f"images in a run ({_BATCH_SIZE}, or what the model is fixed to)",
+        help=f"images in a run ({BATCH_SIZE}, or what the model is fixed to)",
     )
     parser.add_argument(
         "--threads", metavar="N", type=positive, help="for inference (all available cores)"
@@ -142,7 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=path_or_uri,
         help="write what the model says of each image: .csv has names, classes and probabilities; "
         ".npz has all outputs of a model of any kind, a classifier's scores as logits and others "
-        "by their names, and labels where there are any",
+        "by their names, and labels where there are any; with --engine ray, a folder of Parquet "
+        "files, or its URI",
     )
     add_answer_options(parser)
     add_ray_options(parser)
@@ -169,7 +171,7 @@ def _run(options: argparse.Namespace) -> None:
         dataset, classes = _dataset(options, session, model, classes)
     check_has_answers(options, dataset, classes.output, classes.why_none)
     mistakes = _mistakes(options, dataset, classes)
-    batch_size = _batch_size(options, model)
+    batch_size = choose_batch_size(options, model)
     with _collector(options, session, model, dataset, classes) as collected:
         try:
             accuracy = _evaluate(
@@ -258,15 +260,6 @@ def _mistakes(
     if options.mistakes is None or dataset.labels is None or classes.output is None:
         return None
     return WorstMistakes(dataset.labels, classes.output, MOST_SHOWN)
-
-
-def _batch_size(options: argparse.Namespace, model: Network) -> int:
-    fixed = model.batch_size
-    if fixed is None:
-        return int(options.batch_size or _BATCH_SIZE)
-    if options.batch_size not in (None, fixed):
-        _logger.warning("the model takes batches of %d only: --batch-size is ignored", fixed)
-    return fixed
 
 
 def _evaluate(

@@ -14,6 +14,7 @@ from adder_onnx.evaluation.splits import split_called
 __all__ = [
     "class_folders",
     "empty_folders",
+    "files_below",
     "find_splits",
     "has_images",
     "image_stem",
@@ -60,22 +61,22 @@ def images_in(folder: AnyPath) -> list[AnyPath]:
 
 def images_below(folder: AnyPath) -> list[AnyPath]:
     """The images in a folder and the folders in it, sorted; links are followed."""
-    return sorted((path for path in _files_below(folder) if is_image(path)), key=_by_parts)
+    return sorted((path for path in files_below(folder) if is_image(path)), key=_by_parts)
 
 
 def has_images(folder: AnyPath) -> bool:
     """Whether there are images in a folder or the folders in it."""
-    return any(map(is_image, _files_below(folder)))
+    return any(map(is_image, files_below(folder)))
 
 
 def class_folders(folder: AnyPath) -> list[AnyPath]:
     """The folders in a folder that are not empty, sorted by their names."""
-    return [path for path in _folders_in(folder) if any(_files_below(path))]
+    return [path for path in _folders_in(folder) if any(files_below(path))]
 
 
 def empty_folders(folder: AnyPath) -> list[AnyPath]:
     """The folders in a folder that nothing is in, not even deeper."""
-    return [path for path in _folders_in(folder) if not any(_files_below(path))]
+    return [path for path in _folders_in(folder) if not any(files_below(path))]
 
 
 def is_unlabelled(classes: Collection[str], known: Collection[str]) -> bool:
@@ -151,7 +152,7 @@ def _is_ignored(name: str) -> bool:
     return name.startswith(".") or name in _IGNORED
 
 
-def _files_below(folder: AnyPath) -> Iterator[AnyPath]:
+def files_below(folder: AnyPath) -> Iterator[AnyPath]:
     """All files that are not ignored; a folder that links lead back to is visited once."""
     return _listed_below(folder) if isinstance(folder, ListedPath) else _walk(folder)
 

@@ -20,10 +20,13 @@ from adder_onnx.files import check_readable
 from adder_onnx.metadata import Preprocessing
 from adder_onnx.runtime import NodeArg
 
-__all__ = ["FORMATS", "SPLITS", "open_dataset"]
+__all__ = ["FORMATS", "RAY_FORMATS", "SPLITS", "open_dataset"]
 
 FORMATS = ("auto", "cifar10", "cifar100", "mnist", "imagefolder", "image", "npz")
 """What `open_dataset` takes as a format; ``auto`` finds out."""
+
+RAY_FORMATS = ("parquet", "webdataset")
+"""What only `adder_onnx.ray` reads."""
 
 _CIFAR = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 

@@ -21,7 +21,7 @@ from adder_onnx.evaluation.dataset import Dataset, Planes
 from adder_onnx.evaluation.preprocessing import preprocess
 from adder_onnx.metadata import Preprocessing
 
-__all__ = ["Inputs", "Model", "Outputs", "infer", "infer_each", "load_inputs"]
+__all__ = ["Inputs", "Model", "Outputs", "infer", "infer_each", "load_inputs", "to_input"]
 
 _logger = logging.getLogger(__name__)
 
@@ -188,15 +188,21 @@ def load_inputs(dataset: Dataset, i: int, preprocessing: Preprocessing | None) -
     try:
         sample = dataset.load(i)
         values = sample if isinstance(sample, tuple) else (sample,)
-        return tuple(_input(value, preprocessing) for value in values)
+        return tuple(to_input(value, preprocessing) for value in values)
     except DataError as error:
         name = dataset.name_of(i)
         raise DataError(str(error) if name in str(error) else f"{name}: {error}") from error
 
 
-def _input(
+def to_input(
     value: Image.Image | Planes | NDArray[Any], preprocessing: Preprocessing | None
 ) -> NDArray[Any]:
+    """A value of the model's input: (C, H, W) float32 of an image, an array as it is.
+
+    Raises:
+        DataError: an image does not fit.
+        ModelError: it is an image, but there is no preprocessing.
+    """
     if isinstance(value, np.ndarray):
         return value
     if preprocessing is None:

@@ -23,16 +23,14 @@ from numpy.typing import NDArray
 from adder_onnx.errors import DataError
 from adder_onnx.evaluation import Dataset, open_dataset
 from adder_onnx.evaluation.folders import image_stem
+from adder_onnx.evaluation.formats import RAY_FORMATS
 from adder_onnx.evaluation.splits import choose_split, split_called, warn_of_training_data
 from adder_onnx.ray.evaluation.parquet import ParquetFiles
 from adder_onnx.ray.evaluation.pieces import FilesPiece, Label, Piece
 from adder_onnx.ray.evaluation.storage import is_uri, place_of
 from adder_onnx.ray.evaluation.tars import TAR_SUFFIXES, TarPiece, count_images
 
-__all__ = ["FORMATS", "Asked", "Data", "open_data"]
-
-FORMATS = ("parquet", "webdataset")
-"""What is read on Ray only."""
+__all__ = ["Asked", "Data", "open_data"]
 
 _PARQUET = (".parquet",)
 _TARS_AT_A_TIME = 8
@@ -44,7 +42,7 @@ class Asked:
 
     Attributes:
         where: a path or a URI.
-        format: one of `FORMATS`, ``imagefolder`` or ``auto``.
+        format: one of `RAY_FORMATS`, ``imagefolder`` or ``auto``.
         split: see `open_dataset`.
         labels_csv: the labels of a folder of images.
         columns: of Parquet files by what is in them, ``image``, ``label`` and ``name``.
@@ -110,7 +108,7 @@ def open_data(asked: Asked) -> Data:
             )
         chosen, split = _of_split(asked, found)
         return _parquet(asked, chosen, split) if format == "parquet" else _tars(chosen, split)
-    if asked.format in FORMATS:
+    if asked.format in RAY_FORMATS:
         raise DataError(f"{asked.where} holds no {asked.format} files")
     if any(asked.columns.values()):
         raise DataError(f"columns are of Parquet files; {asked.where} holds none")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from adder_onnx.errors import DataError
 from adder_onnx.evaluation.file_systems import Storage, explained, open_storage
 from adder_onnx.evaluation.folder_uri import parse_folder_uri
+from adder_onnx.evaluation.folders import files_below
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -95,6 +97,8 @@ class Place(NamedTuple):
     def tree(self) -> list[str]:
         """Paths of all files in this folder and those below, from it on; of a file only "".
 
+        Hidden ones on this machine are left out.
+
         Raises:
             DataError: there is nothing, or it cannot be read.
         """
@@ -107,7 +111,9 @@ class Place(NamedTuple):
             if found.type == FileType.File:
                 return [""]
             if not is_uri(self.shown):  # where names need not be Unicode, as pyarrow has it
-                return list(_walk(self.path))
+                return [
+                    os.path.relpath(str(file), self.path) for file in files_below(Path(self.path))
+                ]
             selector = FileSelector(self.path, recursive=True)
             below = len(self.path.rstrip("/")) + 1
             listed = self.file_system.get_file_info(selector)
@@ -147,23 +153,6 @@ class Place(NamedTuple):
     def _put(self, path: str, data: bytes) -> None:
         with self.file_system.open_output_stream(path, compression=None) as file:
             file.write(data)
-
-
-def _walk(folder: str) -> Iterator[str]:
-    """Paths of all files below; a folder that links lead back to is visited once."""
-    seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_raise):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        inner = os.path.relpath(parent, folder)
-        yield from (os.path.normpath(os.path.join(inner, name)) for name in files)
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def is_uri(text: str) -> bool:

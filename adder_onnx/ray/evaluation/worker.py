@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from adder_onnx import __version__
 from adder_onnx.errors import AdderError, DataError, ModelError
-from adder_onnx.evaluation.inference import Inputs, infer_each
+from adder_onnx.evaluation.inference import Inputs, infer_each, to_input
 from adder_onnx.evaluation.network import Network
 from adder_onnx.evaluation.outputs import Classified
-from adder_onnx.evaluation.preprocessing import preprocess
 from adder_onnx.evaluation.probabilities import Kind, KindOfScores
 from adder_onnx.metadata import Preprocessing
 from adder_onnx.ray.answers import answer_columns
@@ -212,13 +211,8 @@ def load_image(sample: Sample, how: Preprocessing | None) -> Inputs:
         DataError: it cannot be read; the message names it.
         ModelError: the model does not say how images are preprocessed.
     """
-    if how is None:
-        raise ModelError(
-            "the model does not say how images are preprocessed (metadata "
-            "ai.addernet.preprocessing); export it with adder-export"
-        )
     try:
-        return (preprocess(sample.open(), how),)
+        return (to_input(sample.open(), how),)
     except DataError as error:
         named = sample.name in str(error)
         raise DataError(str(error) if named else f"{sample.name}: {error}") from error
