@@ -7,8 +7,10 @@ a test starts its own, which none of the others can see.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -28,10 +30,15 @@ def ray_here() -> Iterator[None]:
     ray = pytest.importorskip("ray", reason="needs adder-onnx[ray]")
     pytest.importorskip("pyarrow", reason="needs adder-onnx[ray]")
     mark = uuid.uuid4().hex
-    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as always,
+    ):
+        # Without it a thread of Ray Data asks for statistics, and logs that there are none, for as
+        # long as this process lives: into the tests that come after.
+        always.setenv("RAY_USAGE_STATS_ENABLED", "0")
         with pytest.MonkeyPatch.context() as patch:  # which Ray's processes inherit
             patch.setenv(_MARK, mark)
-            patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
             patch.delenv("RAY_ADDRESS", raising=False)
             ray.init(
                 address="local",
@@ -45,6 +52,7 @@ def ray_here() -> Iterator[None]:
             )
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         assert processes_with(_MARK, mark), "nothing was started, or it is not found"
         yield
         ray.shutdown()
@@ -52,6 +60,7 @@ def ray_here() -> Iterator[None]:
         while processes_with(_MARK, mark) and time.monotonic() < end:
             time.sleep(0.1)
         assert processes_with(_MARK, mark) == []
+        assert not [each.name for each in threading.enumerate() if "poller" in each.name]
 
 
 def processes_with(name: str, mark: str) -> list[str]:
