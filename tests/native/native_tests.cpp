@@ -380,6 +380,7 @@ int main(int argc, char** argv) {
   }
   uint32_t seed = 0;
   for (const Case& c : cases(kCases)) test_max_pool(c, ++seed);
+  test_lookups();
   test_levels();
   test_conversions();
   test_pool(argc < 2 || std::strcmp(argv[1], "--no-fork") != 0);

@@ -17,3 +17,6 @@ void test_chains();
 
 // Of what is refused.
 void test_checks();
+
+// Of convolutions by table lookups.
+void test_lookups();

@@ -30,6 +30,7 @@ bool has_dot_products() {
 
 const char* isa_name(Isa isa) {
   switch (isa) {
+    case Isa::kAvx512Vbmi: return "avx512_vbmi";
     case Isa::kAvx512: return "avx512";
     case Isa::kAvx2: return "avx2";
     case Isa::kNeon: return "neon";
@@ -45,8 +46,10 @@ std::vector<Isa> available_isas() {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     isas.push_back(Isa::kAvx2);
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
       isas.push_back(Isa::kAvx512);
+      if (__builtin_cpu_supports("avx512vbmi")) isas.push_back(Isa::kAvx512Vbmi);
+    }
   }
 #elif defined(ADDER_ONNX_ARM64)
   isas.push_back(Isa::kNeon);  // every processor of this architecture has it

@@ -6,11 +6,11 @@
 
 namespace adder_onnx {
 
-enum class Isa { kScalar, kAvx2, kAvx512, kNeon, kNeonDotprod };
+enum class Isa { kScalar, kAvx2, kAvx512, kAvx512Vbmi, kNeon, kNeonDotprod };
 
 const char* isa_name(Isa isa);
 
-// The level called `name`: scalar, avx2, avx512, neon or neon_dotprod.
+// The level called `name`: scalar, avx2, avx512, avx512_vbmi, neon or neon_dotprod.
 // Throws std::invalid_argument where it is unknown or the machine lacks it.
 Isa isa_from_name(const std::string& name);
 

@@ -1,0 +1,92 @@
+// uint8 adder convolution by table lookups, for inputs that take few values: what an instruction set's
+// kernel is.
+//
+// Two neighbouring input channels, each one of few levels, make one index; a table for the two weights that
+// they meet has |x0 - w0| + |x1 - w1| for each index. So one lookup and one byte addition make two taps
+// of every pixel in a register. From each entry the least of its table is taken away, which a filter's
+// borders (below) make up for: bytes then hold more of them before they must be added to wider sums.
+//
+// Indices. A level has a code of `code_bits` bits, the zero point's is 0; an index is code0 |
+// code1 << code_bits. Indices lie in planes, one for each channel pair, with the pixels side by side.
+//
+// Tables. Weights are less than 16, so that two of them have one of 256 tables, which are few enough to stay
+// in the first-level cache whatever the number of weights.
+//
+// Epilogue. The output has few levels, too, and which of them it takes depends on the sum alone (and on the
+// residual, which is less than 16): it is counted how many of a filter's borders lie below the sum. Sums
+// are 16-bit, less 32767, and saturate; no border that a sum can reach lies where they do.
+#pragma once
+
+#include <cstdint>
+
+namespace adder_onnx {
+
+// Weights, residuals and outputs are less.
+constexpr int kLookupValues = 16;
+
+// Filters that a tile has at most.
+constexpr int kLookupFilters = 6;
+
+// Where the indices of a tile's pixels are.
+struct LookupTaps {
+  const uint8_t* const* planes;  // by kernel position: of the first pixel and channel pair
+  const uint8_t* const* masks;   // by kernel position: null, or for each pixel 0 where its tap is padding,
+                                 // else 255
+  int64_t positions;
+  int64_t pairs;
+  int64_t pitch;  // from a pair's plane to the next
+};
+
+struct LookupFilters {
+  const uint8_t* tables;
+  const uint16_t* weights;  // [position][pair][filter]: offsets of tables
+  int64_t steps;            // so many lookups of any tables add up to at most 255
+  const int16_t* borders;   // [filter][border][kLookupValues, by the residual, or 1 without one]
+  int64_t border_count;
+  const uint8_t* values;  // [filter][kLookupValues]: the output, by the number of borders below the sum
+};
+
+// A tile's residuals, or null, and outputs: planes, one for each filter, `pitch` bytes apart.
+struct LookupPlanes {
+  const uint8_t* z;
+  uint8_t* y;
+  int64_t pitch;
+};
+
+struct LookupKernel {
+  int code_bits;      // a table has 4^code_bits bytes
+  int64_t pixels;     // of a register
+  int64_t registers;  // of pixels that a tile has at most
+
+  // A tile of so many filters and registers. All planes have whole registers.
+  void (*run)(const LookupTaps& taps, const LookupFilters& filters, int64_t filter_count,
+              int64_t register_count, const LookupPlanes& planes);
+
+  // Index planes of an even number of channels of `count` pixels, at least one, that lie at `x`, channels
+  // side by side; each pixel has whole sixteens of bytes. `codes` has one for each value below 16.
+  // Planes are written in whole registers.
+  void (*make_indices)(const uint8_t* const* x, int64_t count, int64_t channels,
+                       const uint8_t* codes, uint8_t* planes, int64_t pitch);
+
+  // Planes of `channels` channels from pixels `row` bytes apart, and back; channels in whole sixteens.
+  void (*to_planes)(const uint8_t* x, int64_t row, int64_t count, int64_t channels, uint8_t* planes,
+                    int64_t pitch);
+  void (*to_pixels)(const uint8_t* planes, int64_t pitch, int64_t count, int64_t channels, uint8_t* y,
+                    int64_t row);
+
+  // The bare inner loop of a full tile, `times` times over: `pairs` of each filter and register. Returns a
+  // sum, so that it is not idle.
+  uint64_t (*inner_loop)(const LookupTaps& taps, const LookupFilters& filters, int64_t times);
+};
+
+extern const LookupKernel kLookupScalar;
+#if defined(ADDER_ONNX_X86)
+extern const LookupKernel kLookupAvx2;
+extern const LookupKernel kLookupAvx512;
+extern const LookupKernel kLookupAvx512Vbmi;
+#elif defined(ADDER_ONNX_ARM64)
+extern const LookupKernel kLookupNeon;
+extern const LookupKernel kLookupNeonTables;
+#endif
+
+}  // namespace adder_onnx
