@@ -11,6 +11,7 @@ namespace {
 
 // Filters whose outputs are computed before they are laid side by side; a multiple of 16.
 constexpr int64_t kBlock = 48;
+constexpr int64_t kTiles = ceil_div(kBlock, kLookupFilters);
 
 // What the indices of a task may take, unless a tile of its own takes more.
 constexpr int64_t kStageBytes = 256 * 1024;
@@ -22,11 +23,14 @@ constexpr int64_t kTasksPerThread = 2;
 constexpr int64_t kSumBias = 32767;
 constexpr int64_t kNever = 32767;  // no sum is more
 
+constexpr int64_t kMostOfByte = 255;
+
 bool are_small(const std::vector<uint8_t>& levels) {
   return !levels.empty() && levels.back() < kLookupValues;
 }
 
 struct Tile {
+  int64_t number;        // in its block
   int64_t first, count;  // filters
 };
 
@@ -36,7 +40,7 @@ void for_tiles(int64_t first, int64_t count, const F& f) {
   const int64_t tiles = ceil_div(count, kLookupFilters);
   for (int64_t t = 0; t < tiles; ++t) {
     const int64_t begin = t * count / tiles, end = (t + 1) * count / tiles;
-    f(Tile{first + begin, end - begin});
+    f(Tile{t, first + begin, end - begin});
   }
 }
 
@@ -98,20 +102,35 @@ void LookupConv::make_tables(const std::vector<uint8_t>& levels) {
 // [tile][position][pair][filter of the tile]
 void LookupConv::pack_weights(const uint8_t* weights) {
   const int64_t channels = params_.in_channels, positions = params_.kernel_size();
-  int64_t most = 1;
   for (int64_t block = 0; block < params_.out_channels; block += kBlock)
     for_tiles(block, std::min(kBlock, params_.out_channels - block), [&](const Tile& tile) {
+      run_starts_.push_back(static_cast<int64_t>(runs_.size()));
+      int64_t sums[kLookupFilters] = {}, run = 0;
       for (int64_t p = 0; p < positions; ++p)
-        for (int64_t c = 0; c < channels; c += 2)
-          for (int64_t m = tile.first; m < tile.first + tile.count; ++m) {
-            const int64_t w0 = weights[(m * channels + c) * positions + p];
-            const int64_t w1 = weights[(m * channels + c + 1) * positions + p];
-            most = std::max(most, spread_[w0] + spread_[w1]);
+        for (int64_t c = 0; c < channels; c += 2, ++run) {
+          int64_t spreads[kLookupFilters] = {};
+          for (int64_t f = 0; f < tile.count; ++f) {
+            const uint8_t* w = weights + ((tile.first + f) * channels + c) * positions + p;
+            const int64_t w0 = w[0], w1 = w[positions];
+            spreads[f] = spread_[w0] + spread_[w1];
             weights_.push_back(static_cast<uint16_t>((w0 + kLookupValues * w1)
                                                      << 2 * kernel_.code_bits));
           }
+          const auto is_full = [&] {
+            for (int64_t f = 0; f < tile.count; ++f)
+              if (sums[f] + spreads[f] > kMostOfByte) return true;
+            return run == kMostOfByte;
+          };
+          if (is_full()) {
+            runs_.push_back(static_cast<uint8_t>(run));
+            std::fill_n(sums, kLookupFilters, 0);
+            run = 0;
+          }
+          for (int64_t f = 0; f < tile.count; ++f) sums[f] += spreads[f];
+        }
+      runs_.push_back(static_cast<uint8_t>(run));
+      runs_.push_back(0);
     });
-  steps_ = 255 / most;
 }
 
 // False where a border lies beyond what 16 bits hold.
@@ -202,7 +221,7 @@ void LookupConv::run_block(int64_t block, LookupStage* stage, int64_t count, con
     for_tiles(first, filters, [&](const Tile& t) {
       const LookupFilters constants = {tables_.data(),
                                        weights_.data() + t.first * taps,
-                                       steps_,
+                                       runs_.data() + run_starts_[block * kTiles + t.number],
                                        borders_.data() + t.first * border_count_ * residuals,
                                        border_count_,
                                        values_.data() + t.first * kLookupValues};

@@ -60,9 +60,10 @@ class LookupConv {
   std::vector<uint8_t> levels_;  // of x, by their codes
   std::vector<uint8_t> codes_;   // by value
   int64_t least_[kLookupValues], spread_[kLookupValues];  // by weight: of its distances from levels
-  int64_t steps_;
   AlignedVector<uint8_t> tables_;
   std::vector<uint16_t> weights_;  // by tiles
+  std::vector<uint8_t> runs_;      // by tiles
+  std::vector<int64_t> run_starts_;
   std::vector<int16_t> borders_;
   int64_t border_count_ = 0;
   std::vector<uint8_t> values_;
