@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from adder_onnx.compilation.body import chain_body
@@ -198,7 +199,11 @@ class _File:
 
     def _operands(self, chain: Chain) -> list[str]:
         """The inputs of a chain's node beside its images, which become initializers."""
-        operands = []
+        operands = [
+            self._constant(f"{step.value}.table", np.frombuffer(step.quantization.table, np.uint8))
+            for step in chain.entries
+            if step.quantization is not None and step.quantization.table is not None
+        ]
         for node in chain.nodes:
             if not isinstance(node, AdderNode):
                 continue
@@ -213,13 +218,17 @@ class _File:
                     operands.append(array)
                     continue
                 assert isinstance(array, np.ndarray)
-                name = self._names.free(f"{node.name}.{what}")
-                self._names.take([name])
-                self.proto.graph.initializer.append(
-                    numpy_helper.from_array(np.ascontiguousarray(array), name)
-                )
-                operands.append(name)
+                operands.append(self._constant(f"{node.name}.{what}", array))
         return operands
+
+    def _constant(self, name: str, array: NDArray[Any]) -> str:
+        """The name of a new initializer: this one, or with a number where it is taken."""
+        name = self._names.free(name)
+        self._names.take([name])
+        self.proto.graph.initializer.append(
+            numpy_helper.from_array(np.ascontiguousarray(array), name)
+        )
+        return name
 
 
 def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:

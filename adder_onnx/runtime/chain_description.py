@@ -20,7 +20,7 @@ from adder_onnx.runtime.chain import Chain, type_inside
 
 __all__ = ["ChainDescription", "describe_chain"]
 
-_VERSION = 1
+_VERSION = 2
 _TYPES = ("float32", "float16", "uint8")
 _ADDER_CONV, _QLINEAR_ADDER_CONV, _MAX_POOL = range(3)
 
@@ -34,6 +34,7 @@ class ChainDescription:
         floats: its scales and bounds.
         operands: weights, (M, C/group, kH, kW), float32 or uint8, None where they are computed;
             scales and biases, (M,), float32.
+            Tables of entries, (256,), uint8, come before them.
         labels: what messages call its layers.
     """
 
@@ -63,6 +64,10 @@ def describe_chain(chain: Chain) -> ChainDescription:
     numbers = {step.inside: i for i, step in enumerate(chain.entries)}
     for step in chain.entries:
         _describe_conversion(description, step)
+        table = None if step.quantization is None else step.quantization.table
+        integers.append(
+            -1 if table is None else description.add_operand(np.frombuffer(table, np.uint8))
+        )
     for i, node in enumerate(chain.nodes):
         residual = -1 if node.residual is None else numbers[node.residual]
         a = node.attributes

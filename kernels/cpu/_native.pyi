@@ -115,10 +115,12 @@ class Program:
         outside: str,
         inside: str,
         quantization: tuple[float, int, int] | None = None,
+        table: bytes | None = None,
     ) -> None:
         """Types are those of the input and of the kernels' tensor.
 
-        A ``quantization``, (scale, zero point, largest integer), makes float32 uint8.
+        A ``quantization``, (scale, zero point, largest integer), makes float32 uint8; a
+        ``table`` of 256 bytes says what each of these becomes.
         """
 
     def add_nhwc_to_nchw(

@@ -207,7 +207,7 @@ def matching_bias(
 
 def round_weights(node: AdderNode, q: Quantization) -> NDArray[np.uint8]:
     """The integers nearest to a layer's weights."""
-    return q.quantize(_clamped(node, q))
+    return q.round(_clamped(node, q))
 
 
 def steps_from(q: Quantization, integers: NDArray[np.uint8]) -> NDArray[np.float32]:

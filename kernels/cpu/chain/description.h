@@ -2,9 +2,9 @@
 //
 // Integers, in this order:
 //
-//   version                      of what follows: 1
+//   version                      of what follows: 2; of version 1 is all that is said to be new in 2 left out
 //   entries, layers, exits       how many there are
-//   for each entry               outside, inside, zero_point, top
+//   for each entry               outside, inside, zero_point, top, table (new in 2)
 //   for each layer               kind, x, z, stride_h, stride_w, dilation_h, dilation_w,
 //                                auto_pad, top, left, bottom, right, and then
 //     AdderConv       (0)        group, weight, scale, bias
@@ -17,7 +17,8 @@
 // 2 for SAME_LOWER, 3 for VALID. Values are numbered as ChainPort has it; z is -1 where there is no
 // residual. `weight`, `scale` or `factor`, and `bias` are numbers of operands: (M, C/group, kH, kW), float32
 // or uint8, and (M), float32, perhaps with further dimensions of one. The weight of an AdderConv may be
-// one that comes with each run.
+// one that comes with each run. `table` is the number of an operand, (256), uint8, of what each integer
+// becomes that a float has become, or -1.
 //
 // Floats, in this order: for each entry and exit its scale, 1 where nothing is quantized; for each
 // layer, AdderConv: clip_min, clip_max; QLinearAdderConv: z_scale, y_scale, clip_min. Those of entries
