@@ -163,6 +163,7 @@ class _Body:
             DOMAIN,
             bits=q.bits,
             clip_min=node.clip_min,
+            **({"levels": list(q.levels)} if q.levels else {}),
             **_window(node.attributes),
         )
 

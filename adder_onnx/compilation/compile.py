@@ -30,7 +30,7 @@ from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.loading import load_graph
 from adder_onnx.graph.names import Names
 from adder_onnx.graph.plan import ConversionStep, OnnxruntimeStep, Plan, Step, make_plan
-from adder_onnx.ops import DOMAIN, function_bodies
+from adder_onnx.ops import DOMAIN, function_bodies, has_levels
 from adder_onnx.runtime.chain import Chain
 from adder_onnx.runtime.chain_description import ChainDescription, describe_chain
 from adder_onnx.runtime.parts import parts_of
@@ -179,8 +179,9 @@ class _File:
 
     def describe(self, values: dict[str | None, ir.Value]) -> None:
         """Adds the function bodies, and the types of all values that have one."""
-        own = {f.name: f for f in function_bodies(self._opsets[""])}
-        self.proto.functions.extend([*own.values(), *self._functions.values()])
+        nodes = [*self.proto.graph.node, *(n for f in self._functions.values() for n in f.node)]
+        own = function_bodies(self._opsets[""], levels=has_levels(nodes))
+        self.proto.functions.extend([*own, *self._functions.values()])
         ends = {v.name for v in (*self.proto.graph.input, *self.proto.graph.output)}
         for node in self.proto.graph.node:
             for name in node.output:

@@ -9,7 +9,7 @@
 namespace adder_onnx {
 namespace {
 
-constexpr int64_t kVersion = 2;
+constexpr int64_t kNewest = 2;  // version
 constexpr int64_t kFewestOfLayer = 15;  // integers
 
 enum Kind : int64_t { kAdderConv = 0, kQLinearAdderConv = 1, kMaxPool = 2 };
@@ -48,7 +48,7 @@ class Reader {
 
   std::shared_ptr<const Chain> read() {
     version_ = integers_.next();
-    if (version_ < 1 || version_ > kVersion)
+    if (version_ < 1 || version_ > kNewest)
       throw std::invalid_argument("the description of a chain is of another version");
     const int64_t entry_count = count(4), layer_count = count(kFewestOfLayer), exit_count = count(5);
     std::vector<Conversion> entries;
@@ -165,10 +165,17 @@ class Reader {
     const int y_zero_point = integers_.next_of(255), bits = integers_.next_of(8);
     const float z_scale = floats_.next(), y_scale = floats_.next(), clip_min = floats_.next();
     const Q8Activation activation = {z_scale,      z_zero_point, y_scale,
-                                     y_zero_point, clip_min,     (1 << bits) - 1};
+                                     y_zero_point, clip_min,     (1 << bits) - 1,
+                                     levels()};
     layer->qconv = std::make_shared<const QAdderConv>(
         a, static_cast<const uint8_t*>(weight.data), static_cast<uint8_t>(x_zero_point),
         factor.data(), bias.data(), activation, isa_);
+  }
+
+  std::vector<uint8_t> levels() {
+    std::vector<uint8_t> found(version_ < 2 ? 0 : static_cast<size_t>(integers_.next_of(16)));
+    for (uint8_t& level : found) level = static_cast<uint8_t>(integers_.next_of(255));
+    return found;
   }
 
   void read_pool(ChainLayer* layer) {
@@ -181,13 +188,13 @@ class Reader {
     if (layer->z >= 0) throw std::invalid_argument("a pooling has no residual");
   }
 
+  int64_t version_ = 0;
   Numbers<int64_t> integers_;
   Numbers<float> floats_;
   const std::vector<Operand>& operands_;
   const Isa isa_;
   const Form form_;
   const std::vector<std::string>& labels_;
-  int64_t version_ = 0;
 };
 
 }  // namespace

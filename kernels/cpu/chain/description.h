@@ -2,14 +2,15 @@
 //
 // Integers, in this order:
 //
-//   version                      of what follows: 2; of version 1 is all that is said to be new in 2 left out
+//   version                      of what follows: 1, or 2
 //   entries, layers, exits       how many there are
-//   for each entry               outside, inside, zero_point, top, table (new in 2)
+//   for each entry               outside, inside, zero_point, top; with version 2 also table
 //   for each layer               kind, x, z, stride_h, stride_w, dilation_h, dilation_w,
 //                                auto_pad, top, left, bottom, right, and then
 //     AdderConv       (0)        group, weight, scale, bias
 //     QLinearAdderConv (1)       group, weight, factor, bias, x_zero_point, z_zero_point,
-//                                y_zero_point, bits
+//                                y_zero_point, bits; with version 2 also the number of levels,
+//                                which may be 0, and the levels
 //     MaxPool         (2)        kernel_h, kernel_w, ceil_mode
 //   for each exit                value, outside, inside, zero_point, top
 //
