@@ -72,15 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--bits",
         metavar="N",
         type=_bits,
-        help="2 to 8 (8; 4 with --levels), or auto: for each node the fewest that keep the loss within "
-        "--max-loss",
+        help="2 to 8 (8; 4 with --levels), or auto: for each node the fewest that keep the loss "
+        "within --max-loss",
     )
     parser.add_argument(
         "--levels",
         metavar="N",
         type=int,
-        help="so few of the integers of --bits for each node's input, 2 to 16, while weights have all: "
-        "8 and fewer let lookups take the place of differences (all)",
+        help="so few of the integers of --bits for each node's input, 2 to 16, while weights have "
+        "all; 8 and fewer let lookups take the place of differences (all)",
     )
     parser.add_argument(
         "--max-loss",

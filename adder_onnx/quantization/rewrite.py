@@ -2,8 +2,9 @@
 
 Every adder node that is quantized becomes a QLinearAdderConv. Only uint8 tensors pass between
 these, through MaxPool nodes too. A float value that enters one is quantized, clipped to its range
-before where that has fewer than 8 bits, or by a table where it becomes few levels; where a float follows, an integer value is dequantized. A
-scale belongs to a value: all who take it use the same.
+before where that has fewer than 8 bits; where it becomes few levels, by QuantizeLinear with a finer
+scale and a table. Where a float follows, an integer value is dequantized. A scale belongs to a value:
+all who take it use the same.
 """
 
 from __future__ import annotations
