@@ -39,6 +39,7 @@ def summarize(
         "model": str(options.model),
         "output": str(options.output),
         "bits": options.bits,
+        **({} if options.levels is None else {"levels": options.levels}),
         "calibration": options.calibration,
         "samples": images,
         **({} if loss is None else {"max_loss": options.max_loss, "loss": vars(loss)}),
@@ -48,6 +49,7 @@ def summarize(
             {
                 "name": n.name,
                 "bits": n.bits,
+                **({"levels": list(n.levels)} if n.levels else {}),
                 "low": n.low,
                 "high": n.high,
                 "clamped": n.clamped,
@@ -95,6 +97,13 @@ def lines_of(summary: dict[str, Any]) -> list[str]:
             for node in sorted(summary["sensitivity"], key=lambda n: n["snr_db"])
         ]
     before, after = summary["bytes_before"], summary["bytes_after"]
+    if "levels" in summary:
+        lines.append(f"{'levels':{width}}  of its input, of the integers that weights have")
+        lines += [
+            f"{node['name']:{width}}  {' '.join(map(str, node['levels']))}"
+            for node in summary["nodes"]
+            if "levels" in node
+        ]
     widths = sorted({node["bits"] for node in summary["nodes"]})
     bits = " to ".join(str(width) for width in dict.fromkeys((*widths[:1], *widths[-1:])))
     if "loss" in summary:
@@ -105,8 +114,9 @@ def lines_of(summary: dict[str, Any]) -> list[str]:
             f"{mean:.2f} bits on average; {what} on {loss['images']} images that ranges were not "
             f"found on: {loss['percent']:.2f} %, at most {summary['max_loss']:g} %"
         )
+    levels = f" and {summary['levels']} levels" if "levels" in summary else ""
     lines.append(
-        f"{summary['output']}: {len(summary['nodes'])} nodes of {bits or 'no'} bits, "
+        f"{summary['output']}: {len(summary['nodes'])} nodes of {bits or 'no'} bits{levels}, "
         f"{len(summary['left'])} left in float; {after:,} bytes, {after / before:.2f} of {before:,}"
     )
     return lines

@@ -36,6 +36,7 @@ from adder_onnx.files import write_atomically
 from adder_onnx.graph.loading import read_model
 from adder_onnx.pages.quantization import quantization_page
 from adder_onnx.quantization import Quantized, quantize
+from adder_onnx.quantization.quantize import DEFAULT_BITS, DEFAULT_BITS_OF_LEVELS
 from adder_onnx.quantization.ranges import CALIBRATIONS
 from adder_onnx.quantization.standard import quantize_standard_nodes
 from adder_onnx.quantization.widths import quantize_within
@@ -48,6 +49,7 @@ _BATCH_SIZE = 16
 _EXAMPLES = """\
   adder-quantize resnet20.onnx resnet20_int8.onnx --data cifar-10-python.tar.gz
   adder-quantize resnet20.onnx resnet20_int4.onnx --data cifar-10-batches-py --bits 4
+  adder-quantize resnet20.onnx resnet20_8_levels.onnx --data cifar-10-batches-py --levels 8
   adder-quantize resnet20.onnx resnet20_auto.onnx --data train --bits auto --validate val
   adder-quantize resnet50.onnx resnet50_int8.onnx --data imagenet --split train --samples 256
   adder-quantize resnet20.onnx resnet20_int4.onnx --data val --bits 4 --sensitivity --html page.html
@@ -70,8 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--bits",
         metavar="N",
         type=_bits,
-        default=8,
-        help="2 to 8 (8), or auto: for each node the fewest that keep the loss within --max-loss",
+        help="2 to 8 (8; 4 with --levels), or auto: for each node the fewest that keep the loss "
+        "within --max-loss",
+    )
+    parser.add_argument(
+        "--levels",
+        metavar="N",
+        type=int,
+        help="so few of the integers of --bits for each node's input, 2 to 16, while weights have "
+        "all; 8 and fewer let lookups take the place of differences (all)",
     )
     parser.add_argument(
         "--max-loss",
@@ -147,6 +156,10 @@ def _run(options: argparse.Namespace) -> None:
         {"the output": options.output, "--html": options.html},
         {"the float model": options.model, "the data": options.data, "data": options.validate},
     )
+    if options.bits is None:
+        options.bits = DEFAULT_BITS if options.levels is None else DEFAULT_BITS_OF_LEVELS
+    if options.bits == "auto" and options.levels is not None:
+        raise InputError("--levels is of one width: give --bits a number, or leave it out")
     with phases("loading the model") as begin:
         proto = read_model(options.model)
         session = InferenceSession(options.model, threads=options.threads)
@@ -194,6 +207,7 @@ def _quantize(
             proto,
             _feeds(dataset, model),
             bits=options.bits,
+            levels=options.levels,
             calibration=options.calibration,
             percentile=options.percentile,
             exclude=options.exclude,

@@ -104,7 +104,11 @@ class _Body:
                 for n in (0, q.top)
             )
             image = self._add("Clip", [image, low, high])
-        return self._add("QuantizeLinear", [image, scale, zero_point])
+        integers = self._add("QuantizeLinear", [image, scale, zero_point])
+        if q.table is None:
+            return integers
+        indices = self._add("Cast", [integers], to=TensorProto.INT32)
+        return self._add("Gather", [self._operand(), indices])
 
     def _leave(self, output: str, step: ConversionStep) -> None:
         inside, q = self._inside[step.inside], step.quantization
@@ -159,6 +163,7 @@ class _Body:
             DOMAIN,
             bits=q.bits,
             clip_min=node.clip_min,
+            **({"levels": list(q.levels)} if q.levels else {}),
             **_window(node.attributes),
         )
 

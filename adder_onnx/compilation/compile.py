@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from adder_onnx.compilation.body import chain_body
@@ -29,7 +30,7 @@ from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.loading import load_graph
 from adder_onnx.graph.names import Names
 from adder_onnx.graph.plan import ConversionStep, OnnxruntimeStep, Plan, Step, make_plan
-from adder_onnx.ops import DOMAIN, function_bodies
+from adder_onnx.ops import DOMAIN, function_bodies, has_levels
 from adder_onnx.runtime.chain import Chain
 from adder_onnx.runtime.chain_description import ChainDescription, describe_chain
 from adder_onnx.runtime.parts import parts_of
@@ -178,8 +179,9 @@ class _File:
 
     def describe(self, values: dict[str | None, ir.Value]) -> None:
         """Adds the function bodies, and the types of all values that have one."""
-        own = {f.name: f for f in function_bodies(self._opsets[""])}
-        self.proto.functions.extend([*own.values(), *self._functions.values()])
+        nodes = [*self.proto.graph.node, *(n for f in self._functions.values() for n in f.node)]
+        own = function_bodies(self._opsets[""], levels=has_levels(nodes))
+        self.proto.functions.extend([*own, *self._functions.values()])
         ends = {v.name for v in (*self.proto.graph.input, *self.proto.graph.output)}
         for node in self.proto.graph.node:
             for name in node.output:
@@ -198,7 +200,11 @@ class _File:
 
     def _operands(self, chain: Chain) -> list[str]:
         """The inputs of a chain's node beside its images, which become initializers."""
-        operands = []
+        operands = [
+            self._constant(f"{step.value}.table", np.frombuffer(step.quantization.table, np.uint8))
+            for step in chain.entries
+            if step.quantization is not None and step.quantization.table is not None
+        ]
         for node in chain.nodes:
             if not isinstance(node, AdderNode):
                 continue
@@ -213,13 +219,17 @@ class _File:
                     operands.append(array)
                     continue
                 assert isinstance(array, np.ndarray)
-                name = self._names.free(f"{node.name}.{what}")
-                self._names.take([name])
-                self.proto.graph.initializer.append(
-                    numpy_helper.from_array(np.ascontiguousarray(array), name)
-                )
-                operands.append(name)
+                operands.append(self._constant(f"{node.name}.{what}", array))
         return operands
+
+    def _constant(self, name: str, array: NDArray[Any]) -> str:
+        """The name of a new initializer: this one, or with a number where it is taken."""
+        name = self._names.free(name)
+        self._names.take([name])
+        self.proto.graph.initializer.append(
+            numpy_helper.from_array(np.ascontiguousarray(array), name)
+        )
+        return name
 
 
 def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:

@@ -90,6 +90,7 @@ class Integers:
         y_scale: of the output.
         y_zero_point: of the output.
         bits: the output is at most 2**bits - 1.
+        levels: the only values of the output, rising; none for all.
     """
 
     x_zero_point: int
@@ -98,6 +99,7 @@ class Integers:
     y_scale: float
     y_zero_point: int
     bits: int
+    levels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -303,6 +305,7 @@ def _integer_adder_node(node: ir.Node) -> AdderNode:
             float(parameters[9].item()),
             int(parameters[10].item()),
             int(attributes.get("bits", 8)),
+            tuple(map(int, attributes.get("levels", ()))),
         ),
     )
 

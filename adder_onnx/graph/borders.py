@@ -7,7 +7,10 @@ nothing more. Absorbed are
    only integer nodes take, and that no adder node gives;
 2. a Clip with constant bounds before it, which only it takes, where the lower bound is quantized to
    zero: the upper one becomes the largest integer;
-3. DequantizeLinear of what an integer node gives to float32, with one scale and one zero point,
+3. a Cast to int32 or int64 and a Gather after it, along axis 0 of a constant of 256 uint8, each of
+   which alone takes what the one before it gives: a table of what the integers become; then it is
+   the Gather's output that only integer nodes take;
+4. DequantizeLinear of what an integer node gives to float32, with one scale and one zero point,
    that no adder node takes.
 
 Integer nodes are integer adder nodes, and the MaxPool nodes of `pools`. What is absorbed runs as
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from adder_onnx.graph.adder_node import (
@@ -49,6 +53,7 @@ class Quantization:
         zero_point: 0 to 255.
         top: the largest integer that a float becomes.
         nodes: names of the absorbed nodes.
+        table: what each of the integers 0 to 255 becomes then, where there is one.
     """
 
     value: str
@@ -56,6 +61,7 @@ class Quantization:
     zero_point: int
     top: int
     nodes: tuple[str, ...]
+    table: bytes | None = None
 
 
 def is_border_node(node: ir.Node) -> bool:
@@ -71,7 +77,7 @@ def quantization_of(node: ir.Node) -> Quantization:
 
 
 def absorb_quantization(graph: ir.Graph) -> None:
-    """Marks all nodes that the rules allow; a Clip among them is removed."""
+    """Marks all nodes that the rules allow; Clip, Cast and Gather among them are removed."""
     for node in list(graph):
         if node.domain not in ("", "ai.onnx"):
             continue
@@ -84,9 +90,11 @@ def absorb_quantization(graph: ir.Graph) -> None:
 def _absorb_quantize(graph: ir.Graph, node: ir.Node) -> None:
     parameters = quantization_parameters(node)
     source, output = node.inputs[0], node.outputs[0]
-    if parameters is None or source is None or output.is_graph_output() or not output.uses():
+    lookup = _lookup(output)
+    result = output if lookup is None else lookup.gather.outputs[0]
+    if parameters is None or source is None or result.is_graph_output() or not result.uses():
         return
-    if not all(_is_integer(use.node) for use in output.uses()):
+    if not all(_is_integer(use.node) for use in result.uses()):
         return
     scale, zero_point = parameters
     top = 255
@@ -107,7 +115,51 @@ def _absorb_quantize(graph: ir.Graph, node: ir.Node) -> None:
     if len(nodes) > 1:
         assert clip is not None
         graph.remove(clip, safe=True)
-    node.meta[_QUANTIZATION] = Quantization(value_name(output), scale, zero_point, top, nodes)
+    table = None
+    if lookup is not None:
+        table = lookup.table
+        nodes = (*nodes, lookup.cast.name or "", lookup.gather.name or "")
+        ir.convenience.replace_all_uses_with(result, output)
+        graph.remove([lookup.cast, lookup.gather], safe=True)
+    node.meta[_QUANTIZATION] = Quantization(
+        value_name(output), scale, zero_point, top, nodes, table
+    )
+
+
+@dataclass(frozen=True)
+class _Lookup:
+    """A Cast, and the Gather after it that looks integers up in a table."""
+
+    cast: ir.Node
+    gather: ir.Node
+    table: bytes
+
+
+def _lookup(integers: ir.Value) -> _Lookup | None:
+    """The lookup that uint8 integers go into, and nothing else takes them."""
+    cast = _only_taker(integers)
+    if cast is None or integers.dtype != ir.DataType.UINT8 or not _is_standard(cast, "Cast"):
+        return None
+    gather = _only_taker(cast.outputs[0])
+    to, indices = cast.attributes["to"].as_int(), cast.outputs[0]
+    if to not in (ir.DataType.INT32, ir.DataType.INT64):
+        return None
+    if gather is None or not _is_standard(gather, "Gather") or gather.inputs[1] is not indices:
+        return None
+    axis, table = gather.attributes.get("axis"), constant(gather.inputs[0])
+    if table is None or table.dtype != np.uint8 or table.shape != (256,):
+        return None
+    return _Lookup(cast, gather, table.tobytes()) if axis is None or axis.as_int() == 0 else None
+
+
+def _only_taker(value: ir.Value) -> ir.Node | None:
+    """The node that takes a value, once, where nobody else needs it."""
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def _is_standard(node: ir.Node, op_type: str) -> bool:
+    return node.domain in ("", "ai.onnx") and node.op_type == op_type
 
 
 def _absorb_dequantize(node: ir.Node) -> None:

@@ -20,7 +20,7 @@ from adder_onnx.graph.functions import inline_functions
 from adder_onnx.graph.inlined.restoration import restore_adder_nodes
 from adder_onnx.graph.names import Names
 from adder_onnx.graph.reading import read_model
-from adder_onnx.ops import DOMAIN, MIN_OPSET, VERSION, function_bodies
+from adder_onnx.ops import DOMAIN, MIN_OPSET, VERSION, function_bodies, has_levels
 
 __all__ = ["check_valid", "load_graph", "read_model"]
 
@@ -201,12 +201,16 @@ def _lacks_shape(value: onnx.ValueInfoProto) -> bool:
 
 def _drop_our_bodies(model: onnx.ModelProto) -> None:
     opset = {entry.domain: entry.version for entry in model.opset_import}.get("", MIN_OPSET)
-    ours = {f.name: f for f in function_bodies(max(opset, MIN_OPSET))}
+    nodes = [*model.graph.node, *(node for f in model.functions for node in f.node)]
+    ours: dict[str, list[list[onnx.NodeProto]]] = {}
+    for levels in (True,) if has_levels(nodes) else (True, False):
+        for body in function_bodies(max(opset, MIN_OPSET), levels=levels):
+            ours.setdefault(body.name, []).append(list(body.node))
     kept = []
     for function in model.functions:
         if function.domain != DOMAIN or function.name not in ours:
             kept.append(function)  # of a compiled file, a chain's body among them
-        elif list(function.node) != list(ours[function.name].node):
+        elif list(function.node) not in ours[function.name]:
             _logger.warning(
                 "the file's own body of %s.%s differs from this version's and is not used: "
                 "domain and version define the meaning",

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import onnx
 import onnx.parser
 
 from adder_onnx.ops.domain import DOMAIN, VERSION
 
-__all__ = ["MIN_OPSET", "function_bodies"]
+__all__ = ["MIN_OPSET", "function_bodies", "has_levels"]
 
 MIN_OPSET = 15
 """The lowest version of the standard operator set that the bodies can be written in."""
@@ -137,7 +137,8 @@ _QLINEAR_ADDER_CONV = """
 <domain: "DOMAIN", opset_import: ["" : OPSET, "DOMAIN" : VERSION]>
 QLinearAdderConv
 <kernel_shape, auto_pad: string = "NOTSET", bits: int = 8, clip_min: float = 0.0,
- dilations: ints = [1, 1], group: int = 1, pads: ints = [0, 0, 0, 0], strides: ints = [1, 1]>
+ dilations: ints = [1, 1], group: int = 1, LEVELS
+ pads: ints = [0, 0, 0, 0], strides: ints = [1, 1]>
 (X, W, x_scale, x_zero_point, scale, bias, Z, z_scale, z_zero_point, y_scale, y_zero_point) => (Y)
 {
     float_x = Cast <to: int = 1> (X)
@@ -163,20 +164,80 @@ QLinearAdderConv
     lowest = Constant <value_float: float = @clip_min> ()
     activated = Max (sum, lowest)
     quotient = Div (activated, y_scale)
-    rounded = Round (quotient)
     float_y_zero = Cast <to: int = 1> (y_zero_point)
-    moved = Add (rounded, float_y_zero)
     int_bits = Constant <value_int: int = @bits> ()
     float_bits = Cast <to: int = 1> (int_bits)
     two = Constant <value_float: float = 2.0> ()
     one = Constant <value_float: float = 1.0> ()
     none = Constant <value_float: float = 0.0> ()
-    levels = Pow (two, float_bits)
-    highest = Sub (levels, one)
+    powers = Pow (two, float_bits)
+    highest = Sub (powers, one)
+    TAIL
+}
+"""
+
+_ALL_INTEGERS = """
+    rounded = Round (quotient)
+    moved = Add (rounded, float_y_zero)
     above = Max (moved, none)
     between = Min (above, highest)
     Y = Cast <to: int = 2> (between)
-}
+"""
+
+# Whether q is above a border between two levels, and to what it is rounded, depends on the place
+# of q + y_zero_point among all multiples of 1/2 alone: on one, or between which two. There are
+# 1,021 such places from 0 to 255, those on a multiple being even; the place is
+# ceil(2 q) + floor(2 q) + 4 y_zero_point. A table has the output of each. What is no number, of
+# which no comparison holds, has the first place.
+_FEW_LEVELS = """
+    four = Constant <value_float: float = 4.0> ()
+    last_place = Constant <value_float: float = 1020.0> ()
+    doubled = Mul (quotient, two)
+    ceiling = Ceil (doubled)
+    floor = Floor (doubled)
+    quarters = Add (ceiling, floor)
+    zero_quarters = Mul (float_y_zero, four)
+    moved = Add (quarters, zero_quarters)
+    is_above = Greater (moved, none)
+    above = Where (is_above, moved, none)
+    between = Min (above, last_place)
+    place = Cast <to: int = 6> (between)
+
+    first_axis = Constant <value_ints: ints = [0]> ()
+    second_axis = Constant <value_ints: ints = [1]> ()
+    minus_one = Constant <value_ints: ints = [-1]> ()
+    behind_all = Constant <value_ints: ints = [100]> ()
+    places_end = Constant <value_float: float = 1021.0> ()
+    quarter = Constant <value_float: float = 0.25> ()
+    places = Range (none, places_end, one)
+    place_integers = Mul (places, quarter)
+    place_quotients = Sub (place_integers, float_y_zero)
+    rounded = Round (place_quotients)
+    whole = Add (rounded, float_y_zero)
+    whole_above = Max (whole, none)
+    all_integers = Min (whole_above, highest)
+
+    int_levels = Constant <value_ints: ints = @levels> ()
+    number_of_levels = Shape (int_levels)
+    has_levels = Greater (number_of_levels, first_axis)
+    given_levels = Cast <to: int = 1> (int_levels)
+    out_of_reach = Constant <value_floats: floats = [1000.0, 1000.0]> ()
+    levels = Concat <axis: int = 0> (given_levels, out_of_reach)
+    lower = Slice (levels, first_axis, minus_one, first_axis)
+    upper = Slice (levels, second_axis, behind_all, first_axis)
+    steps = Sub (upper, lower)
+    twice_borders = Add (lower, upper)
+    border_places = Mul (twice_borders, two)
+    place_rows = Unsqueeze (places, second_axis)
+    is_passed = Greater (place_rows, border_places)
+    passed = Cast <to: int = 1> (is_passed)
+    taken_steps = Mul (passed, steps)
+    rise = ReduceSum <keepdims: int = 0> (taken_steps, second_axis)
+    lowest_level = Slice (levels, first_axis, second_axis, first_axis)
+    few_levels = Add (lowest_level, rise)
+    outputs = Where (has_levels, few_levels, all_integers)
+    table = Cast <to: int = 2> (outputs)
+    Y = Gather (table, place)
 """
 
 
@@ -188,10 +249,25 @@ _DOC_STRINGS = {
     "QLinearAdderConv": "AdderConv on integers, with what follows it: "
     "v = x_scale * scale[o] * AdderConv(X - x_zero_point, W - x_zero_point) + bias[o] + "
     "z_scale * (Z - z_zero_point); "
-    "Y = min(max(round(max(v, clip_min) / y_scale) + y_zero_point, 0), 2^bits - 1). X and W have "
+    "Y = min(max(round(max(v, clip_min) / y_scale) + y_zero_point, 0), 2^bits - 1), or where there "
+    "are levels that one of them which is nearest, of two the lower. X and W have "
     "one scale, since |x - w| is not linear. This body makes a file portable, and is slow: "
     "adder-onnx has kernels.",
 }
+
+
+def has_levels(nodes: Iterable[onnx.NodeProto]) -> bool:
+    """Whether one of these nodes, or of those in their graphs, is one with levels, or may be."""
+    return any(
+        has_levels(attribute.g.node)
+        or any(has_levels(graph.node) for graph in attribute.graphs)
+        or (
+            (node.domain, node.op_type, attribute.name) == (DOMAIN, "QLinearAdderConv", "levels")
+            and (len(attribute.ints) > 0 or bool(attribute.ref_attr_name))
+        )
+        for node in nodes
+        for attribute in node.attribute
+    )
 
 
 @functools.cache
@@ -200,13 +276,18 @@ def _parse(text: str) -> onnx.FunctionProto:
 
 
 def function_bodies(
-    opset: int, names: Collection[str] = ("AdderConv", "QLinearAdderConv")
+    opset: int,
+    names: Collection[str] = ("AdderConv", "QLinearAdderConv"),
+    *,
+    levels: bool = True,
 ) -> list[onnx.FunctionProto]:
     """The operators' bodies for a model that imports ``opset`` of the standard operators.
 
     Args:
         opset: version of the default domain in the model; a local function must import the same.
         names: of the operators; QLinearAdderConv's body uses AdderConv.
+        levels: whether nodes may have the attribute of this name. Where none has, a body without
+            it gives the same bits, in fewer nodes.
 
     Returns:
         One FunctionProto per operator, each a fresh copy.
@@ -219,12 +300,17 @@ def function_bodies(
     bodies = []
     for template in (_ADDER_CONV, _QLINEAR_ADDER_CONV):
         text = template.replace("DOMAIN", DOMAIN).replace("VERSION", str(VERSION))
+        text = text.replace("LEVELS", "levels: ints = [0]," if levels else "")
+        text = text.replace("TAIL", _FEW_LEVELS if levels else _ALL_INTEGERS)
         body = onnx.FunctionProto()
         body.CopyFrom(_parse(text.replace("OPSET", str(opset))))
         body.doc_string = _DOC_STRINGS[body.name]
         for attribute in body.attribute_proto:
+            # What the language of the text cannot say.
             if attribute.name == "clip_min":
-                attribute.f = -math.inf  # which the language of the text cannot say
+                attribute.f = -math.inf
+            elif attribute.name == "levels":
+                del attribute.ints[:]
         if body.name in names:
             bodies.append(body)
     return bodies

@@ -61,7 +61,10 @@ def _integer_layer(node: onnx.NodeProto, shapes: Mapping[str, _Dims]) -> str:
         formula += " + z"
     if values.get("clip_min", -math.inf) > -math.inf:
         formula = f"max({formula}, {values['clip_min']:g})"
-    return f"Adder layer on integers, y = {formula}, rounded to {values.get('bits', 8)} bits"
+    outputs = f"{values.get('bits', 8)} bits"
+    if values.get("levels"):
+        outputs = f"{len(values['levels'])} levels of {outputs}"
+    return f"Adder layer on integers, y = {formula}, rounded to {outputs}"
 
 
 def _sizes(node: onnx.NodeProto, shapes: Mapping[str, _Dims]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,7 @@ def qlinear_adder_conv(
     *,
     clip_min: float = -np.inf,
     bits: int = 8,
+    levels: Sequence[int] = (),
 ) -> NDArray[np.uint8]:
     """QLinearAdderConv from its definition: the schema's text, step by step in float32.
 
@@ -124,6 +126,7 @@ def qlinear_adder_conv(
         attributes: as for `adder_conv`.
         clip_min: lower bound of the activation, -inf or 0.
         bits: the result is at most 2**bits - 1.
+        levels: the only values of the result, rising; none for all.
 
     Returns:
         (N, M, oH, oW).
@@ -139,8 +142,22 @@ def qlinear_adder_conv(
     shifted_z = z.astype(np.float32) - np.float32(z_zero_point)
     value = value + shifted_z * np.float32(z_scale)
     value = np.maximum(value, np.float32(clip_min))
-    rounded = np.rint(value / np.float32(y_scale)) + np.float32(y_zero_point)
+    quotient = value / np.float32(y_scale)
+    if len(levels):
+        return _nearest_levels(quotient, levels, int(y_zero_point))
+    rounded = np.rint(quotient) + np.float32(y_zero_point)
     y: NDArray[np.uint8] = np.clip(rounded, 0, 2**bits - 1).astype(np.uint8)
+    return y
+
+
+def _nearest_levels(
+    quotient: NDArray[np.float32], levels: Sequence[int], zero_point: int
+) -> NDArray[np.uint8]:
+    """The level nearest to each quotient; of two the lower; the first for what is no number."""
+    values = np.asarray(levels, np.uint8)
+    borders = (values[:-1] / 2.0 + values[1:] / 2.0) - zero_point
+    passed = sum((quotient > border).astype(np.intp) for border in borders)
+    y: NDArray[np.uint8] = values[passed]
     return y
 
 
@@ -161,6 +178,6 @@ class QLinearAdderConv(OpRun):
 
     def _run(self, *inputs: NDArray[Any], **attributes: Any) -> tuple[NDArray[Any]]:
         given = {name: value for name, value in attributes.items() if value is not None}
-        own = {name: given.pop(name) for name in ("clip_min", "bits") if name in given}
+        own = {name: given.pop(name) for name in ("clip_min", "bits", "levels") if name in given}
         arguments: tuple[Any, ...] = (*inputs, ConvAttributes.from_mapping(given))
         return (qlinear_adder_conv(*arguments, **own),)

@@ -7,7 +7,9 @@ know the operators. A file needs none of it: it carries each operator's function
 from __future__ import annotations
 
 import atexit
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
@@ -16,8 +18,18 @@ from onnx.defs import OpSchema
 from adder_onnx.errors import ModelError
 from adder_onnx.ops.conv_attributes import ConvAttributes
 from adder_onnx.ops.domain import DOMAIN, VERSION
+from adder_onnx.text import shorten
 
-__all__ = ["ADDER_CONV", "QLINEAR_ADDER_CONV", "register_schemas"]
+__all__ = [
+    "ADDER_CONV",
+    "MOST_LEVELS",
+    "QLINEAR_ADDER_CONV",
+    "check_levels",
+    "register_schemas",
+]
+
+MOST_LEVELS = 16
+"""Of the values that an output of few levels takes."""
 
 _DOC = """
 Adder convolution (Chen et al., CVPR 2020, equation 2): the negated L1 distance between every
@@ -37,7 +49,7 @@ def _attribute(name: str, default: Any, description: str) -> OpSchema.Attribute:
 def _read_attributes(ctx: Any) -> dict[str, Any]:
     names = (
         *("strides", "pads", "dilations", "group", "auto_pad", "kernel_shape"),
-        *("bits", "clip_min"),
+        *("bits", "clip_min", "levels"),
     )
     found = ((name, ctx.get_attribute(name)) for name in names)
     return {name: onnx.helper.get_attribute_value(a) for name, a in found if a is not None}
@@ -63,7 +75,12 @@ step rounded, to nearest and to even:
     v   = max(v, clip_min)
     Y   = min(max(round(v / y_scale) + y_zero_point, 0), 2^bits - 1)
 
-Where nothing is added, Z is a scalar zero.
+Where there are levels, n of them, Y only takes these values: the nearest one, of two the lower,
+
+    q = v / y_scale
+    Y = levels[number of i in 1..n-1 with q > (levels[i-1] + levels[i]) / 2 - y_zero_point]
+
+and levels[0] for what is no number. Where nothing is added, Z is a scalar zero.
 """
 
 
@@ -136,6 +153,23 @@ def _check_quantization(values: dict[str, Any]) -> None:
         raise ModelError(f"attribute bits is {bits}; expected 2 to 8")
     if clip_min not in (-math.inf, 0):
         raise ModelError(f"attribute clip_min is {clip_min}; expected -inf or 0")
+    check_levels(values.get("levels", ()), bits)
+
+
+def check_levels(levels: Sequence[int], bits: int) -> None:
+    """Checks the attribute ``levels``.
+
+    Raises:
+        ModelError: they are neither none nor 2 to 16, do not rise, or are not from 0 to 2^bits - 1.
+    """
+    if not levels:
+        return
+    rise = all(a < b for a, b in itertools.pairwise(levels))
+    if not (2 <= len(levels) <= MOST_LEVELS and rise and levels[0] >= 0 and levels[-1] < 2**bits):
+        raise ModelError(
+            f"attribute levels is {shorten(str(list(levels[:100])), 60)}; expected 2 to "
+            f"{MOST_LEVELS} integers that rise, from 0 to {2**bits - 1}"
+        )
 
 
 def _make_adder_conv() -> OpSchema:
@@ -190,6 +224,12 @@ def _make_qlinear_adder_conv() -> OpSchema:
             *_conv_attributes(),
             _attribute("bits", 8, "Y is at most 2^bits - 1; 2 to 8."),
             _attribute("clip_min", -math.inf, "Lower bound of the activation: -inf or 0."),
+            OpSchema.Attribute(
+                "levels",
+                OpSchema.AttrType.INTS,
+                "The only values of Y: none, for all of them, or 2 to 16 that rise.",
+                required=False,
+            ),
         ],
     )
     schema.set_type_and_shape_inference_function(_infer_adder_conv)

@@ -16,7 +16,8 @@ from adder_onnx.errors import InputError, ModelError
 from adder_onnx.graph.adder_node import AdderNode, adder_node, is_adder_node, mark_adder_nodes
 from adder_onnx.graph.fusion import fuse_epilogues
 from adder_onnx.graph.loading import check_valid, load_graph
-from adder_onnx.ops import DOMAIN, describe_model, describe_nodes, function_bodies
+from adder_onnx.ops import DOMAIN, describe_model, describe_nodes, function_bodies, has_levels
+from adder_onnx.ops.schema import MOST_LEVELS
 from adder_onnx.quantization.observation import KEPT, Observation, make_runner, observe
 from adder_onnx.quantization.pooling import share_scales, shared_scales
 from adder_onnx.quantization.ranges import CALIBRATIONS, Quantization, choose
@@ -26,7 +27,17 @@ from adder_onnx.quantization.sensitivity import Sensitivity, decibels, measure_a
 from adder_onnx.quantization.weights import IntegerLayer, quantize_weights, weight_of
 from adder_onnx.runtime import InferenceSession
 
-__all__ = ["Quantized", "Sensitivity", "finish", "fused_nodes", "quantize"]
+__all__ = [
+    "DEFAULT_BITS",
+    "DEFAULT_BITS_OF_LEVELS",
+    "Quantized",
+    "Sensitivity",
+    "finish",
+    "fused_nodes",
+    "quantize",
+]
+
+DEFAULT_BITS, DEFAULT_BITS_OF_LEVELS = 8, 4
 
 Feed = Mapping[str, NDArray[Any]]
 Bits = int | Mapping[str, int]
@@ -60,7 +71,8 @@ def quantize(
     model: onnx.ModelProto,
     feeds: Iterable[Feed],
     *,
-    bits: Bits = 8,
+    bits: Bits | None = None,
+    levels: int | None = None,
     calibration: str = "output",
     percentile: float = 99.9,
     exclude: Sequence[str] = (),
@@ -77,7 +89,9 @@ def quantize(
         feeds: inputs, as for `InferenceSession.run`; each is taken once.
         bits: of each node's input and weights, 2 to 8; for ``output`` also by the node's name. A
             value that several nodes take has the most bits of theirs. With ``output``, values that
-            no adder node takes have 8 bits.
+            no adder node takes have 8 bits. None for 8, and for 4 with ``levels``.
+        levels: how many of the integers of these bits each node's input has, 2 to 16, while weights
+            have all; for ``output``. None for all.
         calibration: ``output``, by what the output of each node loses, in the order of the graph;
             or by the node's input alone, ``mse``, ``percentile`` or ``minmax``.
             docs/quantisation.md says how each is done.
@@ -99,14 +113,18 @@ def quantize(
             the sensitivity could be seen in.
         DataError: there is no calibration data, or it is not finite.
     """
-    _check(bits, calibration, percentile)
+    if bits is None:
+        bits = DEFAULT_BITS if levels is None else DEFAULT_BITS_OF_LEVELS
+    _check(bits, levels, calibration, percentile)
     plain = _adder_nodes(model, exclude)
     names = [n.name for n in plain if can_be_quantized(n) and n.name not in exclude]
     kept: list[Feed] = []
     if calibration == "output":
 
         def quantized(names: Collection[str], feeds: Iterable[Feed], progress: Progress) -> _Result:
-            return _by_output(model, names, feeds, _widths(bits, plain), seed, threads, progress)
+            return _by_output(
+                model, names, feeds, _widths(bits, plain), levels, seed, threads, progress
+            )
 
         result = quantized(names, _checked(model, feeds, kept), progress)
         singles = (
@@ -155,6 +173,7 @@ def _by_output(
     names: Collection[str],
     feeds: Iterable[Feed],
     widths: Mapping[str, int],
+    levels: int | None,
     seed: int,
     threads: int | None,
     progress: Progress,
@@ -169,6 +188,7 @@ def _by_output(
         shared_scales(graph.graph, values),
         feeds,
         {n.x: max(widths[m.name] for m in nodes if m.x == n.x) for n in nodes},
+        levels=levels,
         seed=seed,
         threads=threads,
         progress=progress,
@@ -291,16 +311,25 @@ def fused_nodes(graph: ir.Graph, names: Collection[str] | None = None) -> list[A
     return [adder_node(node) for node in graph if is_adder_node(node)]
 
 
-def _check(bits: Bits, calibration: str, percentile: float) -> None:
+def _check(bits: Bits, levels: int | None, calibration: str, percentile: float) -> None:
     if calibration not in CALIBRATIONS:
         raise InputError(
             f"calibration is {calibration!r}; expected one of {', '.join(CALIBRATIONS)}"
         )
+    if levels is not None and calibration != "output":
+        raise InputError(f"levels need calibration output, not {calibration}")
+    if levels is not None and not 2 <= levels <= MOST_LEVELS:
+        raise InputError(f"levels is {levels}; expected 2 to {MOST_LEVELS}")
     if not isinstance(bits, int) and calibration != "output":
         raise InputError(f"calibration {calibration} takes one width for all nodes")
     for width in [bits] if isinstance(bits, int) else bits.values():
         if not 2 <= width <= 8:
             raise InputError(f"bits is {width}; expected 2 to 8")
+        if levels is not None and levels > 2**width:
+            raise InputError(
+                f"levels is {levels}, of which {width} bits have {2**width}: ask for fewer, or for "
+                "more bits"
+            )
     if not 50 < percentile <= 100:
         raise InputError(f"percentile is {percentile}; expected more than 50, at most 100")
 
@@ -334,9 +363,10 @@ def finish(graph: ir.Model, source: onnx.ModelProto) -> onnx.ModelProto:
     passes.RemoveUnusedNodesPass()(graph)
     proto = ir.to_proto(graph)
     opset = graph.opset_imports.get("", 0)
+    levels = has_levels(proto.graph.node)
     kept = [f for f in proto.functions if f.domain != DOMAIN]
     del proto.functions[:]
-    proto.functions.extend((*kept, *function_bodies(opset)))
+    proto.functions.extend((*kept, *function_bodies(opset, levels=levels)))
     del proto.metadata_props[:]
     proto.metadata_props.extend(source.metadata_props)
     proto.producer_name = "adder-onnx"

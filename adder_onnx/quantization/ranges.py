@@ -25,11 +25,14 @@ class Quantization:
         scale: float32.
         zero_point: the integer that stands for 0.
         bits: integers are 0 … 2**bits - 1.
+        levels: those of them that the values become, ascending, the zero point among them; all
+            where it is empty. Weights become any integer of the range.
     """
 
     scale: np.float32
     zero_point: int
     bits: int
+    levels: tuple[int, ...] = ()
 
     @classmethod
     def covering(cls, low: float, high: float, bits: int) -> Quantization:
@@ -41,19 +44,38 @@ class Quantization:
         return cls(scale, int(np.clip(np.rint(-low / float(scale)), 0, levels)), bits)
 
     @property
+    def least(self) -> int:
+        """The least integer that a value becomes."""
+        return self.levels[0] if self.levels else 0
+
+    @property
+    def greatest(self) -> int:
+        """The greatest one."""
+        return self.levels[-1] if self.levels else int(2**self.bits - 1)
+
+    @property
     def low(self) -> float:
         """The least value that an integer stands for."""
-        return -self.zero_point * float(self.scale)
+        return float(self.least - self.zero_point) * float(self.scale)
 
     @property
     def high(self) -> float:
         """The greatest one."""
-        return float(2**self.bits - 1 - self.zero_point) * float(self.scale)
+        return float(self.greatest - self.zero_point) * float(self.scale)
 
     def quantize(self, values: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """The integers of values, saturated."""
+        """The integers of values, saturated: the nearest levels, of two the lower."""
+        if not self.levels:
+            return self.round(values)
+        places = values / float(self.scale)
+        levels = np.asarray(self.levels, np.uint8)
+        borders = (levels[1:].astype(np.float64) + levels[:-1]) / 2 - self.zero_point
+        return levels[np.searchsorted(borders, places, side="left")]
+
+    def round(self, values: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """The nearest integers of the range, whether they are levels or not."""
         integers = np.rint(values / float(self.scale)) + self.zero_point
-        saturated: NDArray[np.uint8] = np.clip(integers, 0, 2**self.bits - 1).astype(np.uint8)
+        saturated: NDArray[np.uint8] = np.clip(integers, self.least, self.greatest).astype(np.uint8)
         return saturated
 
     def dequantize(self, integers: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -2,8 +2,9 @@
 
 Every adder node that is quantized becomes a QLinearAdderConv. Only uint8 tensors pass between
 these, through MaxPool nodes too. A float value that enters one is quantized, clipped to its range
-before where that has fewer than 8 bits; where a float follows, an integer value is dequantized. A
-scale belongs to a value: all who take it use the same.
+before where that has fewer than 8 bits; where it becomes few levels, by QuantizeLinear with a finer
+scale and a table. Where a float follows, an integer value is dequantized. A scale belongs to a value:
+all who take it use the same.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from adder_onnx.graph.adder_node import AdderNode, adder_node, is_adder_node, value_name
 from adder_onnx.ops import DOMAIN
+from adder_onnx.quantization.few_levels import entry_of
 from adder_onnx.quantization.pooling import is_max_pool
 from adder_onnx.quantization.ranges import Quantization
 from adder_onnx.quantization.weights import IntegerLayer
@@ -32,6 +34,7 @@ class NodeSummary:
     Attributes:
         name: of the node.
         bits: of its input and weights.
+        levels: the only integers that its input has; none for all.
         low: the least input value that an integer stands for.
         high: the greatest one.
         clamped: share of the weights that lay outside of that range.
@@ -40,6 +43,7 @@ class NodeSummary:
 
     name: str
     bits: int
+    levels: tuple[int, ...]
     low: float
     high: float
     clamped: float
@@ -77,7 +81,9 @@ def rewrite(
             plain = adder_node(node)
             x, layer = quantizations[plain.x], layer_of(plain)
             output = writer.replace(node, plain, layer)
-            summaries.append(NodeSummary(plain.name, x.bits, x.low, x.high, layer.clamped, output))
+            summaries.append(
+                NodeSummary(plain.name, x.bits, x.levels, x.low, x.high, layer.clamped, output)
+            )
     return summaries
 
 
@@ -129,6 +135,8 @@ class _Writer:
             "pads": list(a.pads),
             "strides": list(a.strides),
         }
+        if y.levels:
+            attributes["levels"] = list(y.levels)
         if a.auto_pad != "NOTSET":
             del attributes["pads"]
         output = node.outputs[0]
@@ -162,6 +170,8 @@ class _Writer:
             return pooled
         assert value.name
         q = self._quantizations[value.name]
+        if q.levels:
+            return self._levels(before, value, q)
         source = value
         if q.bits < 8:
             # QuantizeLinear itself clips to 8 bits. (A Clip before it that does no more makes
@@ -179,6 +189,25 @@ class _Writer:
         self._integers[value] = integers
         return integers
 
+    def _levels(self, before: ir.Node, value: ir.Value, q: Quantization) -> ir.Value:
+        """The integers of a float value that becomes few levels."""
+        assert value.name
+        fine, table = entry_of(q)
+        parameters = [
+            self._constant(value.name, "_fine_scale", np.float32(fine.scale)),
+            self._constant(value.name, "_fine_zero_point", np.uint8(fine.zero_point)),
+        ]
+        fine_integers = self._insert(
+            before, "QuantizeLinear", [value, *parameters], value, ir.DataType.UINT8
+        )
+        indices = self._insert(
+            before, "Cast", [fine_integers], value, ir.DataType.INT32, to=ir.DataType.INT32
+        )
+        levels = self._constant(value.name, "_levels", table)
+        integers = self._insert(before, "Gather", [levels, indices], value, ir.DataType.UINT8)
+        self._integers[value] = integers
+        return integers
+
     def _insert(
         self,
         before: ir.Node,
@@ -186,10 +215,11 @@ class _Writer:
         inputs: list[ir.Value],
         value: ir.Value,
         type_: ir.DataType,
+        **attributes: Any,
     ) -> ir.Value:
         """The output of a new node that changes a value's type or range, and not its shape."""
         assert value.name
-        node = self._node(op_type, inputs, value.name)
+        node = self._node(op_type, inputs, value.name, attributes)
         output = node.outputs[0]
         output.name = self._unique(f"{node.name}_output")
         output.shape, output.dtype = value.shape, type_
@@ -226,9 +256,15 @@ class _Writer:
             self._constant(value, "_zero_point", np.uint8(q.zero_point)),
         ]
 
-    def _node(self, op_type: str, inputs: list[ir.Value], about: str) -> ir.Node:
+    def _node(
+        self,
+        op_type: str,
+        inputs: list[ir.Value],
+        about: str,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> ir.Node:
         name = self._unique(f"{about}_{op_type}")
-        return ir.node(op_type, inputs, num_outputs=1, name=name)
+        return ir.node(op_type, inputs, attributes, num_outputs=1, name=name)
 
     def _constant(
         self,

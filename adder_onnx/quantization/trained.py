@@ -113,7 +113,7 @@ def trained_layer(node: AdderNode, quantization: Quantization) -> IntegerLayer:
     clamped = np.clip(exact, quantization.low, quantization.high)
     constant = np.abs(exact - clamped).sum(axis=(1, 2, 3))
     bias = node.bias.astype(np.float64) - node.scale.astype(np.float64) * constant
-    return IntegerLayer.of(node, quantization, quantization.quantize(clamped), bias)
+    return IntegerLayer.of(node, quantization, quantization.round(clamped), bias)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def quantize_weights(
     """
     exact = weight.astype(np.float64)
     clamped = np.clip(exact, quantization.low, quantization.high)
-    integers = quantization.quantize(clamped)
+    integers = quantization.round(clamped)
     constant = np.abs(exact - clamped).sum(axis=(1, 2, 3))
     constant += _rounding(exact, clamped, integers, group, quantization, histogram)
     share = float(np.mean(exact != clamped))

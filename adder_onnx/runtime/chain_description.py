@@ -20,7 +20,9 @@ from adder_onnx.runtime.chain import Chain, type_inside
 
 __all__ = ["ChainDescription", "describe_chain"]
 
-_VERSION = 1
+_WITHOUT_LEVELS, _WITH_LEVELS = 1, 2
+"""Versions: chains without levels and tables are written so that older libraries read them."""
+
 _TYPES = ("float32", "float16", "uint8")
 _ADDER_CONV, _QLINEAR_ADDER_CONV, _MAX_POOL = range(3)
 
@@ -34,6 +36,7 @@ class ChainDescription:
         floats: its scales and bounds.
         operands: weights, (M, C/group, kH, kW), float32 or uint8, None where they are computed;
             scales and biases, (M,), float32.
+            Tables of entries, (256,), uint8, come before them.
         labels: what messages call its layers.
     """
 
@@ -59,14 +62,18 @@ def describe_chain(chain: Chain) -> ChainDescription:
     """
     description = ChainDescription()
     integers = description.integers
-    integers += [_VERSION, len(chain.entries), len(chain.nodes), len(chain.exits)]
+    version = _version(chain)
+    integers += [version, len(chain.entries), len(chain.nodes), len(chain.exits)]
     numbers = {step.inside: i for i, step in enumerate(chain.entries)}
     for step in chain.entries:
         _describe_conversion(description, step)
+        if version == _WITH_LEVELS:
+            table = _table(step)
+            integers.append(-1 if table is None else description.add_operand(table))
     for i, node in enumerate(chain.nodes):
         residual = -1 if node.residual is None else numbers[node.residual]
         a = node.attributes
-        kind, own = _own(description, node)
+        kind, own = _own(description, node, version)
         integers += [kind, numbers[node.x], residual, *a.strides, *a.dilations]
         integers += [AUTO_PAD_MODES.index(a.auto_pad), *a.pads, *own]
         description.labels.append(f"node {node.name!r}")
@@ -79,6 +86,19 @@ def describe_chain(chain: Chain) -> ChainDescription:
     return description
 
 
+def _version(chain: Chain) -> int:
+    nodes = (node for node in chain.nodes if isinstance(node, AdderNode))
+    has_levels = any(node.integers is not None and node.integers.levels for node in nodes)
+    has_tables = any(_table(step) is not None for step in chain.entries)
+    return _WITH_LEVELS if has_levels or has_tables else _WITHOUT_LEVELS
+
+
+def _table(step: ConversionStep) -> NDArray[np.uint8] | None:
+    """What integers become behind a quantization, (256,)."""
+    table = None if step.quantization is None else step.quantization.table
+    return None if table is None else np.frombuffer(table, np.uint8)
+
+
 def _describe_conversion(description: ChainDescription, step: ConversionStep) -> None:
     q = step.quantization
     inside = type_inside(step.type_inside, "cpu")
@@ -87,7 +107,9 @@ def _describe_conversion(description: ChainDescription, step: ConversionStep) ->
     description.floats.append(1.0 if q is None else q.scale)
 
 
-def _own(description: ChainDescription, node: AdderNode | PoolNode) -> tuple[int, list[int]]:
+def _own(
+    description: ChainDescription, node: AdderNode | PoolNode, version: int
+) -> tuple[int, list[int]]:
     """The kind of a layer, and the numbers that only this kind has; its floats are added."""
     if isinstance(node, PoolNode):
         return _MAX_POOL, [*node.kernel, int(node.ceil_mode)]
@@ -100,7 +122,10 @@ def _own(description: ChainDescription, node: AdderNode | PoolNode) -> tuple[int
         return _ADDER_CONV, own
     q = node.integers
     description.floats.extend([q.z_scale, q.y_scale, node.clip_min])
-    return _QLINEAR_ADDER_CONV, [*own, q.x_zero_point, q.z_zero_point, q.y_zero_point, q.bits]
+    own += [q.x_zero_point, q.z_zero_point, q.y_zero_point, q.bits]
+    if version == _WITH_LEVELS:
+        own += [len(q.levels), *q.levels]
+    return _QLINEAR_ADDER_CONV, own
 
 
 def _constant_weight(node: AdderNode) -> NDArray[Any] | None:

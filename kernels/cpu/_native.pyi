@@ -55,8 +55,8 @@ class QAdderConv:
 
     Raises:
         ValueError: as for `AdderConv`; a zero point is no uint8, ``bits`` are not 2 to 8,
-            ``y_scale`` is not positive and finite, ``clip_min`` is NaN, or a filter has so many
-            taps that their sum may not fit into int32.
+            ``y_scale`` is not positive and finite, ``clip_min`` is NaN, ``levels`` are not as the
+            operator has them, or a filter has so many taps that their sum may not fit into int32.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class QAdderConv:
         dilations: tuple[int, int],
         group: int,
         isa: str,
+        levels: Sequence[int] = (),
     ) -> None: ...
 
 class StopFlag:
@@ -115,10 +116,12 @@ class Program:
         outside: str,
         inside: str,
         quantization: tuple[float, int, int] | None = None,
+        table: bytes | None = None,
     ) -> None:
         """Types are those of the input and of the kernels' tensor.
 
-        A ``quantization``, (scale, zero point, largest integer), makes float32 uint8.
+        A ``quantization``, (scale, zero point, largest integer), makes float32 uint8; a
+        ``table`` of 256 bytes says what each of these becomes.
         """
 
     def add_nhwc_to_nchw(

@@ -181,6 +181,10 @@ class QLinearAdderConvKernel final : public Kernel {
       : attributes_(node), bits_(node.integer("bits", 8)),
         clip_min_(node.number("clip_min", -std::numeric_limits<float>::infinity())) {
     if (bits_ < 2 || bits_ > 8) throw std::invalid_argument("bits must be 2 to 8");
+    for (int64_t level : node.integers("levels", {})) {
+      if (level < 0 || level > 255) throw std::invalid_argument("levels must be 0 to 255");
+      levels_.push_back(static_cast<uint8_t>(level));
+    }
     std::vector<OrtTensor> inputs(kInputs);
     for (size_t i = 0; i < kInputs; ++i) {
       if (i == kX || i == kZ) continue;
@@ -218,7 +222,7 @@ class QLinearAdderConvKernel final : public Kernel {
     const Q8Activation activation = {
         scalar<float>(inputs[kZScale]), scalar<uint8_t>(inputs[kZZeroPoint]),
         scalar<float>(inputs[kYScale]), scalar<uint8_t>(inputs[kYZeroPoint]),
-        clip_min_, (1 << bits_) - 1};
+        clip_min_, (1 << bits_) - 1, levels_};
     ChainLayer layer{};
     layer.label = attributes_.label;
     layer.qconv = std::make_shared<const QAdderConv>(
@@ -242,6 +246,7 @@ class QLinearAdderConvKernel final : public Kernel {
   Attributes attributes_;
   int64_t bits_;
   float clip_min_;
+  std::vector<uint8_t> levels_;
   std::shared_ptr<const Chain> constant_[2];  // without and with a residual
 };
 

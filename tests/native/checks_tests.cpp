@@ -14,7 +14,7 @@ using namespace adder_onnx;
 
 namespace {
 
-constexpr Conversion kBytes = {ElementType::kUint8, ElementType::kUint8, 1, 0, 255};
+const Conversion kBytes = {ElementType::kUint8, ElementType::kUint8, 1, 0, 255};
 constexpr ConvShape kShape = {1, 3, 3, 3, 3, 0, 0};
 
 bool refuses(const std::function<void()>& call) {

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.kernels.cpu import choose_roundings
+from adder_onnx.quantization.few_levels import with_levels
 from adder_onnx.quantization.ranges import Quantization
 from adder_onnx.quantization.reconstruction.layers import sums
 from adder_onnx.quantization.weights import weight_of
@@ -29,6 +30,8 @@ __all__ = [
 _COARSE = np.geomspace(1, 1 / 32, 8)
 _HALVINGS = 3
 """How often the step between shares is halved, around the best one."""
+
+_LEVEL_SAMPLES = 1 << 18
 
 _SWEEPS = 2
 _PARTS = 4
@@ -53,7 +56,12 @@ class Seen:
 
 
 def choose_range(
-    low: float, high: float, bits: int, layers: Sequence[Seen], threads: int
+    low: float,
+    high: float,
+    bits: int,
+    layers: Sequence[Seen],
+    threads: int,
+    levels: int | None = None,
 ) -> Quantization:
     """The quantization of a value with which the layers that take it lose least.
 
@@ -66,12 +74,19 @@ def choose_range(
         bits: 2 to 8.
         layers: those that take the value.
         threads: to use.
+        levels: how many integers of the range the value becomes; of each range that is tried, those
+            with the least squared error of what the layers take. None for all.
     """
+    values = np.concatenate([_some(s.ours) for s in layers])
     exact = [sums(s.exact, weight_of(s.node), s.node.attributes.group, threads) for s in layers]
     signals = [_spread(s.node, sums_) or 1.0 for s, sums_ in zip(layers, exact, strict=True)]
 
-    def loss(share: float) -> float:
+    def covering(share: float) -> Quantization:
         q = Quantization.covering(low * share, high * share, bits)
+        return q if levels is None else with_levels(q, levels, values)
+
+    def loss(share: float) -> float:
+        q = covering(share)
         total = 0.0
         for seen, truth, signal in zip(layers, exact, signals, strict=True):
             weight = steps_from(q, round_weights(seen.node, q))
@@ -81,8 +96,13 @@ def choose_range(
             total += _spread(seen.node, truth - q.scale * found) / signal
         return total
 
-    share = _with_least(loss)
-    return Quantization.covering(low * share, high * share, bits)
+    return covering(_with_least(loss))
+
+
+def _some(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As many of the values, evenly apart, as levels are chosen by; flat."""
+    flat = values.reshape(-1)
+    return flat[:: -(-flat.size // _LEVEL_SAMPLES) or 1]
 
 
 def _with_least(loss: Callable[[float], float]) -> float:
@@ -207,7 +227,7 @@ def matching_bias(
 
 def round_weights(node: AdderNode, q: Quantization) -> NDArray[np.uint8]:
     """The integers nearest to a layer's weights."""
-    return q.quantize(_clamped(node, q))
+    return q.round(_clamped(node, q))
 
 
 def steps_from(q: Quantization, integers: NDArray[np.uint8]) -> NDArray[np.float32]:

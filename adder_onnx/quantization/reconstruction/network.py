@@ -68,6 +68,7 @@ def reconstruct(
     feeds: Iterable[Feed],
     widths: Mapping[str, int],
     *,
+    levels: int | None = None,
     seed: int = 0,
     threads: int | None = None,
     progress: Progress = lambda done, total: None,
@@ -83,6 +84,7 @@ def reconstruct(
         shared: values around MaxPool nodes that have one scale.
         feeds: inputs of the model; each is taken once.
         widths: bits of the values that layers take, by name.
+        levels: how many integers each of these values becomes; None for all.
         seed: of the pixels that are drawn.
         threads: to use; None for all cores.
         progress: is called with the number of values that are done, and that of all.
@@ -99,7 +101,9 @@ def reconstruct(
                 store.put(_given(name), count, np.asarray(array))
             count += 1
         check.finish()
-        walk = _Walk(model, nodes, shared, widths, store, count, seed, resolve_threads(threads))
+        walk = _Walk(
+            model, nodes, shared, widths, levels, store, count, seed, resolve_threads(threads)
+        )
         for done, total in walk.steps():
             progress(done, total)
         return Reconstruction(walk.quantizations, walk.layers, walk.snr(), count)
@@ -118,6 +122,7 @@ class _Walk:
         nodes: Sequence[AdderNode],
         shared: Sequence[SharedScale],
         widths: Mapping[str, int],
+        levels: int | None,
         store: Store,
         feeds: int,
         seed: int,
@@ -126,7 +131,8 @@ class _Walk:
         self.quantizations: dict[str, Quantization] = {}
         self.layers: dict[str, IntegerLayer] = {}
         self._model, self._nodes = model, nodes
-        self._widths, self._store, self._feeds = widths, store, range(feeds)
+        self._widths, self._levels = widths, levels
+        self._store, self._feeds = store, range(feeds)
         self._seed, self._threads = seed, threads
         self._later = {s.before: s.after for s in shared if s.by_after}
         self._as_before = {s.after: s.before for s in shared if not s.by_after}
@@ -218,7 +224,9 @@ class _Walk:
             q = self.quantizations[before]
         elif takers:
             seen = [self._seen(layer) for layer in takers]
-            q = choose_range(*self._bounds[value], self._widths[value], seen, self._threads)
+            q = choose_range(
+                *self._bounds[value], self._widths[value], seen, self._threads, self._levels
+            )
         else:
             histogram = Histogram(self._shapes[value][0][1])
             for feed in self._feeds:

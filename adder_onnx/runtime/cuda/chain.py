@@ -109,6 +109,11 @@ class CudaChain:
             for node in self._chain.nodes
             if isinstance(node, AdderNode) and isinstance(node.weight, np.ndarray)
         }
+        self._tables = {
+            step.inside: device.upload(np.frombuffer(step.quantization.table, np.uint8))
+            for step in self._chain.entries
+            if step.quantization is not None and step.quantization.table is not None
+        }
         self._chain.forget_weights()
         self._programs: LruCache[tuple[Shape, ...], Program] = LruCache(_MAX_PROGRAMS)
 
@@ -158,7 +163,9 @@ class CudaChain:
         offsets = {name: place * _UNIT for name, place in places.items()}
         entries, nodes, exits = [], [], []
         for i, step in enumerate(chain.entries):
-            launch = layout.enter(shapes[step.inside], step.type, *_inside(step))
+            table = self._tables.get(step.inside)
+            address = 0 if table is None else self.device.pointer(table)
+            launch = layout.enter(shapes[step.inside], step.type, *_inside(step), address)
             entries.append(Call(launch, {"to": offsets[step.inside]}, {"from": i}))
         for node in chain.nodes:
             x, y = shapes[node.x], shapes[node.y]

@@ -89,7 +89,7 @@ std::vector<ImageShape> shapes_of(const std::vector<ChainLayer>& layers,
 Chain::Chain(std::vector<Conversion> entries, std::vector<ChainLayer> layers,
              std::vector<ChainPort> exits)
     : entries_(std::move(entries)), layers_(std::move(layers)), exits_(std::move(exits)) {
-  for (const Conversion& entry : entries_) check_conversion(entry);
+  for (const Conversion& entry : entries_) check_conversion(entry, true);
   const auto check = [](bool holds) {
     if (!holds) throw std::invalid_argument("a layer takes a value that is not there, or not its type");
   };
@@ -103,7 +103,7 @@ Chain::Chain(std::vector<Conversion> entries, std::vector<ChainLayer> layers,
     if (layers_[i].unweighted) computed_.push_back(i);
   for (const ChainPort& exit : exits_) {
     check(exit.value >= 0 && exit.value < given && type_of(exit.value) == exit.conversion.inside);
-    check_conversion(exit.conversion);
+    check_conversion(exit.conversion, false);
   }
 }
 

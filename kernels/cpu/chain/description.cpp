@@ -1,5 +1,6 @@
 #include "chain/description.h"
 
+#include <cstring>
 #include <stdexcept>
 #include <utility>
 
@@ -8,7 +9,7 @@
 namespace adder_onnx {
 namespace {
 
-constexpr int64_t kVersion = 1;
+constexpr int64_t kNewest = 2;  // version
 constexpr int64_t kFewestOfLayer = 15;  // integers
 
 enum Kind : int64_t { kAdderConv = 0, kQLinearAdderConv = 1, kMaxPool = 2 };
@@ -46,11 +47,12 @@ class Reader {
         isa_(isa), form_(form), labels_(labels) {}
 
   std::shared_ptr<const Chain> read() {
-    if (integers_.next() != kVersion)
+    version_ = integers_.next();
+    if (version_ < 1 || version_ > kNewest)
       throw std::invalid_argument("the description of a chain is of another version");
     const int64_t entry_count = count(4), layer_count = count(kFewestOfLayer), exit_count = count(5);
     std::vector<Conversion> entries;
-    for (int64_t i = 0; i < entry_count; ++i) entries.push_back(conversion());
+    for (int64_t i = 0; i < entry_count; ++i) entries.push_back(entry());
     std::vector<ChainLayer> layers;
     for (int64_t i = 0; i < layer_count; ++i) layers.push_back(layer(i));
     std::vector<ChainPort> exits;
@@ -80,6 +82,19 @@ class Reader {
     return {outside, inside, floats_.next(), zero_point, top};
   }
 
+  Conversion entry() {
+    Conversion found = conversion();
+    const int64_t number = version_ < 2 ? -1 : integers_.next();
+    if (number == -1) return found;
+    const Operand& bytes = operand_of(number, ElementType::kUint8);
+    auto table = std::make_shared<ByteTable>();
+    if (bytes.shape != std::vector<int64_t>{static_cast<int64_t>(table->size())})
+      throw std::invalid_argument("a table of the chain does not have 256 entries");
+    std::memcpy(table->data(), bytes.data, table->size());
+    found.table = std::move(table);
+    return found;
+  }
+
   ChainLayer layer(int64_t number) {
     ChainLayer layer{};
     const auto at = static_cast<size_t>(number);
@@ -106,8 +121,13 @@ class Reader {
   }
 
   const Operand& operand(ElementType type, bool may_be_computed = false) {
-    const Operand& found = operands_.at(static_cast<size_t>(
-        integers_.next_of(static_cast<int64_t>(operands_.size()) - 1)));
+    return operand_of(integers_.next(), type, may_be_computed);
+  }
+
+  const Operand& operand_of(int64_t number, ElementType type, bool may_be_computed = false) {
+    if (number < 0 || number >= static_cast<int64_t>(operands_.size()))
+      throw std::invalid_argument("the chain has no array of number " + std::to_string(number));
+    const Operand& found = operands_[static_cast<size_t>(number)];
     if (found.type != type) throw std::invalid_argument("an array of the chain has the wrong type");
     if (found.is_computed && !may_be_computed)
       throw std::invalid_argument("an array of the chain is computed that must be constant");
@@ -145,10 +165,17 @@ class Reader {
     const int y_zero_point = integers_.next_of(255), bits = integers_.next_of(8);
     const float z_scale = floats_.next(), y_scale = floats_.next(), clip_min = floats_.next();
     const Q8Activation activation = {z_scale,      z_zero_point, y_scale,
-                                     y_zero_point, clip_min,     (1 << bits) - 1};
+                                     y_zero_point, clip_min,     (1 << bits) - 1,
+                                     levels()};
     layer->qconv = std::make_shared<const QAdderConv>(
         a, static_cast<const uint8_t*>(weight.data), static_cast<uint8_t>(x_zero_point),
         factor.data(), bias.data(), activation, isa_);
+  }
+
+  std::vector<uint8_t> levels() {
+    std::vector<uint8_t> found(version_ < 2 ? 0 : static_cast<size_t>(integers_.next_of(16)));
+    for (uint8_t& level : found) level = static_cast<uint8_t>(integers_.next_of(255));
+    return found;
   }
 
   void read_pool(ChainLayer* layer) {
@@ -161,6 +188,7 @@ class Reader {
     if (layer->z >= 0) throw std::invalid_argument("a pooling has no residual");
   }
 
+  int64_t version_ = 0;
   Numbers<int64_t> integers_;
   Numbers<float> floats_;
   const std::vector<Operand>& operands_;

@@ -13,7 +13,7 @@ namespace adder_onnx {
 namespace {
 
 constexpr int64_t kMaxBytes = 4 << 20;  // of channels-last copies of some images
-constexpr Conversion kFloats = {ElementType::kFloat32, ElementType::kFloat32, 1.0f, 0, 255};
+const Conversion kFloats = {ElementType::kFloat32, ElementType::kFloat32, 1.0f, 0, 255};
 
 AlignedVector<float> pack_weights(const ConvParams& a, const float* w) {
   const int64_t row = padded_channels(a.group_in()), size = a.kernel_size();

@@ -110,9 +110,23 @@ class Quantize {
       : scale_(c.scale),
         zero_point_(static_cast<float>(c.zero_point)),
         low_(-zero_point_),
-        high_(static_cast<float>(c.top) - zero_point_) {}
+        high_(static_cast<float>(c.top) - zero_point_),
+        table_(c.table.get()) {}
 
   void in(const float* from, uint8_t* to, int64_t count) const {
+    quantize(from, to, count);
+    if (table_ != nullptr)
+      for (int64_t i = 0; i < count; ++i) to[i] = (*table_)[to[i]];
+  }
+  void out(const uint8_t* from, float* to, int64_t count) const {
+#if defined(__SSE2__)
+    if (count == kSide) return dequantize(from, to);
+#endif
+    for (int64_t i = 0; i < count; ++i) to[i] = (static_cast<float>(from[i]) - zero_point_) * scale_;
+  }
+
+ private:
+  void quantize(const float* from, uint8_t* to, int64_t count) const {
 #if defined(__SSE2__)
     if (count == kSide) return quantize(from, to);
 #endif
@@ -123,14 +137,7 @@ class Quantize {
       to[i] = static_cast<uint8_t>(std::nearbyint(v) + zero_point_);
     }
   }
-  void out(const uint8_t* from, float* to, int64_t count) const {
-#if defined(__SSE2__)
-    if (count == kSide) return dequantize(from, to);
-#endif
-    for (int64_t i = 0; i < count; ++i) to[i] = (static_cast<float>(from[i]) - zero_point_) * scale_;
-  }
 
- private:
 #if defined(__SSE2__)
   void quantize(const float* from, uint8_t* to) const {
     const __m128 scale = _mm_set1_ps(scale_), low = _mm_set1_ps(low_), high = _mm_set1_ps(high_);
@@ -161,6 +168,7 @@ class Quantize {
 #endif
 
   float scale_, zero_point_, low_, high_;
+  const ByteTable* table_;
 };
 
 // A tile is read along its channels' pixels, and written along its pixels' channels: what lies side by
@@ -229,7 +237,7 @@ void check_image(const ImageShape& s) {
   checked_product({s.batch, s.height, s.width, checked_channels(s.channels), sizeof(float)});
 }
 
-void check_conversion(const Conversion& c) {
+void check_conversion(const Conversion& c, bool to_kernels) {
   using T = ElementType;
   if (c.inside != T::kFloat32 && c.inside != T::kUint8)
     throw std::invalid_argument("the kernels take float32 and uint8");
@@ -238,6 +246,8 @@ void check_conversion(const Conversion& c) {
     throw std::invalid_argument("only float32 becomes uint8, and back");
   if (!(c.scale > 0) || c.zero_point < 0 || c.zero_point > 255 || c.top < 0 || c.top > 255)
     throw std::invalid_argument("a scale must be positive, a zero point and the top 0 to 255");
+  if (c.table && !(to_kernels && c.outside == T::kFloat32 && c.inside == T::kUint8))
+    throw std::invalid_argument("only what becomes uint8 on its way into the kernels has a table");
 }
 
 int64_t conversion_tasks(const ImageShape& shape) {

@@ -7,8 +7,12 @@
 //   uint8     uint8
 //   float32   uint8     clamp(round_half_even(v / scale) + zero_point, 0, top)  (q - zero_point) * scale
 //
-// the last as QuantizeLinear and DequantizeLinear have it.
+// the last as QuantizeLinear and DequantizeLinear have it. Into the kernels, a table may say what each of
+// these integers becomes then.
 #pragma once
+
+#include <array>
+#include <memory>
 
 #include "layers/params.h"
 
@@ -27,6 +31,9 @@ inline int64_t size_of(ElementType type) {
   return type == ElementType::kFloat32 ? 4 : type == ElementType::kFloat16 ? 2 : 1;
 }
 
+// What each uint8 becomes.
+using ByteTable = std::array<uint8_t, 256>;
+
 // The type of the outer side, and how it becomes the inner one's.
 struct Conversion {
   ElementType outside;
@@ -34,13 +41,15 @@ struct Conversion {
   float scale;         // of what is quantized
   int32_t zero_point;
   int32_t top;
+  std::shared_ptr<const ByteTable> table = nullptr;  // none: integers stay as they are
 };
 
 // Throw std::invalid_argument: a size is negative, or the product of all is beyond kMaxSize bytes of
 // either side; types or a quantization that are no row of the table, or a scale that is not
-// positive, a zero point or top that is no uint8. What passes is safe with all that follows here.
+// positive, a zero point or top that is no uint8, a table where float32 does not become uint8, or out
+// of the kernels. What passes is safe with all that follows here.
 void check_image(const ImageShape& shape);
-void check_conversion(const Conversion& conversion);
+void check_conversion(const Conversion& conversion, bool to_kernels);
 
 // Both directions share out their work in so many tasks, which may run in any order and at once;
 // none where there are no channels.

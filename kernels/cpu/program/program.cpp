@@ -123,7 +123,7 @@ Tensor Program::make_tensor(int64_t offset, ImageShape shape, ElementType type) 
 
 void Program::add_nchw_to_nhwc(int64_t input, const Conversion& conversion,
                                const ImageShape& shape, int64_t to) {
-  check_conversion(conversion);
+  check_conversion(conversion, true);
   check_image(shape);
   Step step = make_step(Kind::kNchwToNhwc, shape.batch);
   const Tensor y = make_tensor(to, shape, conversion.inside);
@@ -140,7 +140,7 @@ void Program::add_nchw_to_nhwc(int64_t input, const Conversion& conversion,
 
 void Program::add_nhwc_to_nchw(int64_t from, const ImageShape& shape, int64_t output,
                                const Conversion& conversion) {
-  check_conversion(conversion);
+  check_conversion(conversion, false);
   check_image(shape);
   Step step = make_step(Kind::kNhwcToNchw, shape.batch);
   const Tensor x = make_tensor(from, shape, conversion.inside);

@@ -43,13 +43,14 @@ std::shared_ptr<QAdderConv> make_qadder_conv(const Bytes4& weights, int zero_poi
                                              float z_scale, int z_zero_point, float y_scale,
                                              int y_zero_point, float clip_min, int bits,
                                              Pair strides, Pair dilations, int64_t group,
-                                             const std::string& isa) {
+                                             const std::string& isa,
+                                             const std::vector<uint8_t>& levels) {
   const ConvParams p = make_params(weights, factor, bias, strides, dilations, group);
   if (bits < 2 || bits > 8) throw std::invalid_argument("bits must be 2 to 8");
   if (zero_point < 0 || zero_point > 255)
     throw std::invalid_argument("a zero point must be 0 to 255");
   const Q8Activation activation = {z_scale,  z_zero_point,    y_scale,
-                                   y_zero_point, clip_min, (1 << bits) - 1};
+                                   y_zero_point, clip_min, (1 << bits) - 1, levels};
   return std::make_shared<QAdderConv>(p, weights.data(), static_cast<uint8_t>(zero_point),
                                       factor.data(), bias.data(), activation, isa_from_name(isa));
 }
@@ -68,7 +69,7 @@ void bind_convolutions(nb::module_& m) {
       .def(nb::new_(&make_qadder_conv), "weights"_a.noconvert(), "zero_point"_a,
            "factor"_a.noconvert(), "bias"_a.noconvert(), "z_scale"_a, "z_zero_point"_a, "y_scale"_a,
            "y_zero_point"_a, "clip_min"_a, "bits"_a, "strides"_a, "dilations"_a, "group"_a,
-           "isa"_a);
+           "isa"_a, "levels"_a = std::vector<uint8_t>{});
 }
 
 }  // namespace adder_onnx

@@ -1,4 +1,6 @@
 // Programs made step by step, for tests, benchmarks and single layers.
+#include <cstring>
+
 #include "python/arrays.h"
 #include "python/bindings.h"
 #include "python/gil.h"
@@ -15,6 +17,16 @@ Conversion to_conversion(const std::string& outside, const std::string& inside,
                                 "else does");
   if (quantization) std::tie(c.scale, c.zero_point, c.top) = *quantization;
   return c;
+}
+
+Conversion with_table(Conversion conversion, const std::optional<nb::bytes>& bytes) {
+  if (!bytes) return conversion;
+  auto table = std::make_shared<ByteTable>();
+  if (bytes->size() != table->size())
+    throw std::invalid_argument("a table must have 256 bytes");
+  std::memcpy(table->data(), bytes->data(), table->size());
+  conversion.table = std::move(table);
+  return conversion;
 }
 
 void run_program(const Program& program, const Arena& arena, const std::vector<Input>& inputs,
@@ -77,11 +89,14 @@ void bind_programs(nb::module_& m) {
       .def(
           "add_nchw_to_nhwc",
           [](Program& self, int64_t input, Quadruple shape, int64_t to, const std::string& outside,
-             const std::string& inside, Quantization quantization) {
-            self.add_nchw_to_nhwc(input, to_conversion(outside, inside, quantization),
+             const std::string& inside, Quantization quantization,
+             const std::optional<nb::bytes>& table) {
+            self.add_nchw_to_nhwc(input,
+                                  with_table(to_conversion(outside, inside, quantization), table),
                                   to_image(shape), to);
           },
-          "input"_a, "shape"_a, "to"_a, "outside"_a, "inside"_a, "quantization"_a = nb::none())
+          "input"_a, "shape"_a, "to"_a, "outside"_a, "inside"_a, "quantization"_a = nb::none(),
+          "table"_a = nb::none())
       .def(
           "add_nhwc_to_nchw",
           [](Program& self, int64_t from, Quadruple shape, int64_t output,

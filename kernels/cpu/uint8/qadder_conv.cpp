@@ -8,6 +8,7 @@
 #include "layers/checks.h"
 #include "layers/input_rows.h"
 #include "threads/inner_loop_rate.h"
+#include "uint8/few_levels.h"
 
 namespace adder_onnx {
 namespace {
@@ -62,6 +63,7 @@ Q8Epilogue make_epilogue(const Q8Activation& a) {
   // Then the quotient is bounded, which is exact.
   if (std::isinf(e.high)) e.high = std::numeric_limits<float>::infinity();
   e.top = a.top;
+  e.levels = make_levels(a.levels, a.y_scale, a.y_zero_point, a.clip_min, a.top);
   return e;
 }
 
@@ -88,6 +90,7 @@ QAdderConv::QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t
                        Isa isa)
     : params_(checked_conv(params)),
       zero_point_(zero_point),
+      levels_(activation.levels),
       epilogue_(make_epilogue(activation)),
       kernels_(uint8_kernels(isa)),
       blocks_(params, kernels_.sad.filters_per_block) {

@@ -18,6 +18,7 @@ struct Q8Activation {
   int32_t y_zero_point;
   float clip_min;
   int32_t top;  // 2^bits - 1
+  std::vector<uint8_t> levels = {};  // the only outputs (uint8/few_levels.h); none: all up to top
 };
 
 class QAdderConv {
@@ -25,11 +26,13 @@ class QAdderConv {
   // weights: (M, C/group, kH, kW) in C order; factor, bias: M values; zero_point: of x. `isa` must be
   // one that this machine has. Throws std::invalid_argument where `params` (layers/checks.h) or
   // `activation` are not valid: zero points are uint8, y_scale is positive and finite, clip_min is a
-  // number, top is 3 to 255; or where the sum of a filter's taps may not fit into int32.
+  // number, top is 3 to 255, levels are as make_levels takes them; or where the sum of a filter's taps may not fit into int32.
   QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t zero_point,
              const float* factor, const float* bias, const Q8Activation& activation, Isa isa);
 
   const ConvParams& params() const { return params_; }
+  // The only integers among the outputs, ascending; none where all up to 2^bits - 1 may be.
+  const std::vector<uint8_t>& levels() const { return levels_; }
 
   Work share_out(const ConvShape& shape, int threads) const;
   // The most bytes of memory that a thread takes beside tensors.
@@ -46,6 +49,7 @@ class QAdderConv {
 
   ConvParams params_;
   uint8_t zero_point_;
+  std::vector<uint8_t> levels_;
   Q8Epilogue epilogue_;
   const Uint8Kernels& kernels_;
   FilterBlocks blocks_;

@@ -30,11 +30,20 @@
 //
 // which is only used where `is_reciprocal_exact` has found it to round to the same integer at every
 // border between two integers, and thus everywhere.
+//
+// Where the output has a few levels only, v is compared with a constant for each border between two of
+// them (uint8/few_levels.h), before any clamp, and the number of those passed chooses the level.
 #pragma once
 
 #include <cstdint>
 
 namespace adder_onnx {
+
+struct Q8Levels {
+  int32_t borders;   // 0: the output is not of a few levels
+  float border[15];  // of v, ascending: the level behind it is that of v >= border
+  uint8_t level[16];
+};
 
 struct Q8Epilogue {
   float z_scale;
@@ -44,6 +53,7 @@ struct Q8Epilogue {
   int32_t y_zero_point;
   float low, high;  // bounds of v
   int32_t top;      // 2^bits - 1
+  Q8Levels levels;
 };
 
 // Output pixels that a call computes, of one block of filters.

@@ -43,13 +43,22 @@ def nhwc_size(shape: _Shape, type_: str) -> int:
     return batch * image * np.dtype(type_).itemsize
 
 
-def enter(shape: _Shape, from_: str, to: str, quantization: _Quantization | None = None) -> Launch:
+def enter(
+    shape: _Shape,
+    from_: str,
+    to: str,
+    quantization: _Quantization | None = None,
+    table: int = 0,
+) -> Launch:
     """From (N, C, H, W), ``shape``, to channels-last; fields ``from`` and ``to``.
 
-    ``quantization`` makes float32 uint8.
+    ``quantization`` makes float32 uint8; ``table``, the address of 256 bytes or 0, says what each of
+    these becomes.
     """
     row = padded_channels(shape[1], to)
-    return _launch(nchw_to_nhwc(from_, to), shape, row, quantization)
+    launch = _launch(nchw_to_nhwc(from_, to), shape, row, quantization)
+    launch.args["table"] = table
+    return launch
 
 
 def leave(shape: _Shape, from_: str, to: str, quantization: _Quantization | None = None) -> Launch:

@@ -50,7 +50,7 @@ PACK_ARGS = _structure(
     "weights packed",
     "group group_in group_out kernel_size words_per_position weight_words weight_row tile_filters",
 )
-LAYOUT_ARGS = _structure("from to", "batch channels pixels row", "", "scale zero_point top")
+LAYOUT_ARGS = _structure("from to table", "batch channels pixels row", "", "scale zero_point top")
 GRADIENT_ARGS = _structure(
     "x weights grad_y grad_x",
     "batch in_h in_w out_h out_w x_row y_row group group_in group_out "

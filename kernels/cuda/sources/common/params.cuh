@@ -62,6 +62,7 @@ struct PackArgs {
 struct LayoutArgs {
   const void* from;
   void* to;
+  const unsigned char* table;  // what each uint8 becomes that a float has become; none: itself
   int batch, channels, pixels;  // pixels: H * W
   int row;
   float scale, zero_point, top;  // of what is quantized

@@ -1,7 +1,8 @@
 // What a value becomes at a chain's border, from its value as a float:
 //
 //   float, __half   rounded to even
-//   float -> Byte   clamp(round_half_even(v / scale) + zero_point, 0, top), as QuantizeLinear has it
+//   float -> Byte   clamp(round_half_even(v / scale) + zero_point, 0, top), as QuantizeLinear has it;
+//                   then what a table says of that, where there is one
 //   Byte -> float   (q - zero_point) * scale, as DequantizeLinear has it
 //   Byte -> Byte    itself
 #pragma once
@@ -42,3 +43,12 @@ struct Convert<Byte, Byte> {
     return static_cast<Byte>(q);
   }
 };
+
+// What the table makes of a value that has been converted.
+template <typename To>
+__device__ inline To looked_up(const LayoutArgs&, To value) {
+  return value;
+}
+__device__ inline Byte looked_up(const LayoutArgs& a, Byte value) {
+  return a.table == nullptr ? value : __ldg(a.table + value);
+}
