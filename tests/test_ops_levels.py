@@ -190,7 +190,7 @@ def test_our_runtime_gives_the_same_bits(native: bool, z: str) -> None:
 )
 def test_bad_levels(levels: tuple[int, ...]) -> None:
     model, _ = make_case(6, {}, residual=False, clip_min=0.0, bits=4, levels=levels)
-    with pytest.raises(ModelError, match="levels is .*expected 2 to 16 .* 0 to 15") as caught:
+    with pytest.raises(ModelError, match=r"levels is .*expected 2 to 16 .* 0 to 15") as caught:
         adder_onnx.InferenceSession(model.SerializeToString())
     assert len(str(caught.value)) < 300
 
