@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-LEVEL = re.compile(r"kernels/cpu/(?:float32|uint8)/(avx2|avx512)\.cpp\.o$")
+LEVEL = re.compile(r"kernels/cpu/(?:float32|uint8|uint8/lookup)/(avx2|avx512)(?:_vbmi)?\.cpp\.o$")
 # What GCC makes of a function with target_clones, of which the loader chooses one.
 CLONE = re.compile(r"\.(?:avx2|avx512f)(?:\.\d+)?(?:\.cold)?$")
 TABLE = re.compile(r"adder_onnx::k(?:Float32|Uint8)Avx(?:2|512)$")

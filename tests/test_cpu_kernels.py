@@ -24,7 +24,7 @@ from adder_onnx.kernels.cpu import (
 from adder_onnx.ops import ConvAttributes
 from tests.layers import Layer, layers, make_layer
 
-ALL_ISAS = ("scalar", "avx2", "avx512", "neon", "neon_dotprod")
+ALL_ISAS = ("scalar", "avx2", "avx512", "avx512_vbmi", "neon", "neon_dotprod")
 # Of docs/precision.md: additions of a sum, in fast arithmetic of two maxima and an x.
 ROUNDINGS = {"exact": 32, "fast": 80}
 

@@ -14,7 +14,7 @@ from adder_onnx.kernels.cpu import Program, QAdderConv, available_isas, padded_c
 from tests.integer_layers import QLayer, some_levels
 from tests.layers import Layer, layers, make_layer
 
-ALL_ISAS = ("scalar", "avx2", "avx512", "neon", "neon_dotprod")
+ALL_ISAS = ("scalar", "avx2", "avx512", "avx512_vbmi", "neon", "neon_dotprod")
 
 
 @pytest.fixture(params=ALL_ISAS)

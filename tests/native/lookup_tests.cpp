@@ -1,5 +1,6 @@
 // Convolutions by table lookups, at every level, against the definition in plain loops.
 #include <algorithm>
+#include <cstdio>
 #include <random>
 #include <string>
 #include <vector>
@@ -160,9 +161,9 @@ LookupLayer layer_of(const Case& c) {
 
 }  // namespace
 
-void test_lookups() {
+void test_lookups(int count) {
   Rng random{std::mt19937_64(20)};
-  for (int i = 0; i < 400; ++i) {
+  for (int i = 0; i < count; ++i) {
     const Case c = make_case(random, i % 2 == 0 ? 4 : 8);
     const Bytes expected = by_definition(c);
     for (Isa isa : available_isas()) {
@@ -174,4 +175,7 @@ void test_lookups() {
         expect(is_right(c, *conv, threads, expected), c.text() + " at " + isa_name(isa));
     }
   }
+  std::printf("lookups: %d layers, at", count);
+  for (Isa isa : available_isas()) std::printf(" %s", isa_name(isa));
+  std::printf("\n");
 }

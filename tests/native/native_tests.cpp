@@ -2,8 +2,9 @@
 // sanitizers: each tensor is an allocation of its own, of exactly its size, so that a read or write
 // beside it is seen; results are compared with plain loops. What is random comes from fixed seeds.
 //
-//   native_tests            exit status 0 where all agree, 1 with a line for each that does not
-//   native_tests --no-fork  for an emulator that cannot fork a process of several threads
+//   native_tests             exit status 0 where all agree, 1 with a line for each that does not
+//   native_tests --no-fork   for an emulator that cannot fork a process of several threads
+//   native_tests --only ISA  for a slow emulator: fewer shapes, in plain loops at this level alone
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -359,8 +360,11 @@ void test_stop(Isa isa) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  constexpr int kCases = 250;
-  for (const char* name : {"scalar", "avx2", "avx512", "neon", "neon_dotprod"}) {
+  const std::string option = argc < 2 ? "" : argv[1];
+  const char* only = option == "--only" && argc > 2 ? argv[2] : nullptr;
+  const int count = only == nullptr ? 250 : 60;
+  for (const char* name : {"scalar", "avx2", "avx512", "avx512_vbmi", "neon", "neon_dotprod"}) {
+    if (only != nullptr && std::strcmp(name, only) != 0) continue;
     bool is_there = false;
     for (Isa isa : available_isas()) is_there = is_there || std::strcmp(isa_name(isa), name) == 0;
     if (!is_there) {
@@ -369,21 +373,21 @@ int main(int argc, char** argv) {
     }
     const Isa isa = isa_from_name(name);
     uint32_t seed = 0;
-    for (const Case& c : cases(kCases)) {
+    for (const Case& c : cases(count)) {
       test_uint8(isa, c, ++seed);
       for (Form form : {Form::kDirect, Form::kMax}) test_float32(isa, form, c, ++seed);
       test_gradient(isa, c, ++seed);
     }
     test_program(isa);
     test_stop(isa);
-    std::printf("%s: %d shapes in uint8 and in float32\n", name, kCases);
+    std::printf("%s: %d shapes in uint8 and in float32\n", name, count);
   }
   uint32_t seed = 0;
-  for (const Case& c : cases(kCases)) test_max_pool(c, ++seed);
-  test_lookups();
+  for (const Case& c : cases(count)) test_max_pool(c, ++seed);
+  test_lookups(count);
   test_levels();
   test_conversions();
-  test_pool(argc < 2 || std::strcmp(argv[1], "--no-fork") != 0);
+  test_pool(option != "--no-fork");
   test_chains();
   test_checks();
   std::printf("%d failures\n", failures.load());

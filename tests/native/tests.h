@@ -18,5 +18,5 @@ void test_chains();
 // Of what is refused.
 void test_checks();
 
-// Of convolutions by table lookups.
-void test_lookups();
+// Of so many convolutions by table lookups.
+void test_lookups(int count);
