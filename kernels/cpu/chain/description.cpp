@@ -1,6 +1,7 @@
 #include "chain/description.h"
 
 #include <cstring>
+#include <set>
 #include <stdexcept>
 #include <utility>
 
@@ -52,9 +53,15 @@ class Reader {
       throw std::invalid_argument("the description of a chain is of another version");
     const int64_t entry_count = count(4), layer_count = count(kFewestOfLayer), exit_count = count(5);
     std::vector<Conversion> entries;
-    for (int64_t i = 0; i < entry_count; ++i) entries.push_back(entry());
+    for (int64_t i = 0; i < entry_count; ++i) {
+      entries.push_back(entry());
+      values_.push_back(values_of(entries.back()));
+    }
     std::vector<ChainLayer> layers;
-    for (int64_t i = 0; i < layer_count; ++i) layers.push_back(layer(i));
+    for (int64_t i = 0; i < layer_count; ++i) {
+      layers.push_back(layer(i));
+      values_.push_back(values_of(layers.back()));
+    }
     std::vector<ChainPort> exits;
     for (int64_t i = 0; i < exit_count; ++i) {
       const int64_t value = integers_.next();
@@ -169,7 +176,26 @@ class Reader {
                                      levels()};
     layer->qconv = std::make_shared<const QAdderConv>(
         a, static_cast<const uint8_t*>(weight.data), static_cast<uint8_t>(x_zero_point),
-        factor.data(), bias.data(), activation, isa_);
+        factor.data(), bias.data(), activation, isa_,
+        Q8Values{values_at(layer->x), values_at(layer->z), layer->z >= 0});
+  }
+
+  // All that a value holds, ascending, where they are few; else none.
+  static std::vector<uint8_t> values_of(const Conversion& entry) {
+    if (!entry.table) return {};
+    const std::set<uint8_t> values(entry.table->begin(), entry.table->end());
+    return {values.begin(), values.end()};
+  }
+  std::vector<uint8_t> values_of(const ChainLayer& layer) const {
+    if (layer.qconv) return layer.qconv->levels();
+    std::vector<uint8_t> values = values_at(layer.x);
+    // A window in the padding has 0.
+    if (!values.empty() && values.front() != 0) values.insert(values.begin(), uint8_t{0});
+    return values;
+  }
+  std::vector<uint8_t> values_at(int64_t value) const {
+    const bool is_there = value >= 0 && value < static_cast<int64_t>(values_.size());
+    return is_there ? values_[value] : std::vector<uint8_t>{};
   }
 
   std::vector<uint8_t> levels() {
@@ -189,6 +215,7 @@ class Reader {
   }
 
   int64_t version_ = 0;
+  std::vector<std::vector<uint8_t>> values_;  // by number, as values_of gives them
   Numbers<int64_t> integers_;
   Numbers<float> floats_;
   const std::vector<Operand>& operands_;

@@ -8,6 +8,7 @@
 #include "layers/checks.h"
 #include "layers/input_rows.h"
 #include "threads/inner_loop_rate.h"
+#include "uint8/lookup/use.h"
 #include "uint8/few_levels.h"
 
 namespace adder_onnx {
@@ -87,7 +88,7 @@ bool is_reciprocal_exact(float y_scale, int32_t top) {
 
 QAdderConv::QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t zero_point,
                        const float* factor, const float* bias, const Q8Activation& activation,
-                       Isa isa)
+                       Isa isa, const Q8Values& values)
     : params_(checked_conv(params)),
       zero_point_(zero_point),
       levels_(activation.levels),
@@ -96,6 +97,8 @@ QAdderConv::QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t
       blocks_(params, kernels_.sad.filters_per_block) {
   if (params.group_in() > kMaxTaps / params.kernel_size())
     throw std::invalid_argument("a filter has so many taps that their sum may not fit into int32");
+  lookups_ = make_lookups(weights, factor, bias, values, isa);
+  if (lookups_ != nullptr) return;
   const auto factor_of = [&](int64_t m) { return -factor[m]; };
   const auto bias_of = [&](int64_t m) { return bias[m]; };
   if (is_depthwise(params)) {
@@ -110,7 +113,34 @@ QAdderConv::QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t
   }
 }
 
+// Null where lookups cannot compute the layer, or it does not pay.
+std::shared_ptr<const LookupConv> QAdderConv::make_lookups(const uint8_t* weights,
+                                                           const float* factor, const float* bias,
+                                                           const Q8Values& values, Isa isa) const {
+  const UseLookups use = use_lookups();
+  if (use == UseLookups::kNever || values.x.empty() || levels_.empty()) return nullptr;
+  // The comparisons of the epilogue, of what is finite: then they are monotone in the sum.
+  const Q8Epilogue& e = epilogue_;
+  const auto is_finite = [](float v) { return std::isfinite(v); };
+  if (!std::all_of(factor, factor + params_.out_channels, is_finite) ||
+      !std::all_of(bias, bias + params_.out_channels, is_finite) || !is_finite(e.z_scale))
+    return nullptr;
+  const auto level = [&](int64_t m, int64_t sum, uint8_t z) {
+    float v = static_cast<float>(sum) * -factor[m] + bias[m];
+    if (values.has_residual) v = v + static_cast<float>(z - e.z_zero_point) * e.z_scale;
+    return static_cast<int>(std::count_if(e.levels.border, e.levels.border + e.levels.borders,
+                                          [&](float border) { return v >= border; }));
+  };
+  const LookupLayer layer = {params_,  weights, zero_point_, values.x,
+                             values.has_residual,
+                             values.has_residual ? values.z : std::vector<uint8_t>{0},
+                             levels_,  level};
+  if (use == UseLookups::kWherePays && !LookupConv::pays(layer, isa)) return nullptr;
+  return LookupConv::make(layer, isa);
+}
+
 Work QAdderConv::share_out(const ConvShape& shape, int threads) const {
+  if (lookups_ != nullptr) return lookups_->share_out(shape, threads);
   const int64_t blocks = is_depthwise(params_) ? 1 : blocks_.count();
   return share_out_rows(shape, blocks,
                         InputRows<uint8_t>::elements_per_row(params_, shape) +
@@ -119,12 +149,14 @@ Work QAdderConv::share_out(const ConvShape& shape, int threads) const {
 }
 
 int64_t QAdderConv::scratch_bytes(const ConvShape& shape, const Work& work) const {
+  if (lookups_ != nullptr) return lookups_->scratch_bytes(shape, work);
   if (is_depthwise(params_)) return params_.kernel_size() * static_cast<int64_t>(sizeof(void*));
   return InputRows<uint8_t>::bytes_of(params_, shape, work.rows);
 }
 
 void QAdderConv::run(const Work& work, int64_t task, const ConvShape& shape, const uint8_t* x,
                      const uint8_t* z, uint8_t* y) const {
+  if (lookups_ != nullptr) return lookups_->run(work, task, shape, x, z, y);
   const Range rows = work.rows_of(task, shape), blocks = work.blocks_of(task);
   if (is_depthwise(params_)) return run_depthwise(shape, x, z, y, rows);
   const int64_t bytes = params_.kernel_size() * eights(params_.group_in()) * 8;  // of a filter

@@ -1,12 +1,14 @@
 // One quantized adder convolution with its constants, and the kernel chosen for this machine.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "layers/aligned.h"
 #include "isa/select.h"
 #include "layers/packing.h"
 #include "layers/work.h"
+#include "uint8/lookup/lookup_conv.h"
 
 namespace adder_onnx {
 
@@ -21,16 +23,26 @@ struct Q8Activation {
   std::vector<uint8_t> levels = {};  // the only outputs (uint8/few_levels.h); none: all up to top
 };
 
+// All values that a layer's input and residual take, ascending; empty: not known.
+struct Q8Values {
+  std::vector<uint8_t> x;
+  std::vector<uint8_t> z;
+  bool has_residual;
+};
+
 class QAdderConv {
  public:
   // weights: (M, C/group, kH, kW) in C order; factor, bias: M values; zero_point: of x. `isa` must be
   // one that this machine has. Throws std::invalid_argument where `params` (layers/checks.h) or
   // `activation` are not valid: zero points are uint8, y_scale is positive and finite, clip_min is a
-  // number, top is 3 to 255, levels are as make_levels takes them; or where the sum of a filter's taps may not fit into int32.
+  // number, top is 3 to 255, levels are as make_levels takes them; or where the sum of a
+  // filter's taps may not fit into int32. Where `values` are few, and it pays, sums come from tables.
   QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t zero_point,
-             const float* factor, const float* bias, const Q8Activation& activation, Isa isa);
+             const float* factor, const float* bias, const Q8Activation& activation, Isa isa,
+             const Q8Values& values = {});
 
   const ConvParams& params() const { return params_; }
+  bool has_lookups() const { return lookups_ != nullptr; }
   // The only integers among the outputs, ascending; none where all up to 2^bits - 1 may be.
   const std::vector<uint8_t>& levels() const { return levels_; }
 
@@ -46,12 +58,16 @@ class QAdderConv {
  private:
   void run_depthwise(const ConvShape& shape, const uint8_t* x, const uint8_t* z, uint8_t* y,
                      Range rows) const;
+  std::shared_ptr<const LookupConv> make_lookups(const uint8_t* weights, const float* factor,
+                                                 const float* bias, const Q8Values& values,
+                                                 Isa isa) const;
 
   ConvParams params_;
   uint8_t zero_point_;
   std::vector<uint8_t> levels_;
   Q8Epilogue epilogue_;
   const Uint8Kernels& kernels_;
+  std::shared_ptr<const LookupConv> lookups_;  // null: sums of absolute differences
   FilterBlocks blocks_;
   // Packed by blocks, or as uint8/depthwise.h has it.
   AlignedVector<uint8_t> weights_;

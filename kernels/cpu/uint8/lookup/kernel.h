@@ -54,10 +54,22 @@ struct LookupPlanes {
   int64_t pitch;
 };
 
+// What a kernel's parts take for a pixel, in any unit, measured on one machine in one run.
+struct LookupCosts {
+  double difference;  // a tap by sums of absolute differences, in eights of channels
+  double lookup;      // a pair of taps by a lookup
+  double index;       // making the index of a pair of channels
+  double output;      // an output
+  double border;      // a border of an output, without a residual
+  double residual;    // a border of an output, with one
+};
+
 struct LookupKernel {
   int code_bits;      // a table has 4^code_bits bytes
   int64_t pixels;     // of a register
   int64_t registers;  // of pixels that a tile has at most
+
+  LookupCosts costs;
 
   // A tile of so many filters and registers. All planes have whole registers.
   void (*run)(const LookupTaps& taps, const LookupFilters& filters, int64_t filter_count,

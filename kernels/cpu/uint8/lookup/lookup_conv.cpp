@@ -66,6 +66,25 @@ std::unique_ptr<const LookupConv> LookupConv::make(const LookupLayer& layer, Isa
   return conv;
 }
 
+bool LookupConv::pays(const LookupLayer& layer, Isa isa) {
+  const LookupKernel* kernel = lookup_kernel(isa, static_cast<int>(layer.x_levels.size()));
+  if (kernel == nullptr) return false;
+  const LookupCosts& cost = kernel->costs;
+  const ConvParams& a = layer.params;
+  const auto positions = static_cast<double>(a.kernel_size());
+  const auto filters = static_cast<double>(a.out_channels);
+  const auto eights_of = static_cast<double>(ceil_div(a.in_channels, 8));
+  const auto pairs_of = static_cast<double>(ceil_div(a.in_channels, 2));
+  const auto borders = static_cast<double>(layer.y_levels.size());
+  const bool is_strided = a.stride_h != 1 || a.stride_w != 1;
+  const double by_differences = cost.difference * filters * positions * eights_of * 8;
+  const double by_lookups =
+      cost.lookup * filters * positions * pairs_of +
+      cost.index * pairs_of * (is_strided ? positions : 1) +
+      filters * (cost.output + borders * (layer.has_residual ? cost.residual : cost.border));
+  return by_lookups < by_differences;
+}
+
 LookupConv::LookupConv(const ConvParams& params, uint8_t zero_point, const LookupKernel& kernel)
     : params_(params), zero_point_(zero_point), kernel_(kernel) {}
 

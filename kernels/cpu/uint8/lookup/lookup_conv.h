@@ -36,6 +36,10 @@ class LookupConv {
   // what 16 bits hold.
   static std::unique_ptr<const LookupConv> make(const LookupLayer& layer, Isa isa);
 
+  // Whether lookups are likely to take less time than sums of absolute differences, by the costs of the
+  // kernel of `isa`.
+  static bool pays(const LookupLayer& layer, Isa isa);
+
   Work share_out(const ConvShape& shape, int threads) const;
   // The most bytes of memory that a thread takes beside tensors.
   int64_t scratch_bytes(const ConvShape& shape, const Work& work) const;

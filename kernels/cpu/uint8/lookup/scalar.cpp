@@ -65,7 +65,8 @@ uint64_t inner_loop(const LookupTaps& taps, const LookupFilters& filters, int64_
 
 }  // namespace
 
-const LookupKernel kLookupScalar = {kCodeBits, kPixels,   1, run,
-                                    make_indices, to_planes, to_pixels, inner_loop};
+// It has no vectors to gain from.
+const LookupKernel kLookupScalar = {
+    kCodeBits, kPixels, 1, {1, 10, 1, 1, 1, 1}, run, make_indices, to_planes, to_pixels, inner_loop};
 
 }  // namespace adder_onnx

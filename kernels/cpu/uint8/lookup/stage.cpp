@@ -120,15 +120,16 @@ void LookupStage::stage_positions(const uint8_t* codes, uint8_t zero_point, cons
   const int64_t channels = padded_channels(a.in_channels);
   m.padding.assign(channels, zero_point);
   m.pixels.resize(count_);
+  const int64_t first_row = first_ / s.out_w, rows = count_ / s.out_w;
   for (int64_t p = 0; p < a.kernel_size(); ++p) {
     const Shift shift = shift_of(a, s, p);
-    for (int64_t i = 0; i < count_; ++i) {
-      const int64_t row = (first_ + i) / s.out_w, column = (first_ + i) % s.out_w;
+    const uint8_t** to = m.pixels.data();
+    for (int64_t row = first_row; row < first_row + rows; ++row) {
       const int64_t y = row % s.out_h * a.stride_h + shift.rows;
-      const int64_t at = column * a.stride_w + shift.columns;
-      const bool is_inside = y >= 0 && y < s.in_h && at >= 0 && at < s.in_w;
-      m.pixels[i] = is_inside ? x + ((row / s.out_h * s.in_h + y) * s.in_w + at) * channels
-                              : m.padding.data();
+      const bool is_inside = y >= 0 && y < s.in_h;
+      const uint8_t* from = x + (row / s.out_h * s.in_h + y) * s.in_w * channels;
+      for (int64_t j = 0, at = shift.columns; j < s.out_w; ++j, at += a.stride_w)
+        *to++ = is_inside && at >= 0 && at < s.in_w ? from + at * channels : m.padding.data();
     }
     uint8_t* planes = m.planes.data() + p * a.in_channels / 2 * pitch_;
     kernel_.make_indices(m.pixels.data(), count_, a.in_channels, codes, planes, pitch_);

@@ -15,7 +15,7 @@ namespace adder_onnx {
 
 class LookupStage {
  public:
-  // Of `count` output pixels from `first` on, numbered through rows and images. It holds until the thread
+  // Of `count` output pixels from `first` on, whole rows, numbered through the images. It holds until the thread
   // makes another one. `codes` has kLookupValues entries, 0 for the zero point.
   LookupStage(const ConvParams& params, const ConvShape& shape, const LookupKernel& kernel,
               const uint8_t* codes, uint8_t zero_point, const uint8_t* x, int64_t first,
