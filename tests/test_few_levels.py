@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from numpy.typing import NDArray
 
 import adder_onnx
 from adder_onnx.errors import InputError
