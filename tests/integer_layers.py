@@ -12,7 +12,13 @@ from adder_onnx.ops import ConvAttributes
 from adder_onnx.ops.reference import qlinear_adder_conv
 from tests.layers import Layer
 
-__all__ = ["QLayer"]
+__all__ = ["QLayer", "some_levels"]
+
+
+def some_levels(rng: np.random.Generator, bits: int) -> tuple[int, ...]:
+    """2 to 16 of the integers of so many bits, in order."""
+    count = int(rng.integers(2, min(16, 2**bits) + 1))
+    return tuple(sorted(rng.choice(2**bits, count, replace=False).tolist()))
 
 
 @dataclass
@@ -29,6 +35,7 @@ class QLayer:
     bias: NDArray[np.float32]
     clip_min: float
     bits: int
+    levels: tuple[int, ...] = ()
 
     @property
     def y_shape(self) -> tuple[int, int, int, int]:
@@ -36,7 +43,7 @@ class QLayer:
         return (self.x.shape[0], self.w.shape[0], height, width)
 
     @classmethod
-    def like(cls, layer: Layer, seed: int, bits: int) -> QLayer:
+    def like(cls, layer: Layer, seed: int, bits: int, levels: tuple[int, ...] = ()) -> QLayer:
         """Random integers in the shapes of a float layer; results use the whole range."""
         rng = np.random.default_rng(seed)
         top = 2**bits
@@ -58,6 +65,7 @@ class QLayer:
             (scale * x_scale * taps * top / 3).astype(np.float32),
             float(rng.choice([0.0, -np.inf])),
             bits,
+            levels,
         )
 
     def expected(self) -> NDArray[np.uint8]:
@@ -67,4 +75,6 @@ class QLayer:
         z_zero = 0 if self.z is None else z_zero
         values: Any = (self.x, self.w, x_scale, x_zero, self.scale, self.bias)
         values += (np.asarray(z), z_scale, z_zero, y_scale, y_zero, self.a)
-        return qlinear_adder_conv(*values, clip_min=self.clip_min, bits=self.bits)
+        return qlinear_adder_conv(
+            *values, clip_min=self.clip_min, bits=self.bits, levels=self.levels
+        )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from adder_onnx.kernels.cpu import Program, QAdderConv, available_isas, padded_channels
-from tests.integer_layers import QLayer
+from tests.integer_layers import QLayer, some_levels
 from tests.layers import Layer, layers, make_layer
 
 ALL_ISAS = ("scalar", "avx2", "avx512", "neon", "neon_dotprod")
@@ -45,6 +45,7 @@ def run(layer: QLayer, isa: str, threads: int, images: int = 0) -> NDArray[np.ui
         a.dilations,
         a.group,
         isa,
+        layer.levels,
     )
     y_shape = layer.y_shape
     batch = layer.x.shape[0]
@@ -89,9 +90,13 @@ def test_any_shape(isa: str) -> None:
         bits=st.integers(2, 8),
         threads=st.integers(1, 4),
         passes=st.integers(0, 2),
+        has_levels=st.booleans(),
     )
-    def check(layer: Layer, seed: int, bits: int, threads: int, passes: int) -> None:
-        quantized = QLayer.like(layer, seed, bits)
+    def check(
+        layer: Layer, seed: int, bits: int, threads: int, passes: int, has_levels: bool
+    ) -> None:
+        levels = some_levels(np.random.default_rng(seed), bits) if has_levels else ()
+        quantized = QLayer.like(layer, seed, bits, levels)
         y = run(quantized, isa, threads, passes)
         np.testing.assert_array_equal(y, quantized.expected())
 
@@ -111,6 +116,7 @@ def test_one_filter_for_each_channel(isa: str) -> None:
         bits=st.integers(2, 8),
         seed=st.integers(0, 2**32 - 1),
         threads=st.integers(1, 3),
+        has_levels=st.booleans(),
     )
     def check(
         channels: int,
@@ -122,6 +128,7 @@ def test_one_filter_for_each_channel(isa: str) -> None:
         bits: int,
         seed: int,
         threads: int,
+        has_levels: bool,
     ) -> None:
         rng = np.random.default_rng(seed)
         attributes: dict[str, Any] = {
@@ -133,7 +140,8 @@ def test_one_filter_for_each_channel(isa: str) -> None:
         layer = make_layer(rng, 2, channels, channels, (8, 9), kernel, **attributes)
         if residual:
             layer.z = rng.standard_normal(layer.y_shape).astype(np.float32)
-        quantized = QLayer.like(layer, seed, bits)
+        levels = some_levels(rng, bits) if has_levels else ()
+        quantized = QLayer.like(layer, seed, bits, levels)
         np.testing.assert_array_equal(run(quantized, isa, threads), quantized.expected())
 
     check()
@@ -184,11 +192,11 @@ def test_arguments_are_checked() -> None:
     w = np.ones((4, 2, 3, 3), np.uint8)
 
     def conv(
-        weights: Any = w, zero_point: int = 0, bits: int = 8, factor: Any = ones
+        weights: Any = w, zero_point: int = 0, bits: int = 8, factor: Any = ones, levels: Any = ()
     ) -> QAdderConv:
         isa = available_isas()[0]
         arguments = (weights, zero_point, factor, ones, 1.0, 0, 1.0, 0, 0.0, bits)
-        return QAdderConv(*arguments, (1, 1), (1, 1), 1, isa)
+        return QAdderConv(*arguments, (1, 1), (1, 1), 1, isa, levels)
 
     with pytest.raises(ValueError, match="bits must be 2 to 8"):
         conv(bits=9)
@@ -198,6 +206,12 @@ def test_arguments_are_checked() -> None:
         conv(factor=ones[:3])
     with pytest.raises(TypeError):
         conv(weights=w.astype(np.int8))
+    for levels in ((1,), (1, 1), (2, 1), (0, 8), tuple(range(17))):
+        with pytest.raises(ValueError, match="levels must be 2 to 16 integers that rise"):
+            conv(bits=3 if len(levels) < 9 else 8, levels=levels)
+    for levels in ((0, 256), (-1, 1)):
+        with pytest.raises(TypeError):
+            conv(levels=levels)
     program = Program(1, 1)
     with pytest.raises(ValueError, match="overlaps"):
         program.add_qadder_conv(conv(), 1, (8, 8), (6, 6), (0, 0), 0, -1, 16)
@@ -245,6 +259,36 @@ def test_quotients_on_both_sides_of_a_half(isa: str, y_scale: float) -> None:
     quantized.clip_min = -np.inf
     expected = quantized.expected()
     assert len(np.unique(expected)) > (200 if scale < 1e36 else 20)
+    np.testing.assert_array_equal(run(quantized, isa, 1), expected)
+
+
+@pytest.mark.parametrize("y_scale", [0.1, 1.0, 3e-4, 7e12, 1e-25, 1e-44, 1e37, 0.7370000481605530])
+@pytest.mark.parametrize("levels", [(0, 1), (0, 3, 5, 6, 9, 200, 255), tuple(range(3, 19))])
+@pytest.mark.parametrize("clip_min", [0.0, -np.inf, 1e36])
+def test_values_on_both_sides_of_a_border(
+    isa: str, y_scale: float, levels: tuple[int, ...], clip_min: float
+) -> None:
+    """The float in the middle of two levels, and its neighbours, as biases of filters."""
+    scale = np.float32(y_scale)
+    borders = (np.asarray(levels[1:]) + levels[:-1]).astype(np.float32) / 2 - np.float32(3)
+    with np.errstate(over="ignore"):
+        values = borders * scale
+    near = [values, np.asarray([np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 0], np.float32)]
+    for direction in (np.float32(-np.inf), np.float32(np.inf)):
+        moved = values
+        for _ in range(3):
+            moved = np.nextafter(moved, direction)
+            near.append(moved)
+    bias = np.concatenate(near)
+    layer = make_layer(np.random.default_rng(0), 1, 1, len(bias), (1, 1), (1, 1))
+    quantized = QLayer.like(layer, 0, 8, levels)
+    quantized.scale[:], quantized.bias = 0, bias
+    quantized.zero_points = (0, 0, 3)
+    quantized.scales = (np.float32(1), np.float32(1), scale)
+    quantized.clip_min = clip_min
+    with np.errstate(over="ignore"):
+        expected = quantized.expected()
+    assert set(np.unique(expected)) == set(levels) or clip_min > -np.inf or scale > 1e36
     np.testing.assert_array_equal(run(quantized, isa, 1), expected)
 
 

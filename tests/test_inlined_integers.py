@@ -6,6 +6,7 @@ As in test_inlined_layer.py. Results are integers, and must be the same bits in 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,9 +61,13 @@ def model_of(
     inputs: dict[str, Any] | None = None,
     clip_min: float = 0.0,
     bits: int = 8,
+    levels: Sequence[int] | None = None,
     output_type: int = TensorProto.UINT8,
 ) -> onnx.ModelProto:
-    """One QLinearAdderConv, whose body has a change in it."""
+    """One QLinearAdderConv, whose body has a change in it; with levels, perhaps none, that of such.
+
+    As in `WRITTEN_OUT`, an attribute without a value is written, too.
+    """
     known = CONSTANTS if constants is None else constants
     shapes = {"X": ["N", 3, 6, 6], "Z": ["N", 4, 4, 4]} if inputs is None else inputs
     node = helper.make_node(
@@ -75,6 +80,10 @@ def model_of(
         bits=bits,
         **{**WRITTEN_OUT, "kernel_shape": [3, 3]},
     )
+    if levels is not None:
+        node.attribute.append(
+            helper.make_attribute("levels", levels, attr_type=onnx.AttributeProto.INTS)
+        )
     types = {name: helper.np_dtype_to_tensor_dtype(a.dtype) for name, a in CONSTANTS.items()}
     graph = helper.make_graph(
         [node],
@@ -86,7 +95,7 @@ def model_of(
         [helper.make_tensor_value_info("Y", output_type, [None] * 4)],
         [onnx.numpy_helper.from_array(a, n) for n, a in known.items() if n not in shapes],
     )
-    functions = function_bodies(18)
+    functions = function_bodies(18, levels=levels is not None)
     alter(next(f for f in functions if f.name == "QLinearAdderConv"))
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, VERSION)]
     return helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=10)

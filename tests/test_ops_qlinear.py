@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,13 @@ GEOMETRIES: list[dict[str, Any]] = [
 
 
 def make_case(
-    seed: int, geometry: dict[str, Any], *, residual: bool, clip_min: float, bits: int
+    seed: int,
+    geometry: dict[str, Any],
+    *,
+    residual: bool,
+    clip_min: float,
+    bits: int,
+    levels: Sequence[int] = (),
 ) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
     """A model of one node, all of whose inputs are the model's, and values for them."""
     rng = np.random.default_rng(seed)
@@ -70,6 +77,7 @@ def make_case(
         domain=DOMAIN,
         clip_min=clip_min,
         bits=bits,
+        **({"levels": levels} if levels else {}),
         **geometry,
     )
     graph = helper.make_graph(
@@ -86,7 +94,7 @@ def make_case(
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, VERSION)],
-        functions=function_bodies(18),
+        functions=function_bodies(18, levels=bool(levels)),
         ir_version=10,
     )
     onnx.checker.check_model(model)
@@ -94,11 +102,21 @@ def make_case(
 
 
 def reference(
-    feed: dict[str, NDArray[Any]], geometry: dict[str, Any], clip_min: float, bits: int
+    feed: dict[str, NDArray[Any]],
+    geometry: dict[str, Any],
+    clip_min: float,
+    bits: int,
+    levels: Sequence[int] = (),
 ) -> NDArray[np.uint8]:
     a = ConvAttributes.from_mapping(geometry)
     values = [feed[name] for name in INPUTS]
-    return qlinear_adder_conv(*values, a, clip_min=clip_min, bits=bits)  # type: ignore[misc]
+    return qlinear_adder_conv(
+        *values,  # type: ignore[misc]
+        a,
+        clip_min=clip_min,
+        bits=bits,
+        levels=levels,
+    )
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -240,6 +258,7 @@ def test_bad_attributes(change: dict[str, Any], message: str) -> None:
 def test_defaults_of_body_and_schema_agree() -> None:
     schema = onnx.defs.get_schema("QLinearAdderConv", VERSION, DOMAIN)
     (body,) = [f for f in function_bodies(18) if f.name == "QLinearAdderConv"]
+    assert "levels" in {a.name for a in body.attribute_proto}
     for attribute in body.attribute_proto:
         default = schema.attributes[attribute.name].default_value
         assert helper.get_attribute_value(attribute) == helper.get_attribute_value(default)

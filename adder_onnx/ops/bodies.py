@@ -164,21 +164,21 @@ QLinearAdderConv
     lowest = Constant <value_float: float = @clip_min> ()
     activated = Max (sum, lowest)
     quotient = Div (activated, y_scale)
-    float_y_zero = Cast <to: int = 1> (y_zero_point)
-    int_bits = Constant <value_int: int = @bits> ()
-    float_bits = Cast <to: int = 1> (int_bits)
-    two = Constant <value_float: float = 2.0> ()
-    one = Constant <value_float: float = 1.0> ()
-    none = Constant <value_float: float = 0.0> ()
-    powers = Pow (two, float_bits)
-    highest = Sub (powers, one)
     TAIL
 }
 """
 
 _ALL_INTEGERS = """
     rounded = Round (quotient)
+    float_y_zero = Cast <to: int = 1> (y_zero_point)
     moved = Add (rounded, float_y_zero)
+    int_bits = Constant <value_int: int = @bits> ()
+    float_bits = Cast <to: int = 1> (int_bits)
+    two = Constant <value_float: float = 2.0> ()
+    one = Constant <value_float: float = 1.0> ()
+    none = Constant <value_float: float = 0.0> ()
+    levels = Pow (two, float_bits)
+    highest = Sub (levels, one)
     above = Max (moved, none)
     between = Min (above, highest)
     Y = Cast <to: int = 2> (between)
@@ -190,6 +190,14 @@ _ALL_INTEGERS = """
 # ceil(2 q) + floor(2 q) + 4 y_zero_point. A table has the output of each. What is no number, of
 # which no comparison holds, has the first place.
 _FEW_LEVELS = """
+    float_y_zero = Cast <to: int = 1> (y_zero_point)
+    int_bits = Constant <value_int: int = @bits> ()
+    float_bits = Cast <to: int = 1> (int_bits)
+    two = Constant <value_float: float = 2.0> ()
+    one = Constant <value_float: float = 1.0> ()
+    none = Constant <value_float: float = 0.0> ()
+    powers = Pow (two, float_bits)
+    highest = Sub (powers, one)
     four = Constant <value_float: float = 4.0> ()
     last_place = Constant <value_float: float = 1020.0> ()
     doubled = Mul (quotient, two)
@@ -249,8 +257,7 @@ _DOC_STRINGS = {
     "QLinearAdderConv": "AdderConv on integers, with what follows it: "
     "v = x_scale * scale[o] * AdderConv(X - x_zero_point, W - x_zero_point) + bias[o] + "
     "z_scale * (Z - z_zero_point); "
-    "Y = min(max(round(max(v, clip_min) / y_scale) + y_zero_point, 0), 2^bits - 1), or where there "
-    "are levels that one of them which is nearest, of two the lower. X and W have "
+    "Y = min(max(round(max(v, clip_min) / y_scale) + y_zero_point, 0), 2^bits - 1). X and W have "
     "one scale, since |x - w| is not linear. This body makes a file portable, and is slow: "
     "adder-onnx has kernels.",
 }
@@ -268,6 +275,10 @@ def has_levels(nodes: Iterable[onnx.NodeProto]) -> bool:
         for node in nodes
         for attribute in node.attribute
     )
+_OF_LEVELS = (
+    " Where there are levels, Y is the one nearest to max(v, clip_min) / y_scale + y_zero_point, of "
+    "two the lower."
+)
 
 
 @functools.cache
@@ -311,6 +322,7 @@ def function_bodies(
                 attribute.f = -math.inf
             elif attribute.name == "levels":
                 del attribute.ints[:]
+                body.doc_string += _OF_LEVELS
         if body.name in names:
             bodies.append(body)
     return bodies

@@ -43,7 +43,10 @@ Attributes have the meaning they have in Conv.
 
 
 def _attribute(name: str, default: Any, description: str) -> OpSchema.Attribute:
-    return OpSchema.Attribute(name, onnx.helper.make_attribute(name, default), description)
+    """An optional attribute; an empty list stands for one of integers."""
+    type_ = onnx.AttributeProto.INTS if default == [] else None
+    attribute = onnx.helper.make_attribute(name, default, attr_type=type_)
+    return OpSchema.Attribute(name, attribute, description)
 
 
 def _read_attributes(ctx: Any) -> dict[str, Any]:
@@ -224,12 +227,7 @@ def _make_qlinear_adder_conv() -> OpSchema:
             *_conv_attributes(),
             _attribute("bits", 8, "Y is at most 2^bits - 1; 2 to 8."),
             _attribute("clip_min", -math.inf, "Lower bound of the activation: -inf or 0."),
-            OpSchema.Attribute(
-                "levels",
-                OpSchema.AttrType.INTS,
-                "The only values of Y: none, for all of them, or 2 to 16 that rise.",
-                required=False,
-            ),
+            _attribute("levels", [], "The only values of Y, 2 to 16 that rise; none: all."),
         ],
     )
     schema.set_type_and_shape_inference_function(_infer_adder_conv)

@@ -208,6 +208,39 @@ void test_what_must_be_constant() {
   refuses(quantized, {integers, kComputed, values});
 }
 
+// Of a chain of one integer layer with the last numbers of a version; bits are 3.
+void test_levels_of_outputs() {
+  const std::vector<float> floats(1, 1.0f);
+  const uint8_t byte = 1;
+  const std::vector<Operand> operands = {{ElementType::kUint8, {1, 1, 1, 1}, &byte},
+                                         {ElementType::kFloat32, {1}, floats.data()},
+                                         {ElementType::kFloat32, {1}, floats.data()}};
+  const auto read = [&](int64_t version, std::initializer_list<int64_t> levels) {
+    Description d{{version, 1, 1, 1, 2, 2, 0, 255, 1, 0, -1, 1, 1, 1, 1, 0, 0, 0, 0, 0,
+                   1, 0, 1, 2, 0, 0, 0, 3},
+                  {1, 1, 1, 0, 1}};
+    d.integers.insert(d.integers.end(), levels);
+    d.integers.insert(d.integers.end(), {1, 2, 2, 0, 255});
+    return read_chain(d, operands, Isa::kScalar, Form::kMax);
+  };
+  const auto levels_of = [&](int64_t version, std::initializer_list<int64_t> levels) {
+    return read(version, levels)->layers()[0].qconv->levels();
+  };
+  expect(levels_of(1, {}).empty(), "without levels, as it was first written");
+  expect(levels_of(2, {0}).empty(), "no levels");
+  expect(levels_of(2, {3, 0, 2, 7}) == std::vector<uint8_t>{0, 2, 7}, "levels of a description");
+  for (auto levels : std::initializer_list<std::initializer_list<int64_t>>{
+           {2, 0, 8}, {2, 3, 3}, {2, 3, 2}, {1, 3}})
+    expect(is_refused([&] { read(2, levels); }, "levels must be 2 to 16"), "levels out of order");
+  for (auto levels : std::initializer_list<std::initializer_list<int64_t>>{
+           {17}, {-1}, {2, 0, 256}, {2, -1, 3}, {2, 0, int64_t{1} << 32}})
+    expect(is_refused([&] { read(2, levels); }, "out of range"), "levels out of range");
+  expect(is_refused([&] { read(1, {0}); }, ""), "levels of the first version");
+  expect(is_refused([&] { read(2, {}); }, ""), "no number of levels");
+  for (int64_t version : {0, 3})
+    expect(is_refused([&] { read(version, {0}); }, "another version"), "another version");
+}
+
 }  // namespace
 
 void test_chains() {
@@ -218,4 +251,5 @@ void test_chains() {
   test_threads_with_weights_of_their_own();
   test_weights_that_do_not_fit();
   test_what_must_be_constant();
+  test_levels_of_outputs();
 }

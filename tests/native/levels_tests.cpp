@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "few_levels.h"
 #include "float32/adder_conv.h"
 #include "float32/input_gradient.h"
 #include "isa/isa.h"
@@ -154,7 +155,9 @@ void test_uint8(const Row& row, uint32_t seed) {
   const int32_t tops[] = {255, 15, 3};
   const Q8Activation activation = {0.37f * y_scale, static_cast<int32_t>(random() % 256), y_scale,
                                    static_cast<int32_t>(random() % 256),
-                                   random() % 2 == 0 ? 0.0f : -kInfinity, tops[seed % 3]};
+                                   random() % 2 == 0 ? 0.0f : -kInfinity, tops[seed % 3],
+                                   seed % 4 == 1 ? some_levels(random, tops[seed % 3])
+                                                 : std::vector<uint8_t>{}};
   const auto zero_point = static_cast<uint8_t>(random());
   expect_same(row, "uint8", [&](Isa isa) {
     const QAdderConv conv(row.params(), w.data(), zero_point, factor.data(), bias.data(), activation,
@@ -164,7 +167,7 @@ void test_uint8(const Row& row, uint32_t seed) {
 }
 
 // Outputs that lie between two integers, or as near to that as floats can.
-void test_roundings(float y_scale) {
+void test_roundings(float y_scale, const std::vector<uint8_t>& levels) {
   const Row row = {33, 200, 1, 1, false};
   std::vector<uint8_t> x(row.x_size());
   for (int64_t p = 0; p < row.pixels; ++p) x[p * padded_channels(1)] = static_cast<uint8_t>(p);
@@ -174,7 +177,7 @@ void test_roundings(float y_scale) {
   for (int64_t m = 0; m < row.filters; ++m) bias[m] = static_cast<float>(3 * m) / 2 * y_scale;
   expect_same(row, "roundings", [&](Isa isa) {
     const QAdderConv conv(row.params(), w.data(), 0, factor.data(), bias.data(),
-                          {1, 0, y_scale, 100, -kInfinity, 255}, isa);
+                          {1, 0, y_scale, 100, -kInfinity, 255, levels}, isa);
     return outputs(conv, row, x, {});
   });
 }
@@ -205,7 +208,10 @@ void test_levels() {
     if (row.channels < 30) test_gradient(row, ++seed);
   }
   for (const Row& row : rows({1, 7, 8, 9, 16, 40})) test_uint8(row, ++seed);
-  for (float y_scale : {1.0f, 0.1f, 0.037f, 3e-4f, 7.3f, 1e5f, 3e38f}) test_roundings(y_scale);
+  for (float y_scale : {1.0f, 0.1f, 0.037f, 3e-4f, 7.3f, 1e5f, 3e38f}) {
+    test_roundings(y_scale, {});
+    test_roundings(y_scale, {90, 91, 94, 100, 101, 120, 155, 255});
+  }
   // Around 65,535 / 255 taps, and half as many, in one segment or in some; and many more.
   for (int64_t channels : {120, 128, 136, 504, 512, 520, 1016, 1024, 1032, 1040, 2048, 2056, 4616})
     for (int64_t kernel : {1, 3})

@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "few_levels.h"
 #include "float32/adder_conv.h"
 #include "float32/input_gradient.h"
 #include "isa/isa.h"
@@ -146,7 +147,8 @@ void test_uint8(Isa isa, const Case& c, uint32_t seed) {
   const Q8Activation act = {0.37f, static_cast<int32_t>(random() % (top + 1)),
                             static_cast<float>(0.5 + std::sqrt(taps)),
                             static_cast<int32_t>(random() % (top + 1)),
-                            random() % 2 ? 0.0f : -std::numeric_limits<float>::infinity(), top};
+                            random() % 2 ? 0.0f : -std::numeric_limits<float>::infinity(), top,
+                            random() % 3 == 0 ? some_levels(random, top) : std::vector<uint8_t>{}};
   const QAdderConv conv(c.a, w.data(), zero_point, factor.data(), bias.data(), act, isa);
   run(conv, c, x.data(), c.residual ? z.data() : nullptr, y.data());
   int wrong = 0;
@@ -158,11 +160,9 @@ void test_uint8(Isa isa, const Case& c, uint32_t seed) {
     float v = static_cast<float>(sum) * -factor[m];
     v = v + bias[m];
     if (c.residual) v = v + static_cast<float>(z[at] - act.z_zero_point) * act.z_scale;
-    v = std::max(v, act.clip_min);
-    v = std::nearbyint(v / act.y_scale) + static_cast<float>(act.y_zero_point);
-    wrong += y[at] != static_cast<uint8_t>(std::min(std::max(v, 0.0f), static_cast<float>(top)));
+    wrong += y[at] != requantized(v, act);
   });
-  expect(wrong == 0, std::string("uint8 ") + isa_name(isa) + ": " + c.text());
+  expect(wrong == 0, std::string(act.levels.empty() ? "uint8 " : "levels ") + isa_name(isa) + ": " + c.text());
 }
 
 void test_max_pool(Case c, uint32_t seed) {

@@ -15,10 +15,13 @@ body bit by bit, which a float AdderConv with a fused epilogue would not keep:
       constant, of the sum's shape; or of a constant zero;
    d. Max with a constant, 0 or -inf;
    e. Div by a constant: the output's scale;
-   f. Round;
+   f. either Round;
    g. Add of a constant of 0 to 255: the output's zero point;
    h. Max with 0, then Min with 2^bits - 1, bits being 2 to 8; or Clip to these bounds;
-   i. Cast to uint8.
+   i. Cast to uint8;
+   j. or, instead of f to i, Mul by 2; Ceil and Floor, whose outputs are added; Add of four times
+      the output's zero point; a Where that makes 0 of what is not above 0; Min with 1020; Cast to
+      an integer; and Gather from a constant table, which is that of some bits or levels.
 3. What does nothing may be missing: a zero point of 0, a residual, a lower bound of -inf, and a, b
    or a scale that is 1, where the constant has one element. Operands of Mul, Add, Max and Min may
    be exchanged.
@@ -38,7 +41,8 @@ from numpy.typing import NDArray
 
 from adder_onnx.graph.inlined.expressions import UnknownValueError
 from adder_onnx.graph.inlined.layer import Layer
-from adder_onnx.graph.inlined.matching import DifferentError, require, sole_use
+from adder_onnx.graph.inlined.matching import DifferentError, all_uses, require, sole_use
+from adder_onnx.graph.inlined.output_tables import LAST_PLACE, Outputs, read_table
 from adder_onnx.graph.inlined.values import Values, is_standard, source
 
 __all__ = ["IntegerLayer", "read_integer_layer"]
@@ -52,6 +56,7 @@ class IntegerLayer:
         inputs: by number: values, or arrays that become constants.
         bits: the output is at most 2**bits - 1.
         clip_min: lower bound of the activation, -inf or 0.
+        levels: the only values of the output; none for all.
         output: the uint8 value that it gives.
         last: the node that gives it.
     """
@@ -59,6 +64,7 @@ class IntegerLayer:
     inputs: tuple[ir.Value | NDArray[Any], ...]
     bits: int
     clip_min: float
+    levels: tuple[int, ...]
     output: ir.Value
     last: ir.Node
 
@@ -87,25 +93,47 @@ def read_integer_layer(values: Values, layer: Layer) -> IntegerLayer | None:
     clip_min = tail.operand("Max", -math.inf)
     require(clip_min in (0, -math.inf), "the activation has another bound")
     y_scale = tail.operand("Div", 1.0)
-    tail.unary("Round")
-    y_zero_point = tail.operand("Add", 0.0)
-    require(y_zero_point in range(256), "the output's zero point is not of uint8")
-    bottom, top = tail.bounds()
-    is_range = bottom == 0 and top in {2**bits - 1 for bits in range(2, 9)}
-    require(is_range, "the result is not clipped to 0 and 2^bits - 1")
-    cast = tail.unary("Cast")
-    require(cast.outputs[0].dtype == ir.DataType.UINT8, "the result is not cast to uint8")
+    y_zero_point, outputs, last = _by_table(tail) if tail.goes_on("Mul") else _by_rounding(tail)
+    require(last.outputs[0].dtype == ir.DataType.UINT8, "the result is not uint8")
     return IntegerLayer(
         (
             *(x, weight, np.float32(1), np.uint8(zero_point), scale, bias),
             *residual,
-            *(np.float32(y_scale), np.uint8(int(y_zero_point))),
+            *(np.float32(y_scale), np.uint8(y_zero_point)),
         ),
-        int(top + 1).bit_length() - 1,
+        outputs.bits,
         clip_min,
-        cast.outputs[0],
-        cast,
+        outputs.levels,
+        last.outputs[0],
+        last,
     )
+
+
+def _by_rounding(tail: _Tail) -> tuple[int, Outputs, ir.Node]:
+    """The zero point, what outputs there are, and the last node; by rules f to i."""
+    tail.unary("Round")
+    zero_point = tail.operand("Add", 0.0)
+    require(zero_point in range(256), "the output's zero point is not of uint8")
+    bottom, top = tail.bounds()
+    is_range = bottom == 0 and top in {2**bits - 1 for bits in range(2, 9)}
+    require(is_range, "the result is not clipped to 0 and 2^bits - 1")
+    return int(zero_point), Outputs(int(top + 1).bit_length() - 1), tail.unary("Cast")
+
+
+def _by_table(tail: _Tail) -> tuple[int, Outputs, ir.Node]:
+    """The same by rule j."""
+    require(tail.operand("Mul", None) == 2, "the quotient is not doubled")
+    tail.ceiling_and_floor()
+    offset = tail.operand("Add", 0.0)
+    require(offset in range(0, 4 * 256, 4), "the output's zero point is not of uint8")
+    tail.above_zero()
+    require(tail.operand("Min", None) == LAST_PLACE, "places are not bounded")
+    place = tail.unary("Cast")
+    is_integer = place.outputs[0].dtype in (ir.DataType.INT32, ir.DataType.INT64)
+    require(is_integer, "a place is no integer")
+    table, last = tail.table()
+    zero_point = int(offset) // 4
+    return zero_point, read_table(table, zero_point), last
 
 
 def _bytes_less_zero_point(values: Values, value: ir.Value) -> tuple[ir.Value, int] | None:
@@ -202,6 +230,45 @@ class _Tail:
         self._value = node.outputs[0]
         lower, upper = (_scalar(self._values.array(value)) for value in node.inputs[1:])
         return lower, upper
+
+    def goes_on(self, op_type: str) -> bool:
+        """Whether the next node is of this operator."""
+        return self._next(op_type)[0] is not None
+
+    def ceiling_and_floor(self) -> None:
+        """Ceil and Floor of the value, and the sum of both."""
+        nodes = {node.op_type: node for node, _ in all_uses(self._value)}
+        both = [nodes[op] for op in ("Ceil", "Floor") if is_standard(nodes.get(op), op)]
+        require(len(nodes) == len(both) == 2, "there is no Ceil and Floor")
+        total, other = (sole_use(node.outputs[0])[0] for node in both)
+        require(total is other and is_standard(total, "Add"), "Ceil and Floor are not added")
+        self._value = total.outputs[0]
+
+    def above_zero(self) -> None:
+        """A Where that takes what is above 0, and 0 for all else."""
+        nodes = {node.op_type: node for node, _ in all_uses(self._value)}
+        above, chosen = nodes.get("Greater"), nodes.get("Where")
+        is_pair = is_standard(above, "Greater") and is_standard(chosen, "Where")
+        require(is_pair and len(nodes) == 2, "what is no number is not treated")
+        assert above is not None
+        assert chosen is not None
+        condition, value, otherwise = chosen.inputs
+        is_asked = source(condition) is above.outputs[0] and self._is_value(above.inputs[0])
+        require(is_asked and self._is_value(value), "something else is compared or chosen")
+        for zero in (above.inputs[1], otherwise):
+            require(_scalar(self._values.array(zero)) == 0, "it is not compared with 0")
+        self._value = chosen.outputs[0]
+
+    def table(self) -> tuple[NDArray[Any], ir.Node]:
+        """The constant that the next node gathers from, by the value, and this node."""
+        node, used = sole_use(self._value)
+        is_gather = is_standard(node, "Gather") and node.inputs[1] is used
+        require(is_gather and not node.attributes.get_int("axis", 0), "there is no Gather")
+        self._value = node.outputs[0]
+        return self._values.array(node.inputs[0]), node
+
+    def _is_value(self, value: ir.Value | None) -> bool:
+        return source(value) is source(self._value)
 
     def unary(self, op_type: str) -> ir.Node:
         """The next node, which must be of this operator."""

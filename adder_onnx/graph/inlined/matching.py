@@ -9,7 +9,7 @@ import onnx_ir as ir
 from adder_onnx.graph.inlined.expressions import Expression
 from adder_onnx.graph.inlined.values import Values, is_copy
 
-__all__ = ["DifferentError", "check_reshape", "require", "sole_use"]
+__all__ = ["DifferentError", "all_uses", "check_reshape", "require", "sole_use"]
 
 
 class DifferentError(Exception):
@@ -29,17 +29,29 @@ def sole_use(value: ir.Value) -> tuple[ir.Node, ir.Value]:
         DifferentError: there is none in the value's graph, or another use, or the value is an
             output of the graph.
     """
+    found = all_uses(value)
+    require(len(found) == 1, "an inner value is used elsewhere, too")
+    return found[0]
+
+
+def all_uses(value: ir.Value) -> list[tuple[ir.Node, ir.Value]]:
+    """The nodes that use a value or a copy of it, and what of these each uses.
+
+    Raises:
+        DifferentError: one is not in the value's graph, or the value is an output of the graph.
+    """
     producer = value.producer()
-    while True:
-        uses = list(value.uses())
-        used_once = len(uses) == 1 and not value.is_graph_output()
-        require(used_once, "an inner value is used elsewhere, too")
-        node = uses[0].node
-        inside = producer is not None and node.graph is producer.graph
-        require(inside, "an inner value is used inside control flow")
-        if not is_copy(node) or uses[0].idx != 0:
-            return node, value
-        value = node.outputs[0]
+    found, copies = [], [value]
+    for copy in copies:
+        require(not copy.is_graph_output(), "an inner value is used elsewhere, too")
+        for use in copy.uses():
+            inside = producer is not None and use.node.graph is producer.graph
+            require(inside, "an inner value is used inside control flow")
+            if is_copy(use.node) and use.idx == 0:
+                copies.append(use.node.outputs[0])
+            else:
+                found.append((use.node, copy))
+    return found
 
 
 def check_reshape(values: Values, node: ir.Node, shape: Sequence[Expression]) -> bool:

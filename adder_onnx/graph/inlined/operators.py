@@ -6,6 +6,7 @@ before or after constant folding, raises UnknownValueError.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,11 @@ __all__ = ["MOST_INTEGERS", "OPERATORS", "check_broadcast", "is_symbolic", "of_o
 MOST_INTEGERS = 64
 """Shapes, pads and the like are shorter."""
 
+MOST_FLOATS = 1 << 15
+"""A table of outputs is made of less (`output_tables`)."""
+
+_FLOAT32 = np.dtype(np.float32)
+
 Operator = Callable[["Values", ir.Node], NDArray[Any]]
 
 
@@ -38,13 +44,13 @@ def is_symbolic(array: NDArray[Any]) -> bool:
     return array.dtype == object and all(isinstance(e, Expression) for e in array.flat)
 
 
-def check_broadcast(*arrays: NDArray[Any]) -> None:
-    """Refuses what would make a large array of small ones."""
+def check_broadcast(*arrays: NDArray[Any], most: int = MOST_INTEGERS) -> None:
+    """Refuses what would make a large array of small ones, of more than ``most`` elements."""
     try:
         shape = np.broadcast_shapes(*(a.shape for a in arrays))
     except ValueError as error:
         raise UnknownValueError("shapes that do not fit") from error
-    if int(np.prod(shape)) > max(MOST_INTEGERS, *(a.size for a in arrays)):
+    if int(np.prod(shape)) > max(most, *(a.size for a in arrays)):
         raise UnknownValueError("an array that is too large")
 
 
@@ -60,7 +66,7 @@ def _elementwise(
         types = {a.dtype for a in arrays}
         if numeric is None or len(types) != 1 or types.pop().kind != "f" or len(arrays) != 2:
             raise UnknownValueError
-        check_broadcast(*arrays)
+        check_broadcast(*arrays, most=MOST_FLOATS)
         with np.errstate(all="ignore"):
             return np.asarray(numeric(*arrays))
 
@@ -83,6 +89,8 @@ def _cast(values: Values, node: ir.Node) -> NDArray[Any]:
         if to in (ir.DataType.INT32, ir.DataType.INT64):
             return array
         array = np.asarray(values.integers(node.inputs[0]), np.int64).reshape(array.shape)
+    if to == ir.DataType.UINT8:
+        return _to_bytes(array)
     targets = (ir.DataType.BOOL, ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE)
     if to not in targets or array.dtype.kind not in "bifu":
         raise UnknownValueError
@@ -90,10 +98,59 @@ def _cast(values: Values, node: ir.Node) -> NDArray[Any]:
         return array.astype(to.numpy())
 
 
+def _to_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """Floats that are bytes; others become whatever a processor makes of them."""
+    if array.dtype.kind != "f" or not np.isin(array, np.arange(256)).all():
+        raise UnknownValueError
+    return array.astype(np.uint8)
+
+
+def _round(values: Values, node: ir.Node) -> NDArray[Any]:
+    array = values.array(node.inputs[0])
+    if array.dtype.kind != "f":
+        raise UnknownValueError
+    return np.asarray(np.rint(array))
+
+
+def _greater(values: Values, node: ir.Node) -> NDArray[Any]:
+    arrays = [values.array(value) for value in node.inputs]
+    if all(map(is_symbolic, arrays)):
+        arrays = [
+            np.reshape(np.asarray(values.integers(value), np.int64), array.shape)
+            for value, array in zip(node.inputs, arrays, strict=True)
+        ]
+    elif {a.dtype.kind for a in arrays} != {"f"}:
+        raise UnknownValueError
+    check_broadcast(*arrays, most=MOST_FLOATS)
+    return np.asarray(np.greater(*arrays))
+
+
+def _range(values: Values, node: ir.Node) -> NDArray[Any]:
+    """From 0 by steps of 1, in float32."""
+    start, limit, delta = (values.array(value) for value in node.inputs)
+    known = all(a.dtype == np.float32 and a.ndim == 0 for a in (start, limit, delta))
+    if not known or (start.item(), delta.item()) != (0, 1) or not 0 <= limit.item() <= MOST_FLOATS:
+        raise UnknownValueError
+    return np.arange(math.ceil(limit.item()), dtype=np.float32)
+
+
+def _reduce_sum(values: Values, node: ir.Node) -> NDArray[Any]:
+    """Of rows of integers as floats, whose sums are exact in whatever order."""
+    array = values.array(node.inputs[0])
+    axes = values.integers(node.inputs[1]) if len(node.inputs) > 1 else None
+    if array.dtype != np.float32 or array.ndim != 2 or axes not in ([1], [-1]):
+        raise UnknownValueError
+    exact = (np.rint(array) == array).all() and np.abs(array).sum(dtype=np.float64) < 1 << 24
+    if not exact or node.attributes.get_int("keepdims", 1):
+        raise UnknownValueError
+    return np.asarray(array.sum(axis=1))
+
+
 def _concat(values: Values, node: ir.Node) -> NDArray[Any]:
     arrays = [values.array(value) for value in node.inputs]
     total = sum(a.size for a in arrays)
-    if total > MOST_INTEGERS or any(a.ndim != 1 or not is_symbolic(a) for a in arrays):
+    is_one_kind = all(map(is_symbolic, arrays)) or {a.dtype for a in arrays} == {_FLOAT32}
+    if total > MOST_INTEGERS or any(a.ndim != 1 for a in arrays) or not is_one_kind:
         raise UnknownValueError
     joined: NDArray[Any] = np.concatenate(arrays)
     return joined
@@ -153,10 +210,12 @@ def _squeeze(values: Values, node: ir.Node) -> NDArray[Any]:
 
 def _where(values: Values, node: ir.Node) -> NDArray[Any]:
     condition, yes, no = (values.array(value) for value in node.inputs)
-    if condition.dtype != np.bool_ or not (is_symbolic(yes) and is_symbolic(no)):
+    are_integers = is_symbolic(yes) and is_symbolic(no)
+    if condition.dtype != np.bool_ or not (are_integers or yes.dtype == no.dtype == np.float32):
         raise UnknownValueError
     check_broadcast(condition, yes, no)
-    return of_objects(np.where(condition, yes, no))
+    chosen = np.where(condition, yes, no)
+    return of_objects(chosen) if are_integers else chosen
 
 
 def _or(values: Values, node: ir.Node) -> NDArray[Any]:
@@ -200,13 +259,18 @@ OPERATORS: dict[str, Operator] = {
     "Concat": _concat,
     "Div": _elementwise("divide"),
     "Gather": _gather,
-    "Max": _elementwise("maximum"),
+    "Greater": _greater,
+    "Max": _elementwise("maximum", np.maximum),
+    "Min": _elementwise(None, np.minimum),
     "Mod": _mod,
     "Mul": _elementwise("multiply", np.multiply),
     "Or": _or,
     "Pow": _elementwise(None, np.power),
+    "Range": _range,
     "ReduceProd": _reduce_prod,
+    "ReduceSum": _reduce_sum,
     "Reshape": _reshape,
+    "Round": _round,
     "Shape": _shape,
     "Slice": _slice,
     "Squeeze": _squeeze,

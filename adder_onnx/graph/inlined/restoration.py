@@ -134,6 +134,8 @@ def _restore(values: Values, loop: ir.Node, constants: _Constants, names: Names)
         _take_place(node, layer.outputs, layer.last)
     else:
         attributes |= {"bits": integers.bits, "clip_min": integers.clip_min}
+        if integers.levels:
+            attributes["levels"] = integers.levels
         outputs = (integers.output,)
         node = _make_node(
             "QLinearAdderConv", integers.inputs, attributes, outputs, constants, names

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "chain/description.h"
+#include "few_levels.h"
 #include "fuzz/bytes.h"
 #include "fuzz/shapes.h"
 #include "library/chain_file.h"
@@ -22,7 +23,7 @@ class Written {
  public:
   explicit Written(Bytes& bytes) : bytes_(bytes), random_(bytes.random()) {
     const int64_t entries = bytes.from(1, 2), layers = bytes.from(0, 4), exits = bytes.from(1, 2);
-    add({1, entries, layers, exits});
+    add({has_levels_ ? 2 : 1, entries, layers, exits});
     for (int64_t i = 0; i < entries; ++i) conversion(is_integer_);
     for (int64_t i = 0; i < layers; ++i) layer(entries + i);
     for (int64_t i = 0; i < exits; ++i) {
@@ -126,11 +127,20 @@ class Written {
     add({1, weight, scale, array(ElementType::kFloat32, {channels_})});
     const float infinity = std::numeric_limits<float>::infinity();
     if (is_integer_) add({bytes_.from(0, 20), 0, bytes_.from(0, 20), bytes_.from(2, 8)});
+    if (is_integer_ && has_levels_) add_levels();
     auto& floats = description.floats;
     if (is_integer_)
       floats.insert(floats.end(), {0.5f, 0.5f, -infinity});
     else
       floats.insert(floats.end(), {0.0f, infinity});
+  }
+
+  // None, or some that perhaps do not fit the bits.
+  void add_levels() {
+    const auto levels =
+        bytes_.chance(50) ? some_levels(random_, bytes_.pick({3, 15})) : std::vector<uint8_t>{};
+    add({static_cast<int64_t>(levels.size())});
+    description.integers.insert(description.integers.end(), levels.begin(), levels.end());
   }
 
   // One number of any kind in the place of another, or one too many or too few.
@@ -156,6 +166,7 @@ class Written {
   std::mt19937 random_;
   const int64_t channels_ = bytes_.from(1, 20);
   const bool is_integer_ = bytes_.chance(50);
+  const bool has_levels_ = bytes_.chance(50);
   std::vector<Array> arrays_;
 };
 

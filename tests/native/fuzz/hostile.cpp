@@ -6,6 +6,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "few_levels.h"
 #include "fuzz/bytes.h"
 #include "fuzz/shapes.h"
 #include "layers/checks.h"
@@ -57,6 +58,13 @@ bool is_small(std::initializer_list<int64_t> sizes, int64_t most) {
     if (product > most) return false;
   }
   return true;
+}
+
+// Perhaps too many, or not in order.
+std::vector<uint8_t> any_levels(Bytes& bytes) {
+  std::vector<uint8_t> levels(static_cast<size_t>(bytes.from(0, 20)));
+  for (uint8_t& level : levels) level = static_cast<uint8_t>(bytes.take(1));
+  return levels;
 }
 
 ConvParams choose_params(Bytes& bytes, Numbers& number) {
@@ -117,7 +125,10 @@ Convs make_convs(Bytes& bytes, const ConvParams& a, bool is_of_bytes) {
         bytes.chance(80) ? 0.5f : any_float(bytes),
         static_cast<int32_t>(number(0, 255)),
         any_float(bytes),
-        bytes.chance(90) ? 255 : static_cast<int32_t>(number(0, 255))};
+        bytes.chance(90) ? 255 : static_cast<int32_t>(number(0, 255)),
+        bytes.chance(60) ? std::vector<uint8_t>{}
+        : bytes.chance(60) ? some_levels(random, 255)
+                           : any_levels(bytes)};
     takes([&] {
       convs.bytes =
           std::make_shared<QAdderConv>(a, w.data(), static_cast<uint8_t>(random()), scale.data(),

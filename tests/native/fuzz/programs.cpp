@@ -8,6 +8,7 @@
 #include <limits>
 #include <memory>
 
+#include "few_levels.h"
 #include "fuzz/bytes.h"
 #include "fuzz/shapes.h"
 #include "program/program.h"
@@ -294,7 +295,9 @@ void Case::make_byte_layer(Layer& layer) {
   layer.activation = {random_scale(), static_cast<int32_t>(bytes_.from(0, 255)), y_scale,
                       static_cast<int32_t>(bytes_.from(0, 255)),
                       bytes_.pick({0.0f, -std::numeric_limits<float>::infinity()}),
-                      (1 << bits) - 1};
+                      (1 << bits) - 1,
+                      bytes_.chance(35) ? some_levels(random_, (1 << bits) - 1)
+                                        : std::vector<uint8_t>{}};
 }
 
 void Case::define_bytes(const Layer& layer) {
@@ -318,9 +321,7 @@ void Case::define_bytes(const Layer& layer) {
           v = v + layer.bias[m];
           if (layer.z >= 0)
             v = v + (values_[layer.z].v[at] - static_cast<float>(act.z_zero_point)) * act.z_scale;
-          v = v > act.clip_min ? v : act.clip_min;
-          v = std::nearbyint(v / act.y_scale) + static_cast<float>(act.y_zero_point);
-          y.v[at] = std::min(std::max(v, 0.0f), static_cast<float>(act.top));
+          y.v[at] = requantized(v, act);
         }
 }
 
