@@ -1,4 +1,4 @@
-"""Networks whose adder nodes take few values of a finer grid: which values, and how they are made."""
+"""Networks whose adder nodes take few values of a finer grid: which, and how they are made."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def attribute(n: onnx.NodeProto, name: str) -> Any:
 
 
 def check(model: onnx.ModelProto, feed: dict[str, Any], levels: int, bits: int) -> int:
-    """Looks at what nodes take and have in onnxruntime; how many different integers weights have."""
+    """Looks at what nodes take in onnxruntime; how many different integers weights have."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     names = {n.input[0] for n in integer_nodes(model)}
@@ -174,9 +174,11 @@ def test_floats_enter_a_chain_as_levels() -> None:
     data = quantize(model, feeds, levels=8).model.SerializeToString()
     session = adder_onnx.InferenceSession(data)
     entry, chain, leave = session.plan.steps
-    assert isinstance(entry, ConversionStep) and isinstance(chain, ChainStep)
+    assert isinstance(entry, ConversionStep)
+    assert isinstance(chain, ChainStep)
     assert isinstance(leave, ConversionStep)
-    assert entry.quantization is not None and entry.quantization.table is not None
+    assert entry.quantization is not None
+    assert entry.quantization.table is not None
     assert len(set(entry.quantization.table)) == 8
     stock = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     x = rng.standard_normal((3, 3, 8, 8)).astype(np.float32)
