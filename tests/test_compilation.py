@@ -27,7 +27,16 @@ from adder_onnx.ops import DOMAIN, ConvAttributes, function_bodies
 from adder_onnx.ops.reference import adder_conv as float64_adder_conv
 from adder_onnx.quantization import quantize
 from tests.integer_chains import random_chain
-from tests.models import W1, W2, adder_conv, image, make_model, network, node
+from tests.models import (
+    W1,
+    W2,
+    adder_conv,
+    image,
+    make_model,
+    network,
+    node,
+    normalized_network,
+)
 from tests.pooled_models import CHANNELS, pooled_network
 from tests.random_graphs import random_model
 
@@ -99,6 +108,21 @@ def test_the_network_is_one_node_that_answers_as_before(library: str) -> None:
     _check(network(), {"X": image(3, 3, 9, 8)}, library, "floats")
     _check(_integer_network(), {"X": image(3, 3, 9, 8)}, library, "integers")
     _check(*_pooled(), library, "pools")
+
+
+def test_tables_of_what_enters(library: str) -> None:
+    """Those of levels, and any other."""
+    feed = {"X": image(3, 3, 9, 8)}
+    model = quantize(normalized_network(), [feed], levels=5).model
+    _check(model, feed, library, "levels")
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("_levels"):
+            values = np.random.default_rng(1).integers(0, 256, 256, np.uint8)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    _check(model, feed, library, "any table")
+    (chain,) = compile_model(model).chains
+    assert chain.description is not None
+    assert any(np.array_equal(array, values) for array in chain.description.operands)
 
 
 @pytest.mark.parametrize("block", range(0, 60, 20))

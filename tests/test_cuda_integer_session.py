@@ -16,7 +16,7 @@ from adder_onnx.graph.plan import ChainStep, ConversionStep, OnnxruntimeStep
 from adder_onnx.quantization import quantize
 from tests.cuda_on_cpu.device import CpuGpu
 from tests.integer_chains import random_chain
-from tests.models import image, network
+from tests.models import image, network, normalized_network
 from tests.test_cuda_session import cuda_session, gpu  # noqa: F401
 
 COUNT, BLOCK = 60, 20
@@ -50,6 +50,25 @@ def test_quantized_networks(gpu: CpuGpu, bits: int) -> None:  # noqa: F811
     assert session.memory()[0].peak_bytes > 0
     times = session.profile(feeds[0])
     assert sum(len(part.kernels) for part in times.parts) >= 3
+
+
+def test_tables_of_what_enters(gpu: CpuGpu) -> None:  # noqa: F811
+    """Any table, not only such as levels have; padding channels are as without one."""
+    proto = quantize(normalized_network(), [{"X": image(2, 3, 8, 8)}], levels=8).model
+    (table,) = (t for t in proto.graph.initializer if t.name == "S_levels")
+    random = np.random.default_rng(0).integers(0, 256, 256, np.uint8)
+    table.CopyFrom(onnx.numpy_helper.from_array(random, table.name))
+    data = proto.SerializeToString()
+    session = cuda_session(data)
+    (entry,) = (s.quantization for s in session.plan.steps if getattr(s, "to_kernels", False))
+    assert entry is not None
+    assert entry.table == random.tobytes()
+    for size in (8, 5):
+        x = 3 * image(2, 3, size, size)
+        (expected,) = onnxruntime.InferenceSession(data).run(None, {"X": x})
+        np.testing.assert_array_equal(session.run(None, {"X": x})[0], expected)
+        assert len(np.unique(expected)) > 10
+    gpu.check_guards()
 
 
 def test_shapes_that_do_not_fit_are_named(gpu: CpuGpu) -> None:  # noqa: F811

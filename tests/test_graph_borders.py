@@ -36,8 +36,14 @@ CONSTANTS: dict[str, NDArray[Any]] = {
     "each": np.asarray([0.05, 0.1, 0.05, 0.2], np.float32),
     "zeros": np.zeros(4, np.uint8),
     "signed": np.asarray(np.int8(-3)),
+    "table": RNG.integers(0, 256, 256, np.uint8),
+    "few": np.asarray([3, 200], np.uint8)[RNG.integers(0, 2, 256)],
+    "longer": RNG.integers(0, 256, 257, np.uint8),
+    "deep": RNG.integers(0, 256, (256, 1), np.uint8),
+    "floats": RNG.uniform(0, 9, 256).astype(np.float32),
+    "last": np.asarray([4]),
 }
-ABSORBED = ("QuantizeLinear", "Clip", "DequantizeLinear")
+ABSORBED = ("QuantizeLinear", "Clip", "Cast", "Gather", "DequantizeLinear")
 
 
 def adder(x: str, y: str, z: str = "") -> onnx.NodeProto:
@@ -73,6 +79,11 @@ def model(nodes: list[onnx.NodeProto], outputs: dict[str, int], opset: int = 18)
     onnx.checker.check_model(result)
     return result
 
+
+TO_INTEGERS = node("QuantizeLinear", ["R", "s", "z"], "i")
+TO_INDICES = node("Cast", ["i"], "j", to=TensorProto.INT32)
+LOOKUP = node("Gather", ["table", "j"], "q")
+LEFT = ["QuantizeLinear", "Cast", "Gather"]
 
 FLOAT, BYTE = TensorProto.FLOAT, TensorProto.UINT8
 CLIP = node("Clip", ["R", "low", "high"], "C")
@@ -179,6 +190,95 @@ CASES: dict[str, tuple[list[onnx.NodeProto], dict[str, int], list[str]]] = {
          node("QuantizeLinear", ["Y", "s", "z"], "q1"), adder("q1", "a1", "q")],
         {"a1": BYTE},
         [],
+    ),
+    "table": ([RELU, TO_INTEGERS, TO_INDICES, LOOKUP, ADDER, DEQUANTIZE, LAST], {"Y": FLOAT}, []),
+    "table of few values, of the input": (
+        [node("QuantizeLinear", ["X", "s", "z"], "i"), TO_INDICES,
+         node("Gather", ["few", "j"], "q"), ADDER],
+        {"a": BYTE},
+        [],
+    ),
+    "table behind a clip": (
+        [RELU, CLIP, node("QuantizeLinear", ["C", "s", "z"], "i"), TO_INDICES, LOOKUP, ADDER],
+        {"a": BYTE},
+        [],
+    ),
+    "table by 64-bit indices, along axis 0": (
+        [RELU, TO_INTEGERS, node("Cast", ["i"], "j", to=TensorProto.INT64),
+         node("Gather", ["table", "j"], "q", axis=0), ADDER],
+        {"a": BYTE},
+        [],
+    ),
+    "table for an input and a residual": (
+        [RELU, TO_INTEGERS, TO_INDICES, LOOKUP, adder("q", "a", "q"), adder("a", "a1", "q")],
+        {"a1": BYTE},
+        [],
+    ),
+    "table along the last axis": (
+        [RELU, TO_INTEGERS, TO_INDICES, node("Gather", ["table", "j"], "q", axis=-1), ADDER],
+        {"a": BYTE},
+        LEFT,
+    ),
+    "table of more integers": (
+        [RELU, TO_INTEGERS, TO_INDICES, node("Gather", ["longer", "j"], "q"), ADDER],
+        {"a": BYTE},
+        LEFT,
+    ),
+    "table of more dimensions": (
+        [RELU, TO_INTEGERS, TO_INDICES, node("Gather", ["deep", "j"], "g"),
+         node("Squeeze", ["g", "last"], "q"), ADDER],
+        {"a": BYTE},
+        LEFT,
+    ),
+    "table of floats": (
+        [RELU, TO_INTEGERS, TO_INDICES, node("Gather", ["floats", "j"], "g"),
+         node("QuantizeLinear", ["g", "s", "z"], "q"), ADDER],
+        {"a": BYTE},
+        LEFT,
+    ),
+    "table of signed integers": (
+        [RELU, node("QuantizeLinear", ["R", "s", "signed"], "i"), TO_INDICES, LOOKUP, ADDER],
+        {"a": BYTE},
+        LEFT,
+    ),
+    "table for a standard node, too": (
+        [RELU, TO_INTEGERS, TO_INDICES, LOOKUP, ADDER,
+         node("MaxPool", ["q"], "p", kernel_shape=[1, 1])],
+        {"a": BYTE, "p": BYTE},
+        LEFT,
+    ),
+    "table as an output": (
+        [RELU, TO_INTEGERS, TO_INDICES, LOOKUP, ADDER],
+        {"a": BYTE, "q": BYTE},
+        LEFT,
+    ),
+    "indices as an output": (
+        [RELU, TO_INTEGERS, TO_INDICES, LOOKUP, ADDER],
+        {"a": BYTE, "j": TensorProto.INT32},
+        LEFT,
+    ),
+    "indices for two tables": (
+        [RELU, TO_INTEGERS, TO_INDICES, LOOKUP, node("Gather", ["few", "j"], "q1"), ADDER,
+         adder("q1", "a1")],
+        {"a": BYTE, "a1": BYTE},
+        [*LEFT, "Gather"],
+    ),
+    "integers for others than the table": (
+        [RELU, TO_INTEGERS, TO_INDICES, LOOKUP, ADDER, node("Identity", ["i"], "p")],
+        {"a": BYTE, "p": BYTE},
+        LEFT,
+    ),
+    "integers for the table and an adder node": (
+        [RELU, TO_INTEGERS, TO_INDICES, LOOKUP, ADDER, adder("i", "a1")],
+        {"a": BYTE, "a1": BYTE},
+        LEFT,
+    ),
+    "table of what an adder node gives": (
+        [RELU, QUANTIZE, ADDER, DEQUANTIZE, node("QuantizeLinear", ["D", "s", "z"], "i1"),
+         node("Cast", ["i1"], "j1", to=TensorProto.INT32), node("Gather", ["table", "j1"], "q1"),
+         adder("q1", "a1")],
+        {"a1": BYTE},
+        LEFT,
     ),
 }  # fmt: skip
 

@@ -285,6 +285,21 @@ def test_what_is_no_conversion(outside: str, inside: str, quantization: Any) -> 
         program.add_nhwc_to_nchw(0, (1, 2, 5, 5), 0, outside, inside, quantization)
 
 
+@pytest.mark.parametrize(
+    ("outside", "inside", "quantization", "table"),
+    [
+        ("float32", "uint8", (1.0, 0, 255), bytes(255)),
+        ("float32", "uint8", (1.0, 0, 255), bytes(257)),
+        ("float32", "uint8", (1.0, 0, 255), b""),
+        ("uint8", "uint8", None, bytes(256)),
+        ("float32", "float32", None, bytes(256)),
+    ],
+)
+def test_what_is_no_table(outside: str, inside: str, quantization: Any, table: bytes) -> None:
+    with pytest.raises(ValueError, match="table"):
+        with_input().add_nchw_to_nhwc(1, (1, 2, 5, 5), 400, outside, inside, quantization, table)
+
+
 def sizes(**others: Any) -> tuple[Any, ...]:
     """Of a valid step with a kernel of 3 by 3 on 5 by 5, but for others."""
     valid = {"batch": 1, "in_size": (5, 5), "out_size": (3, 3), "pad_begin": (0, 0)}

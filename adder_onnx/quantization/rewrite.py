@@ -3,8 +3,8 @@
 Every adder node that is quantized becomes a QLinearAdderConv. Only uint8 tensors pass between
 these, through MaxPool nodes too. A float value that enters one is quantized, clipped to its range
 before where that has fewer than 8 bits; where it becomes few levels, by QuantizeLinear with a finer
-scale and a table. Where a float follows, an integer value is dequantized. A scale belongs to a value:
-all who take it use the same.
+scale and a table. Where a float follows, an integer value is dequantized. A scale belongs to a
+value: all who take it use the same.
 """
 
 from __future__ import annotations

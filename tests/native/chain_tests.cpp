@@ -1,4 +1,5 @@
 // Chains, some weights of which come with each run.
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <stdexcept>
@@ -219,6 +220,7 @@ void test_levels_of_outputs() {
     Description d{{version, 1, 1, 1, 2, 2, 0, 255, 1, 0, -1, 1, 1, 1, 1, 0, 0, 0, 0, 0,
                    1, 0, 1, 2, 0, 0, 0, 3},
                   {1, 1, 1, 0, 1}};
+    if (version > 1) d.integers.insert(d.integers.begin() + 8, -1);
     d.integers.insert(d.integers.end(), levels);
     d.integers.insert(d.integers.end(), {1, 2, 2, 0, 255});
     return read_chain(d, operands, Isa::kScalar, Form::kMax);
@@ -241,6 +243,43 @@ void test_levels_of_outputs() {
     expect(is_refused([&] { read(version, {0}); }, "another version"), "another version");
 }
 
+// Of a chain that only takes floats in and gives the integers that they become.
+void test_tables_of_entries() {
+  std::vector<uint8_t> bytes(256);
+  for (int i = 0; i < 256; ++i) bytes[i] = static_cast<uint8_t>(7 * i + 3);
+  const std::vector<float> floats(256);
+  const std::vector<Operand> operands = {{ElementType::kUint8, {256}, bytes.data()},
+                                         {ElementType::kUint8, {255}, bytes.data()},
+                                         {ElementType::kUint8, {16, 16}, bytes.data()},
+                                         {ElementType::kFloat32, {256}, floats.data()},
+                                         {ElementType::kUint8, {}, nullptr, true}};
+  const auto read = [&](int64_t table, int64_t outside = 0, int64_t inside = 2) {
+    const Description d = {{2, 1, 0, 1, outside, inside, 4, 200, table, 0, inside, inside, 0, 255}, {0.5f, 1}};
+    return read_chain(d, operands, Isa::kScalar, Form::kMax);
+  };
+  const auto results = [&](int64_t table) {
+    std::vector<float> x(1000);
+    for (int i = 0; i < 1000; ++i) x[i] = 0.25f * static_cast<float>(i - 400);
+    std::vector<uint8_t> y(x.size());
+    const auto program = read(table)->program({{1, 10, 10, 10}}, 1, [](int64_t) {});
+    program->run({x.data()}, {y.data()}, PoolWorkers(1));
+    return y;
+  };
+  const std::vector<uint8_t> plain = results(-1), looked_up = results(0);
+  expect(*std::max_element(plain.begin(), plain.end()) == 200, "integers without a table");
+  bool is_right = true;
+  for (size_t i = 0; i < plain.size(); ++i) is_right &= looked_up[i] == bytes[plain[i]];
+  expect(is_right, "a table of an entry");
+  for (int64_t number : {1, 2})
+    expect(is_refused([&] { read(number); }, "256 entries"), "a table of another shape");
+  expect(is_refused([&] { read(3); }, "wrong type"), "a table of floats");
+  expect(is_refused([&] { read(4); }, "constant"), "a table that is computed");
+  for (int64_t number : {int64_t{-2}, int64_t{5}, int64_t{1} << 62})
+    expect(is_refused([&] { read(number); }, "no array"), "a table that is not there");
+  expect(is_refused([&] { read(0, 0, 0); }, "becomes uint8"), "a table of floats inside");
+  expect(is_refused([&] { read(0, 2, 2); }, "becomes uint8"), "a table of bytes outside");
+}
+
 }  // namespace
 
 void test_chains() {
@@ -252,4 +291,5 @@ void test_chains() {
   test_weights_that_do_not_fit();
   test_what_must_be_constant();
   test_levels_of_outputs();
+  test_tables_of_entries();
 }

@@ -52,8 +52,8 @@ def enter(
 ) -> Launch:
     """From (N, C, H, W), ``shape``, to channels-last; fields ``from`` and ``to``.
 
-    ``quantization`` makes float32 uint8; ``table``, the address of 256 bytes or 0, says what each of
-    these becomes.
+    ``quantization`` makes float32 uint8; ``table``, the address of 256 bytes or 0, says what each
+    of these becomes.
     """
     row = padded_channels(shape[1], to)
     launch = _launch(nchw_to_nhwc(from_, to), shape, row, quantization)

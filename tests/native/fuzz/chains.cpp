@@ -24,7 +24,7 @@ class Written {
   explicit Written(Bytes& bytes) : bytes_(bytes), random_(bytes.random()) {
     const int64_t entries = bytes.from(1, 2), layers = bytes.from(0, 4), exits = bytes.from(1, 2);
     add({has_levels_ ? 2 : 1, entries, layers, exits});
-    for (int64_t i = 0; i < entries; ++i) conversion(is_integer_);
+    for (int64_t i = 0; i < entries; ++i) entry();
     for (int64_t i = 0; i < layers; ++i) layer(entries + i);
     for (int64_t i = 0; i < exits; ++i) {
       add({bytes.from(0, entries + layers - 1)});
@@ -98,6 +98,13 @@ class Written {
     const int64_t outside = bytes_.chance(70) ? inside : is_integer ? 0 : 1;
     add({outside, inside, bytes_.from(0, 9), bytes_.from(100, 255)});
     description.floats.push_back(0.25f);
+  }
+
+  // Its table, perhaps where it must not have one, or of a wrong size.
+  void entry() {
+    conversion(is_integer_);
+    if (!has_levels_) return;
+    add({bytes_.chance(40) ? array(ElementType::kUint8, {bytes_.chance(95) ? 256 : 255}) : -1});
   }
 
   int64_t array(ElementType type, std::vector<int64_t> shape) {
@@ -192,7 +199,7 @@ struct Open {
 std::vector<Operand> weights_of(const Description& description, const Chain& open,
                                 const std::vector<Operand>& operands) {
   std::vector<Operand> weights;
-  size_t at = 4 + 4 * open.entries().size();
+  size_t at = 4 + (description.integers[0] > 1 ? 5 : 4) * open.entries().size();
   for (const ChainLayer& layer : open.layers()) {
     if (layer.unweighted) weights.push_back(operands[description.integers[at + 13]]);
     at += layer.is_pool() ? 15 : layer.qconv ? 20 : 16;

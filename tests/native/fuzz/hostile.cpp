@@ -175,7 +175,8 @@ class Maker {
     if (kind == 0)
       return {bytes_.pick({T::kFloat32, T::kFloat16, T::kUint8}),
               bytes_.pick({T::kFloat32, T::kFloat16, T::kUint8}), any_float(bytes_),
-              static_cast<int32_t>(number_(0, 255)), static_cast<int32_t>(number_(0, 255))};
+              static_cast<int32_t>(number_(0, 255)), static_cast<int32_t>(number_(0, 255)),
+              bytes_.chance(50) ? std::make_shared<const ByteTable>() : nullptr};
     return {kind < 3 ? T::kFloat32 : inside, inside, kind == 1 ? any_float(bytes_) : 1.0f, 0, 255};
   }
 

@@ -183,7 +183,12 @@ void Case::add_input() {
   const size_t at = add_value(shape, inside);
   Value& value = values_[at];
   Port port = {choose_conversion(inside), at, {}};
-  const Conversion& c = port.conversion;
+  Conversion& c = port.conversion;
+  if (inside == ElementType::kUint8 && c.outside == ElementType::kFloat32 && bytes_.chance(40)) {
+    auto table = std::make_shared<ByteTable>();
+    for (uint8_t& byte : *table) byte = static_cast<uint8_t>(random_());
+    c.table = std::move(table);
+  }
   port.bytes.resize(shape.nchw_size() * size_of(c.outside));
   value.most = 4;
   value.digits = 1;
@@ -201,6 +206,7 @@ void Case::add_input() {
                           : random_value();
       std::memcpy(&port.bytes[4 * i], &f, 4);
       value.v[i] = inside == ElementType::kUint8 ? quantized(f, c) : f;
+      if (c.table) value.v[i] = (*c.table)[static_cast<uint8_t>(value.v[i])];
     }
   }
   inputs_.push_back(std::move(port));
