@@ -20,13 +20,16 @@ from onnx import TensorProto, helper
 from adder_onnx.ops import DOMAIN, VERSION, ConvAttributes, function_bodies, write_out_levels
 
 
-def random_chain(seed: int) -> tuple[onnx.ModelProto, dict[str, NDArray[np.uint8]]]:
+def random_chain(
+    seed: int, *, few: int | None = None
+) -> tuple[onnx.ModelProto, dict[str, NDArray[np.uint8]]]:
     """A model from uint8 to uint8, with residuals, groups, strides and several outputs.
 
-    Those of odd seeds have nodes with levels.
+    Those of odd seeds have nodes with levels; all nodes have, with ``few``, as many on a grid of
+    16, the zero point among them.
     """
     rng, levels_rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-    top = 2 ** int(rng.integers(2, 9))
+    top = 2 ** int(rng.integers(2, 9)) if few is None else 16
     shapes = {"X": (int(rng.integers(1, 3)), int(rng.choice([3, 6, 16, 24])), 8, 9)}
     scales = {"X": np.float32(rng.uniform(0.01, 0.2))}
     zeros = {"X": np.uint8(rng.integers(0, top // 2))}
@@ -72,7 +75,11 @@ def random_chain(seed: int) -> tuple[onnx.ModelProto, dict[str, NDArray[np.uint8
             "bits": int(top).bit_length() - 1,
             "clip_min": 0.0 if rng.random() < 0.7 else -float("inf"),
         }
-        if seed % 2 == 1 and levels_rng.random() < 0.6:
+        if few is not None:
+            others = [level for level in range(top) if level != zeros[y]]
+            chosen = levels_rng.choice(others, few - 1, replace=False)
+            attributes["levels"] = sorted([int(zeros[y]), *chosen.tolist()])
+        elif seed % 2 == 1 and levels_rng.random() < 0.6:
             few = levels_rng.choice(top, min(16, top - 1), replace=False)
             attributes["levels"] = sorted(few.tolist())
         nodes.append(

@@ -352,6 +352,9 @@ class Chain:
             ShapeError: the shapes do not fit a layer.
             ValueError: weights do not fit their layers, or sizes are too large.
         """
+    @property
+    def lookups(self) -> list[bool]:
+        """Which of the layers take their sums from tables."""
     def plans(self) -> list[ChainPlan]:
         """Those that are kept, the one used last at the end."""
     def run(

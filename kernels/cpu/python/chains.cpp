@@ -96,6 +96,13 @@ void bind_chains(nb::module_& m) {
           },
           "shapes"_a, "threads"_a, "approve"_a, "weights"_a)
       .def("plans", &Chain::plans)
+      .def_prop_ro("lookups",
+                   [](const Chain& self) {
+                     std::vector<bool> found;
+                     for (const ChainLayer& layer : self.layers())
+                       found.push_back(layer.qconv && layer.qconv->has_lookups());
+                     return found;
+                   })
       .def(
           "run",
           [](const Chain& self, const ChainProgram& program, const std::vector<Input>& inputs,
