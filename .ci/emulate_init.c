@@ -29,6 +29,7 @@ static int status_of(char** program) {
   const pid_t child = fork();
   if (child == 0) {
     execv(program[0], program);
+    perror("program, which must be statically linked");
     _exit(127);
   }
   int status = 0;

@@ -362,7 +362,7 @@ void test_stop(Isa isa) {
 int main(int argc, char** argv) {
   const std::string option = argc < 2 ? "" : argv[1];
   const char* only = option == "--only" && argc > 2 ? argv[2] : nullptr;
-  const int count = only == nullptr ? 250 : 60;
+  const int count = only == nullptr ? 250 : 40;
   for (const char* name : {"scalar", "avx2", "avx512", "avx512_vbmi", "neon", "neon_dotprod"}) {
     if (only != nullptr && std::strcmp(name, only) != 0) continue;
     bool is_there = false;
