@@ -1,6 +1,8 @@
 // Convolutions by table lookups, at every level, against the definition in plain loops.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
@@ -8,6 +10,7 @@
 #include "isa/select.h"
 #include "tests.h"
 #include "uint8/lookup/lookup_conv.h"
+#include "uint8/qadder_conv.h"
 
 using namespace adder_onnx;
 
@@ -35,19 +38,28 @@ Bytes some_levels(Rng& random, int64_t count) {
 struct Case {
   ConvParams params;
   ConvShape shape;
-  Bytes x_levels, z_levels, y_levels;
-  bool has_residual;
+  Q8Values values;
+  Q8Activation activation;
   uint8_t zero_point;
   Bytes weights, x, z;
-  std::vector<double> factor, bias;
-  double z_factor;
+  std::vector<float> factor, bias;
 
-  // As a network's epilogue is: linear, then rounded to a level.
-  int level(int64_t m, int64_t sum, uint8_t z_value) const {
-    const double v = factor[m] * static_cast<double>(sum) + bias[m] + z_factor * z_value;
+  // As docs/quantisation.md has it, step by step in float32.
+  uint8_t output(int64_t m, int64_t sum, uint8_t z_value) const {
+    const Q8Activation& a = activation;
+    float v = static_cast<float>(sum) * -factor[m];
+    v = v + bias[m];
+    if (values.has_residual) v = v + static_cast<float>(z_value - a.z_zero_point) * a.z_scale;
+    const float quotient = std::max(v, a.clip_min) / a.y_scale;
+    if (a.levels.empty()) {
+      const float whole = std::rint(quotient) + static_cast<float>(a.y_zero_point);
+      return static_cast<uint8_t>(std::clamp(whole, 0.0f, static_cast<float>(a.top)));
+    }
     int found = 0;
-    for (size_t i = 1; i < y_levels.size(); ++i) found += 2 * v > y_levels[i - 1] + y_levels[i];
-    return found;
+    for (size_t i = 1; i < a.levels.size(); ++i)
+      found += quotient > static_cast<float>(a.levels[i - 1] + a.levels[i]) / 2 -
+                              static_cast<float>(a.y_zero_point);
+    return a.levels[found];
   }
   std::string text() const {
     const ConvParams& a = params;
@@ -55,7 +67,7 @@ struct Case {
     std::string text = "lookups:";
     for (int64_t value : {a.in_channels, a.out_channels, a.kernel_h, a.kernel_w, a.stride_h,
                           a.stride_w, a.dilation_h, a.dilation_w, s.batch, s.in_h, s.in_w, s.pad_top,
-                          s.pad_left, int64_t(has_residual)})
+                          s.pad_left, int64_t(values.has_residual)})
       text += " " + std::to_string(value);
     return text;
   }
@@ -87,11 +99,18 @@ Case make_case(Rng& random, int64_t most_levels) {
   }
   s.out_h = (s.in_h + s.pad_top + bottom - span_h - 1) / a.stride_h + 1;
   s.out_w = (s.in_w + s.pad_left + right - span_w - 1) / a.stride_w + 1;
-  c.x_levels = some_levels(random, random(1, most_levels));
-  c.y_levels = some_levels(random, random(2, 16));
-  c.zero_point = c.x_levels[random(0, static_cast<int64_t>(c.x_levels.size()) - 1)];
-  c.has_residual = random(0, 1) == 1;
-  c.z_levels = c.has_residual ? some_levels(random, random(1, 16)) : Bytes{0};
+  Q8Values& values = c.values;
+  values.x = some_levels(random, random(1, most_levels));
+  c.zero_point = values.x[random(0, static_cast<int64_t>(values.x.size()) - 1)];
+  values.has_residual = random(0, 1) == 1;
+  if (random(0, 2) != 0) values.z = some_levels(random, random(1, 16));
+  c.activation = {static_cast<float>(random(1, 20)) / 10, static_cast<int32_t>(random(0, 15)),
+                  static_cast<float>(random(1, 30)) / 10, static_cast<int32_t>(random(0, 15)),
+                  random(0, 1) == 0 ? 0.0f : -std::numeric_limits<float>::infinity(), 15};
+  if (random(0, 3) != 0)
+    c.activation.levels = some_levels(random, random(2, 16));
+  else
+    c.activation.top = 255;
   const auto any_of = [&](const Bytes& levels) {
     return levels[random(0, static_cast<int64_t>(levels.size()) - 1)];
   };
@@ -100,17 +119,17 @@ Case make_case(Rng& random, int64_t most_levels) {
   c.x.resize(s.batch * s.in_h * s.in_w * padded_channels(a.in_channels));
   for (size_t i = 0; i < c.x.size(); ++i) {
     const bool is_channel = static_cast<int64_t>(i) % padded_channels(a.in_channels) < a.in_channels;
-    c.x[i] = is_channel ? any_of(c.x_levels) : static_cast<uint8_t>(random(0, 255));
+    c.x[i] = is_channel ? any_of(values.x) : static_cast<uint8_t>(random(0, 255));
   }
   c.z.resize(s.batch * s.out_h * s.out_w * padded_channels(a.out_channels));
-  for (uint8_t& z : c.z) z = any_of(c.z_levels);
-  const double taps = static_cast<double>(a.in_channels * a.kernel_size());
+  for (uint8_t& z : c.z)
+    z = values.z.empty() ? static_cast<uint8_t>(random(0, 255)) : any_of(values.z);
+  const auto taps = static_cast<float>(a.in_channels * a.kernel_size());
   for (int64_t m = 0; m < a.out_channels; ++m) {
-    const double sign = random(0, 3) == 0 ? 1 : random(0, 20) == 0 ? 0 : -1;
-    c.factor.push_back(sign * static_cast<double>(random(1, 40)) / 10 / std::max(taps / 8, 1.0));
-    c.bias.push_back(8 - c.factor[m] * taps * 4 + static_cast<double>(random(-40, 40)) / 10);
+    const float sign = random(0, 3) == 0 ? -1.0f : random(0, 20) == 0 ? 0.0f : 1.0f;
+    c.factor.push_back(sign * static_cast<float>(random(1, 40)) / 10 / std::max(taps / 8, 1.0f));
+    c.bias.push_back(8 + c.factor[m] * taps * 4 + static_cast<float>(random(-40, 40)) / 10);
   }
-  c.z_factor = static_cast<double>(random(1, 20)) / 10;
   return c;
 }
 
@@ -137,7 +156,7 @@ Bytes by_definition(const Case& c) {
                 sum += std::abs(value - weight);
               }
           const int64_t at = ((n * s.out_h + i) * s.out_w + j) * row + m;
-          y[at] = c.y_levels[c.level(m, sum, c.has_residual ? c.z[at] : uint8_t{0})];
+          y[at] = c.output(m, sum, c.z[at]);
         }
   return y;
 }
@@ -146,17 +165,38 @@ bool is_right(const Case& c, const LookupConv& conv, int threads, const Bytes& e
   Bytes y(c.z.size());
   const Work work = conv.share_out(c.shape, threads);
   for (int64_t task = work.tasks; task-- > 0;)
-    conv.run(work, task, c.shape, c.x.data(), c.has_residual ? c.z.data() : nullptr, y.data());
+    conv.run(work, task, c.shape, c.x.data(), c.values.has_residual ? c.z.data() : nullptr, y.data());
   const int64_t row = padded_channels(c.params.out_channels);
   for (size_t i = 0; i < y.size(); ++i)
     if (static_cast<int64_t>(i) % row < c.params.out_channels && y[i] != expected[i]) return false;
   return true;
 }
 
-LookupLayer layer_of(const Case& c) {
-  return {c.params,       c.weights.data(), c.zero_point,
-          c.x_levels,     c.has_residual,   c.z_levels,
-          c.y_levels,     [&c](int64_t m, int64_t sum, uint8_t z) { return c.level(m, sum, z); }};
+LookupLayer layer_of(const Case& c, const Q8Epilogue& epilogue) {
+  return {c.params, c.weights.data(), c.zero_point, c.factor.data(), c.bias.data(), epilogue,
+          c.values};
+}
+
+// Sums of up to 75,000, which change the output at `border`.
+void test_large_sums(Isa isa, float border, bool has_levels, bool is_possible) {
+  Case c{};
+  c.params = {5000, 1, 1, 1, 1, 1, 1, 1, 1};
+  c.shape = {1, 1, 40, 1, 40, 0, 0};
+  c.values = {{0, 15}, {}, false};
+  c.activation = {1.0f, 0, 1.0f, 0, 0.0f, 15};
+  if (has_levels) c.activation.levels = {0, 1};
+  c.weights.assign(5000, 0);
+  c.factor = {1.0f};
+  c.bias = {border + 0.75f};
+  c.x.assign(40 * padded_channels(5000), 0);
+  for (int64_t i = 0; i < 40; ++i)
+    std::fill_n(c.x.begin() + i * padded_channels(5000), i * 5000 / 39, uint8_t{15});
+  c.z.assign(40 * 16, 0);
+  const Q8Epilogue epilogue = make_epilogue(c.activation);
+  const auto conv = LookupConv::make(layer_of(c, epilogue), isa);
+  const std::string text = "sums up to 75,000, border " + std::to_string(border);
+  expect((conv != nullptr) == is_possible, text + " at " + isa_name(isa));
+  if (conv != nullptr) expect(is_right(c, *conv, 1, by_definition(c)), text);
 }
 
 }  // namespace
@@ -166,14 +206,22 @@ void test_lookups(int count) {
   for (int i = 0; i < count; ++i) {
     const Case c = make_case(random, i % 2 == 0 ? 4 : 8);
     const Bytes expected = by_definition(c);
+    const Q8Epilogue epilogue = make_epilogue(c.activation);
+    const LookupLayer layer = layer_of(c, epilogue);
     for (Isa isa : available_isas()) {
-      const auto conv = LookupConv::make(layer_of(c), isa);
-      const bool has_kernel = lookup_kernel(isa, static_cast<int>(c.x_levels.size())) != nullptr;
+      const auto conv = LookupConv::make(layer, isa);
+      const bool has_kernel = lookup_kernel(isa, static_cast<int>(c.values.x.size())) != nullptr;
       expect((conv != nullptr) == has_kernel, c.text() + ": a kernel at " + isa_name(isa));
       if (conv == nullptr) continue;
       for (int threads : {1, 3})
         expect(is_right(c, *conv, threads, expected), c.text() + " at " + isa_name(isa));
     }
+  }
+  for (Isa isa : available_isas()) {
+    for (float border : {0.0f, 30'000.0f, 65'533.0f}) test_large_sums(isa, border, true, true);
+    test_large_sums(isa, 65'534.0f, true, false);
+    test_large_sums(isa, 80'000.0f, true, true);  // never reached
+    test_large_sums(isa, 30'000.0f, false, false);
   }
   std::printf("lookups: %d layers, at", count);
   for (Isa isa : available_isas()) std::printf(" %s", isa_name(isa));

@@ -11,6 +11,6 @@
 
 namespace adder_onnx {
 
-const Uint8Kernels kUint8Avx512 = {kSadKernel, run_depthwise};
+const Uint8Kernels kUint8Avx512 = {kSadKernel, run_depthwise, finish_sums};
 
 }  // namespace adder_onnx

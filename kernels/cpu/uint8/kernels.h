@@ -9,6 +9,7 @@ namespace adder_onnx {
 struct Uint8Kernels {
   Q8SadKernel sad;
   Q8DepthwiseKernel depthwise;
+  Q8Finish finish;
 };
 
 extern const Uint8Kernels kUint8Scalar;

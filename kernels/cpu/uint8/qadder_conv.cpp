@@ -50,6 +50,8 @@ void check_activation(const Q8Activation& a) {
   if (std::isnan(a.clip_min)) throw std::invalid_argument("the output's lower bound is not a number");
 }
 
+}  // namespace
+
 Q8Epilogue make_epilogue(const Q8Activation& a) {
   check_activation(a);
   Q8Epilogue e{};
@@ -67,8 +69,6 @@ Q8Epilogue make_epilogue(const Q8Activation& a) {
   e.levels = make_levels(a.levels, a.y_scale, a.y_zero_point, a.clip_min, a.top);
   return e;
 }
-
-}  // namespace
 
 bool is_reciprocal_exact(float y_scale, int32_t top) {
   // Beyond these, products could leave the range of normal numbers.
@@ -118,23 +118,8 @@ std::shared_ptr<const LookupConv> QAdderConv::make_lookups(const uint8_t* weight
                                                            const float* factor, const float* bias,
                                                            const Q8Values& values, Isa isa) const {
   const UseLookups use = use_lookups();
-  if (use == UseLookups::kNever || values.x.empty() || levels_.empty()) return nullptr;
-  // The comparisons of the epilogue, of what is finite: then they are monotone in the sum.
-  const Q8Epilogue& e = epilogue_;
-  const auto is_finite = [](float v) { return std::isfinite(v); };
-  if (!std::all_of(factor, factor + params_.out_channels, is_finite) ||
-      !std::all_of(bias, bias + params_.out_channels, is_finite) || !is_finite(e.z_scale))
-    return nullptr;
-  const auto level = [&](int64_t m, int64_t sum, uint8_t z) {
-    float v = static_cast<float>(sum) * -factor[m] + bias[m];
-    if (values.has_residual) v = v + static_cast<float>(z - e.z_zero_point) * e.z_scale;
-    return static_cast<int>(std::count_if(e.levels.border, e.levels.border + e.levels.borders,
-                                          [&](float border) { return v >= border; }));
-  };
-  const LookupLayer layer = {params_,  weights, zero_point_, values.x,
-                             values.has_residual,
-                             values.has_residual ? values.z : std::vector<uint8_t>{0},
-                             levels_,  level};
+  if (use == UseLookups::kNever || values.x.empty()) return nullptr;
+  const LookupLayer layer = {params_, weights, zero_point_, factor, bias, epilogue_, values};
   if (use == UseLookups::kWherePays && !LookupConv::pays(layer, isa)) return nullptr;
   return LookupConv::make(layer, isa);
 }

@@ -23,13 +23,6 @@ struct Q8Activation {
   std::vector<uint8_t> levels = {};  // the only outputs (uint8/few_levels.h); none: all up to top
 };
 
-// All values that a layer's input and residual take, ascending; empty: not known.
-struct Q8Values {
-  std::vector<uint8_t> x;
-  std::vector<uint8_t> z;
-  bool has_residual;
-};
-
 class QAdderConv {
  public:
   // weights: (M, C/group, kH, kW) in C order; factor, bias: M values; zero_point: of x. `isa` must be
@@ -74,6 +67,9 @@ class QAdderConv {
   std::vector<float> factor_, bias_;
   std::vector<uint8_t> padding_;  // depthwise: a pixel of padding
 };
+
+// What the kernels take of an activation. Throws std::invalid_argument: it is not as QAdderConv takes it.
+Q8Epilogue make_epilogue(const Q8Activation& activation);
 
 // Whether the product with the reciprocal and one correction, as uint8/sad.h has it, rounds to the same
 // integer as the quotient does for all v with a quotient in [-top, top].

@@ -76,6 +76,13 @@ struct Q8Filters {
   int64_t count;  // filters that there are; at most half a block is packed as half a block
 };
 
+// The epilogue alone: of the first `count` filters of a block and so many pixels, from sums, [pixel][filter],
+// `sums_row` elements from one pixel to the next, less than they are by `offsets`, one for each filter
+// of a block. The rest is as in Q8Pixels and Q8Filters.
+using Q8Finish = void (*)(const int16_t* sums, int64_t sums_row, const int32_t* offsets,
+                          int64_t pixels, const float* factor, const float* bias, int64_t count,
+                          const Q8Epilogue& epilogue, const uint8_t* z, uint8_t* y, int64_t row);
+
 // One instruction set's kernel.
 struct Q8SadKernel {
   int64_t filters_per_block;

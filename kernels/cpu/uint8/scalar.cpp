@@ -9,6 +9,6 @@
 
 namespace adder_onnx {
 
-const Uint8Kernels kUint8Scalar = {kSadKernel, run_depthwise};
+const Uint8Kernels kUint8Scalar = {kSadKernel, run_depthwise, finish_sums};
 
 }  // namespace adder_onnx

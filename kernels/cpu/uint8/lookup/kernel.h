@@ -12,9 +12,10 @@
 // Tables. Weights are less than 16, so that two of them have one of 256 tables, which are few enough to stay
 // in the first-level cache whatever the number of weights.
 //
-// Epilogue. The output has few levels, too, and which of them it takes depends on the sum alone (and on the
-// residual, which is less than 16): it is counted how many of a filter's borders lie below the sum. Sums
-// are 16-bit, less 32767, and saturate; no border that a sum can reach lies where they do.
+// Epilogue. Where the output has few levels, which of them it takes depends on the sum alone (and on the
+// residual, where that is less than 16): it is counted how many of a filter's borders lie below the sum.
+// Sums are 16-bit, less 32767, and saturate; no border that a sum can reach lies where they do. Of other
+// outputs, and with other residuals, the sums are given, and none may saturate.
 #pragma once
 
 #include <cstdint>
@@ -47,11 +48,11 @@ struct LookupFilters {
   const uint8_t* values;  // [filter][kLookupValues]: the output, by the number of borders below the sum
 };
 
-// A tile's residuals, or null, and outputs: planes, one for each filter, `pitch` bytes apart.
+// What a tile takes and gives, in planes, one for each filter, so many pixels apart as a tile has at most.
 struct LookupPlanes {
-  const uint8_t* z;
-  uint8_t* y;
-  int64_t pitch;
+  const uint8_t* z;  // residuals, or null
+  uint8_t* y;        // outputs; or null, for
+  int16_t* sums;     // sums: of each register those of pixels of even numbers, and then of odd ones
 };
 
 // What a kernel's parts take for a pixel, in any unit, measured on one machine in one run.
@@ -59,9 +60,10 @@ struct LookupCosts {
   double difference;  // a tap by sums of absolute differences, in eights of channels
   double lookup;      // a pair of taps by a lookup
   double index;       // making the index of a pair of channels
-  double output;      // an output
-  double border;      // a border of an output, without a residual
-  double residual;    // a border of an output, with one
+  double output;      // an output of few levels
+  double border;      // one of its borders, without a residual
+  double residual;    // one of its borders, with a residual
+  double sum;         // an output by its sum
 };
 
 struct LookupKernel {
@@ -86,6 +88,11 @@ struct LookupKernel {
                     int64_t pitch);
   void (*to_pixels)(const uint8_t* planes, int64_t pitch, int64_t count, int64_t channels, uint8_t* y,
                     int64_t row);
+
+  // Sums as planes of a tile have them, of so many registers and filters, to [pixel][filter], pixels `row`
+  // elements apart; filters in whole eights.
+  void (*to_sums)(const int16_t* planes, int64_t register_count, int64_t filter_count,
+                  int16_t* sums, int64_t row);
 
   // The bare inner loop of a full tile, `times` times over: `pairs` of each filter and register. Returns a
   // sum, so that it is not idle.

@@ -1,7 +1,6 @@
-// One quantized adder convolution whose input, residual and output take few values, by table lookups.
+// One quantized adder convolution whose input takes few values, by table lookups.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <vector>
 
@@ -9,31 +8,36 @@
 #include "layers/aligned.h"
 #include "layers/params.h"
 #include "layers/work.h"
+#include "uint8/kernels.h"
 #include "uint8/lookup/kernel.h"
 
 namespace adder_onnx {
 
 class LookupStage;
 
-// What a layer takes and gives, as far as lookups must know it.
+// All values that a layer's input and residual take, ascending; empty: not known.
+struct Q8Values {
+  std::vector<uint8_t> x;
+  std::vector<uint8_t> z;
+  bool has_residual;
+};
+
+// As QAdderConv has it.
 struct LookupLayer {
   const ConvParams& params;
   const uint8_t* weights;  // (M, C/group, kH, kW)
   uint8_t zero_point;
-  std::vector<uint8_t> x_levels;  // all values that x has, ascending; empty: not known
-  bool has_residual;
-  std::vector<uint8_t> z_levels;  // as x_levels, of the residual; {0} without one
-  std::vector<uint8_t> y_levels;  // those of the output; empty: any
-  // The number among y_levels of a filter's output for a sum of its taps and a residual. It must be
-  // monotone in the sum, one way for all residuals.
-  std::function<int(int64_t filter, int64_t sum, uint8_t z)> level;
+  const float* factor;
+  const float* bias;
+  const Q8Epilogue& epilogue;
+  const Q8Values& values;
 };
 
 class LookupConv {
  public:
   // Null where lookups cannot compute the layer: it has groups, an odd number of channels, a zero point that
-  // x does not take, more levels than the kernels of `isa` take, values of 16 or more, or borders beyond
-  // what 16 bits hold.
+  // x does not take, more values of x than the kernels of `isa` take, values of x or weights of 16 or
+  // more, or sums beyond what 16 bits hold.
   static std::unique_ptr<const LookupConv> make(const LookupLayer& layer, Isa isa);
 
   // Whether lookups are likely to take less time than sums of absolute differences, by the costs of the
@@ -48,18 +52,27 @@ class LookupConv {
            const uint8_t* z, uint8_t* y) const;
 
  private:
-  LookupConv(const ConvParams& params, uint8_t zero_point, const LookupKernel& kernel);
+  LookupConv(const LookupLayer& layer, const LookupKernel& kernel, const Q8Finish& finish,
+             int64_t finished_filters);
   void make_tables(const std::vector<uint8_t>& levels);
   void pack_weights(const uint8_t* weights);
+  struct Sums;
+  Sums sums_of(const LookupLayer& layer, int64_t filter) const;
   bool add_borders(const LookupLayer& layer, int64_t filter);
+  bool add_offset(const LookupLayer& layer, int64_t filter);
   int64_t distance(int64_t code, int64_t weight) const;
   int64_t tile() const { return kernel_.pixels * kernel_.registers; }
   int64_t pairs() const { return params_.in_channels / 2; }
   void run_block(int64_t block, LookupStage* stage, int64_t count, const uint8_t* z,
                  uint8_t* y) const;
+  void run_tiles(const LookupTaps& taps, int64_t block, int64_t registers, bool has_residual,
+                 const LookupPlanes& planes) const;
+  void finish(int64_t block, const int16_t* sums, int64_t pixels, const uint8_t* z,
+              uint8_t* y) const;
 
   ConvParams params_;
   uint8_t zero_point_;
+  bool has_borders_;  // or else sums are given, for the epilogue of uint8/epilogue.inc
   const LookupKernel& kernel_;
   std::vector<uint8_t> levels_;  // of x, by their codes
   std::vector<uint8_t> codes_;   // by value
@@ -69,8 +82,13 @@ class LookupConv {
   std::vector<uint8_t> runs_;      // by tiles
   std::vector<int64_t> run_starts_;
   std::vector<int16_t> borders_;
-  int64_t border_count_ = 0;
+  int64_t border_count_;
   std::vector<uint8_t> values_;
+  Q8Finish finish_;
+  int64_t finished_filters_;
+  Q8Epilogue epilogue_;
+  std::vector<int32_t> offsets_;
+  std::vector<float> factor_, bias_;
 };
 
 }  // namespace adder_onnx

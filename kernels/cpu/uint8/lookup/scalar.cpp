@@ -10,10 +10,10 @@ constexpr int kCodeBits = 3;
 constexpr int64_t kPixels = 8;
 
 void run(const LookupTaps& taps, const LookupFilters& filters, int64_t filter_count,
-         int64_t register_count, const LookupPlanes& planes) {
+         int64_t, const LookupPlanes& planes) {
   const int64_t residuals = planes.z == nullptr ? 1 : kLookupValues;
   for (int64_t f = 0; f < filter_count; ++f)
-    for (int64_t i = 0; i < register_count * kPixels; ++i) {
+    for (int64_t i = 0; i < kPixels; ++i) {  // a tile is one register
       int64_t sum = -32767;
       for (int64_t p = 0; p < taps.positions; ++p)
         for (int64_t g = 0; g < taps.pairs; ++g) {
@@ -21,12 +21,18 @@ void run(const LookupTaps& taps, const LookupFilters& filters, int64_t filter_co
           const uint8_t index = is_tap ? taps.planes[p][g * taps.pitch + i] : 0;
           sum += filters.tables[filters.weights[(p * taps.pairs + g) * filter_count + f] + index];
         }
-      const int64_t z = planes.z == nullptr ? 0 : planes.z[f * planes.pitch + i];
+      const int64_t at = f * kPixels + i;
+      if (planes.y == nullptr) {
+        const int64_t place = i / 2 + (i % 2 == 0 ? 0 : kPixels / 2);
+        planes.sums[f * kPixels + place] = static_cast<int16_t>(sum);
+        continue;
+      }
+      const int64_t z = planes.z == nullptr ? 0 : planes.z[at];
       int64_t count = 0;
       for (int64_t b = 0; b < filters.border_count; ++b)
         count += filters.borders[(f * filters.border_count + b) * residuals + z] <
                  std::min<int64_t>(sum, 32767);
-      planes.y[f * planes.pitch + i] = filters.values[f * kLookupValues + count];
+      planes.y[at] = filters.values[f * kLookupValues + count];
     }
 }
 
@@ -50,6 +56,12 @@ void to_pixels(const uint8_t* planes, int64_t pitch, int64_t count, int64_t chan
     for (int64_t c = 0; c < channels; ++c) y[i * row + c] = planes[c * pitch + i];
 }
 
+void to_sums(const int16_t* planes, int64_t, int64_t filter_count, int16_t* sums, int64_t row) {
+  for (int64_t f = 0; f < filter_count; ++f)
+    for (int64_t i = 0; i < kPixels; ++i)
+      sums[i * row + f] = planes[f * kPixels + i / 2 + (i % 2 == 0 ? 0 : kPixels / 2)];
+}
+
 uint64_t inner_loop(const LookupTaps& taps, const LookupFilters& filters, int64_t times) {
   uint64_t sum = 0;
   for (int64_t t = 0; t < times; ++t) {
@@ -67,6 +79,7 @@ uint64_t inner_loop(const LookupTaps& taps, const LookupFilters& filters, int64_
 
 // It has no vectors to gain from.
 const LookupKernel kLookupScalar = {
-    kCodeBits, kPixels, 1, {1, 10, 1, 1, 1, 1}, run, make_indices, to_planes, to_pixels, inner_loop};
+    kCodeBits, kPixels, 1, {1, 10, 1, 1, 1, 1, 1}, run, make_indices, to_planes, to_pixels,
+    to_sums,   inner_loop};
 
 }  // namespace adder_onnx
