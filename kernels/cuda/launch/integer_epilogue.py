@@ -101,4 +101,3 @@ def _float_at(place: NDArray[np.int64]) -> NDArray[np.float32]:
     """The float32 so many places above 0; all but NaN are in order, and -0 is 0."""
     size = np.abs(place).astype(np.uint32).view(np.float32)
     return np.where(place < 0, -size, size)
-
