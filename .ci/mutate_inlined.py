@@ -25,12 +25,13 @@ FOLDER = ROOT / "adder_onnx" / "graph" / "inlined"
 TESTS = {
     "expressions": ["expressions"],
     "geometry": ["layer", "operands"],
-    "integers": ["integers"],
+    "integers": ["integers", "levels"],
     "layer": ["layer", "operands"],
     "loop": ["loop"],
-    "matching": ["loop", "operands"],
+    "matching": ["levels", "loop", "operands"],
     "operands": ["operands"],
     "operators": ["values"],
+    "output_tables": ["levels"],
     "restoration": ["restoration"],
     "values": ["values"],
 }

@@ -76,7 +76,10 @@ def run_integers(
         x_zero,
         x_scale * layer.scale,
         layer.bias,
-        IntegerEpilogue(float(z_scale), z_zero, float(y_scale), y_zero, layer.clip_min, layer.bits),
+        IntegerEpilogue(
+            *(float(z_scale), z_zero, float(y_scale), y_zero, layer.clip_min),
+            *(layer.bits, layer.levels),
+        ),
         a.strides,
         a.dilations,
         a.group,

@@ -17,12 +17,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from adder_onnx.ops import DOMAIN, VERSION, ConvAttributes, function_bodies
+from adder_onnx.ops import DOMAIN, VERSION, ConvAttributes, function_bodies, write_out_levels
 
 
 def random_chain(seed: int) -> tuple[onnx.ModelProto, dict[str, NDArray[np.uint8]]]:
-    """A model from uint8 to uint8, with residuals, groups, strides and several outputs."""
-    rng = np.random.default_rng(seed)
+    """A model from uint8 to uint8, with residuals, groups, strides and several outputs.
+
+    Those of odd seeds have nodes with levels.
+    """
+    rng, levels_rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     top = 2 ** int(rng.integers(2, 9))
     shapes = {"X": (int(rng.integers(1, 3)), int(rng.choice([3, 6, 16, 24])), 8, 9)}
     scales = {"X": np.float32(rng.uniform(0.01, 0.2))}
@@ -69,6 +72,9 @@ def random_chain(seed: int) -> tuple[onnx.ModelProto, dict[str, NDArray[np.uint8
             "bits": int(top).bit_length() - 1,
             "clip_min": 0.0 if rng.random() < 0.7 else -float("inf"),
         }
+        if seed % 2 == 1 and levels_rng.random() < 0.6:
+            few = levels_rng.choice(top, min(16, top - 1), replace=False)
+            attributes["levels"] = sorted(few.tolist())
         nodes.append(
             helper.make_node("QLinearAdderConv", inputs, [y], f"n_{y}", domain=DOMAIN, **attributes)
         )
@@ -83,10 +89,11 @@ def random_chain(seed: int) -> tuple[onnx.ModelProto, dict[str, NDArray[np.uint8
         [helper.make_tensor_value_info(v, TensorProto.UINT8, [None] * 4) for v in outputs],
         [onnx.numpy_helper.from_array(v, n) for n, v in constants.items() if n in used],
     )
+    has_levels = write_out_levels(graph.node)
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, VERSION)],
-        functions=function_bodies(18),
+        functions=function_bodies(18, levels=has_levels),
         ir_version=10,
     )
     onnx.checker.check_model(model)

@@ -71,6 +71,8 @@ def _check_figures(shown, node):
             assert abs(end - expected) <= 1e-3 * abs(expected)
         at_ends = node["integers"]["weights_at_ends"]
         assert shown["weights at the range's ends"] == f"{100 * at_ends:.1f} %"
+        levels = ", ".join(map(str, node["integers"]["levels"]))
+        assert shown.get("output's levels", "") == levels
 
 
 def _check_number(text, expected):

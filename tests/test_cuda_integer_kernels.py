@@ -21,7 +21,7 @@ from adder_onnx.kernels.cuda.launch.variants import (
 )
 from tests.cuda_layers import run_integers
 from tests.cuda_on_cpu.device import CpuDevice
-from tests.integer_layers import QLayer
+from tests.integer_layers import QLayer, some_levels
 from tests.layers import Layer, layers, make_layer
 
 TARGETS = ("sm_90", "sm_120", "sm_120f")
@@ -46,6 +46,7 @@ def test_any_shape() -> None:
         bits=st.integers(2, 8),
         force_direct=st.booleans(),
         grid=st.none() | st.integers(0, 1000),
+        has_levels=st.booleans(),
         options=st.fixed_dictionaries(
             {
                 "backwards": st.booleans(),
@@ -61,9 +62,11 @@ def test_any_shape() -> None:
         bits: int,
         force_direct: bool,
         grid: int | None,
+        has_levels: bool,
         options: dict[str, Any],
     ) -> None:
-        quantized = QLayer.like(layer, seed, bits)
+        levels = some_levels(np.random.default_rng(seed), bits) if has_levels else ()
+        quantized = QLayer.like(layer, seed, bits, levels)
         assert_right(quantized, force_direct=force_direct, grid=grid, **options)
 
     check()
@@ -152,6 +155,34 @@ def test_quotients_on_both_sides_of_a_half(y_scale: float) -> None:
     quantized.clip_min = -np.inf
     assert len(np.unique(quantized.expected())) > (200 if scale < 1e36 else 2)
     assert_right(quantized)
+
+
+@pytest.mark.parametrize("y_scale", [*ODD_SCALES, *RANDOM_SCALES[:10].tolist()])
+@pytest.mark.parametrize("levels", [(0, 3, 5, 6, 9, 200, 255), tuple(range(3, 19))])
+@pytest.mark.parametrize("clip_min", [0.0, -np.inf])
+def test_values_on_both_sides_of_a_border(
+    y_scale: float, levels: tuple[int, ...], clip_min: float
+) -> None:
+    """The float in the middle of two levels, and its neighbours, as biases of filters."""
+    scale = np.float32(y_scale)
+    borders = (np.asarray(levels[1:]) + levels[:-1]).astype(np.float32) / 2 - np.float32(3)
+    with np.errstate(over="ignore"):
+        values = borders * scale
+    near = [values, np.asarray([np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 0], np.float32)]
+    for direction in (np.float32(-np.inf), np.float32(np.inf)):
+        moved = values
+        for _ in range(3):
+            moved = np.nextafter(moved, direction)
+            near.append(moved)
+    bias = np.concatenate(near)
+    layer = make_layer(np.random.default_rng(0), 1, 1, len(bias), (1, 1), (1, 1))
+    quantized = QLayer.like(layer, 0, 8, levels)
+    quantized.scale[:], quantized.bias = 0, bias
+    quantized.zero_points = (0, 0, 3)
+    quantized.scales = (np.float32(1), np.float32(1), scale)
+    quantized.clip_min = clip_min
+    with np.errstate(over="ignore"):
+        assert_right(quantized)
 
 
 def test_what_is_not_a_number_becomes_the_least_integer() -> None:

@@ -392,6 +392,18 @@ def test_an_integer_network_that_lacks_something(integer_network: onnx.ModelProt
     assert {n.a for n in found.changed if n.feeds} >= {"n_C", "n_E"}
 
 
+def test_an_integer_network_of_few_levels(integer_network: onnx.ModelProto) -> None:
+    """Levels are a difference to other integers, not to the network that they were made of."""
+    b = onnx.ModelProto()
+    b.CopyFrom(integer_network)
+    one = next(n for n in b.graph.node if n.name == "n_C")
+    one.attribute.append(helper.make_attribute("levels", [0, 3, 9]))
+    (changed,) = compared(integer_network, b).changed
+    (attribute,) = changed.attributes
+    assert (attribute.name, attribute.a, attribute.b) == ("levels", [], [0, 3, 9])
+    assert not any(n.attributes for n in compared(network(), b).changed)
+
+
 def test_an_integer_network_and_one_of_other_scales(integer_network: onnx.ModelProto) -> None:
     """Integers that mean the same reals are no difference in W, but the scale is one."""
     b = onnx.ModelProto()

@@ -118,6 +118,20 @@ def test_an_integer_adder_layer() -> None:
         )
 
 
+def test_levels_of_integers() -> None:
+    from tests.test_ops_qlinear import make_case
+
+    for levels in ((), (0, 3, 7)):
+        model, feed = make_case(0, {}, residual=False, clip_min=0.0, bits=8, levels=levels)
+        for name, value in feed.items():
+            if name != "X":
+                model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+        del model.graph.input[1:]
+        (found,) = inspect_model(model.SerializeToString()).nodes
+        assert found.integers is not None
+        assert found.integers.levels == levels
+
+
 def test_matrix_products() -> None:
     model = make_model(
         [

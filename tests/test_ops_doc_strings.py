@@ -57,6 +57,10 @@ def test_integer_nodes_say_it_too() -> None:
         f"{20 * 8 * 6 * 3 * 9:,} taps an image; 20 filters of 3 x 3 x 3; 3 x 8 x 6 to 20 x 8 x 6"
     )
     assert "y = -scale * sum |x - w| + bias + z, rounded to" in second
+    integer = next(n for n in result.graph.node if n.op_type == "QLinearAdderConv")
+    integer.attribute.append(onnx.helper.make_attribute("levels", [0, 3, 5]))
+    describe_nodes(result)
+    assert ", rounded to 3 levels of 5 bits: " in integer.doc_string
     assert f": {20 * 8 * 6 * 20 * 9:,} taps an image; " in second
     assert result.doc_string.startswith("A network: 2 QLinearAdderConv among ")
     assert "Quantized by adder-onnx" in result.doc_string

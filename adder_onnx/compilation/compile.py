@@ -30,7 +30,7 @@ from adder_onnx.graph.adder_node import AdderNode
 from adder_onnx.graph.loading import load_graph
 from adder_onnx.graph.names import Names
 from adder_onnx.graph.plan import ConversionStep, OnnxruntimeStep, Plan, Step, make_plan
-from adder_onnx.ops import DOMAIN, function_bodies, has_levels
+from adder_onnx.ops import DOMAIN, function_bodies, write_out_levels
 from adder_onnx.runtime.chain import Chain
 from adder_onnx.runtime.chain_description import ChainDescription, describe_chain
 from adder_onnx.runtime.parts import parts_of
@@ -180,7 +180,7 @@ class _File:
     def describe(self, values: dict[str | None, ir.Value]) -> None:
         """Adds the function bodies, and the types of all values that have one."""
         nodes = [*self.proto.graph.node, *(n for f in self._functions.values() for n in f.node)]
-        own = function_bodies(self._opsets[""], levels=has_levels(nodes))
+        own = function_bodies(self._opsets[""], levels=write_out_levels(nodes))
         self.proto.functions.extend([*own, *self._functions.values()])
         ends = {v.name for v in (*self.proto.graph.input, *self.proto.graph.output)}
         for node in self.proto.graph.node:

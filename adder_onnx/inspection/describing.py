@@ -32,6 +32,7 @@ class Integers:
         output_range: the reals that the output's integers reach.
         weights_at_ends: share of the weights that are the lowest or the highest integer; weights
             that were clamped are among them. None where weights are computed.
+        levels: the only integers of the output; none for all.
     """
 
     bits: int
@@ -42,6 +43,7 @@ class Integers:
     output_zero_point: int
     output_range: tuple[float, float]
     weights_at_ends: float | None
+    levels: tuple[int, ...]
 
 
 def integers_of(node: ir.Node) -> Integers | None:
@@ -69,6 +71,7 @@ def integers_of(node: ir.Node) -> Integers | None:
         int(y_zero_point),
         _range(float(y_scale), int(y_zero_point), bits),
         at_ends,
+        tuple(node.attributes.get_ints("levels", ())),
     )
 
 

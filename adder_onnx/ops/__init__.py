@@ -4,7 +4,7 @@
 the standard operators, or later ones. Importing this registers the schemas with ``onnx.defs``.
 """
 
-from adder_onnx.ops.bodies import MIN_OPSET, function_bodies, has_levels
+from adder_onnx.ops.bodies import MIN_OPSET, function_bodies, has_levels, write_out_levels
 from adder_onnx.ops.conv_attributes import ConvAttributes
 from adder_onnx.ops.doc_strings import describe_model, describe_nodes
 from adder_onnx.ops.domain import DOMAIN, VERSION
@@ -20,6 +20,7 @@ __all__ = [
     "function_bodies",
     "has_levels",
     "register_schemas",
+    "write_out_levels",
 ]
 
 register_schemas()

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 import onnx
 import onnx.parser
 
 from adder_onnx.ops.domain import DOMAIN, VERSION
 
-__all__ = ["MIN_OPSET", "function_bodies", "has_levels"]
+__all__ = ["MIN_OPSET", "function_bodies", "has_levels", "write_out_levels"]
 
 MIN_OPSET = 15
 """The lowest version of the standard operator set that the bodies can be written in."""
@@ -266,15 +266,37 @@ _DOC_STRINGS = {
 def has_levels(nodes: Iterable[onnx.NodeProto]) -> bool:
     """Whether one of these nodes, or of those in their graphs, is one with levels, or may be."""
     return any(
-        has_levels(attribute.g.node)
-        or any(has_levels(graph.node) for graph in attribute.graphs)
-        or (
-            (node.domain, node.op_type, attribute.name) == (DOMAIN, "QLinearAdderConv", "levels")
-            and (len(attribute.ints) > 0 or bool(attribute.ref_attr_name))
-        )
-        for node in nodes
+        attribute.name == "levels" and (len(attribute.ints) > 0 or bool(attribute.ref_attr_name))
+        for node in _integer_nodes(nodes)
         for attribute in node.attribute
     )
+
+
+def write_out_levels(nodes: Iterable[onnx.NodeProto]) -> bool:
+    """Gives nodes without levels an empty attribute where other nodes have some.
+
+    Not all tools know the defaults of a function's attributes.
+
+    Returns:
+        Whether there are levels, so that the nodes need the body that knows them.
+    """
+    nodes = list(nodes)
+    if not has_levels(nodes):
+        return False
+    for node in _integer_nodes(nodes):
+        if all(attribute.name != "levels" for attribute in node.attribute):
+            node.attribute.add(name="levels", type=onnx.AttributeProto.INTS)
+    return True
+
+
+def _integer_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """The QLinearAdderConv among these nodes and those in their graphs."""
+    for node in nodes:
+        if (node.domain, node.op_type) == (DOMAIN, "QLinearAdderConv"):
+            yield node
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _integer_nodes(graph.node)
 _OF_LEVELS = (
     " Where there are levels, Y is the one nearest to max(v, clip_min) / y_scale + y_zero_point, of "
     "two the lower."

@@ -16,7 +16,7 @@ from adder_onnx.errors import InputError, ModelError
 from adder_onnx.graph.adder_node import AdderNode, adder_node, is_adder_node, mark_adder_nodes
 from adder_onnx.graph.fusion import fuse_epilogues
 from adder_onnx.graph.loading import check_valid, load_graph
-from adder_onnx.ops import DOMAIN, describe_model, describe_nodes, function_bodies, has_levels
+from adder_onnx.ops import DOMAIN, describe_model, describe_nodes, function_bodies, write_out_levels
 from adder_onnx.ops.schema import MOST_LEVELS
 from adder_onnx.quantization.observation import KEPT, Observation, make_runner, observe
 from adder_onnx.quantization.pooling import share_scales, shared_scales
@@ -363,7 +363,7 @@ def finish(graph: ir.Model, source: onnx.ModelProto) -> onnx.ModelProto:
     passes.RemoveUnusedNodesPass()(graph)
     proto = ir.to_proto(graph)
     opset = graph.opset_imports.get("", 0)
-    levels = has_levels(proto.graph.node)
+    levels = write_out_levels(proto.graph.node)
     kept = [f for f in proto.functions if f.domain != DOMAIN]
     del proto.functions[:]
     proto.functions.extend((*kept, *function_bodies(opset, levels=levels)))

@@ -94,7 +94,7 @@ def read_integer_layer(values: Values, layer: Layer) -> IntegerLayer | None:
     require(clip_min in (0, -math.inf), "the activation has another bound")
     y_scale = tail.operand("Div", 1.0)
     y_zero_point, outputs, last = _by_table(tail) if tail.goes_on("Mul") else _by_rounding(tail)
-    require(last.outputs[0].dtype == ir.DataType.UINT8, "the result is not uint8")
+    require(last.outputs[0].dtype == ir.DataType.UINT8, "the result is not cast to uint8")
     return IntegerLayer(
         (
             *(x, weight, np.float32(1), np.uint8(zero_point), scale, bias),
@@ -124,7 +124,7 @@ def _by_table(tail: _Tail) -> tuple[int, Outputs, ir.Node]:
     """The same by rule j."""
     require(tail.operand("Mul", None) == 2, "the quotient is not doubled")
     tail.ceiling_and_floor()
-    offset = tail.operand("Add", 0.0)
+    offset = 0.0 if tail.forks() else tail.operand("Add", None)
     require(offset in range(0, 4 * 256, 4), "the output's zero point is not of uint8")
     tail.above_zero()
     require(tail.operand("Min", None) == LAST_PLACE, "places are not bounded")
@@ -235,6 +235,10 @@ class _Tail:
         """Whether the next node is of this operator."""
         return self._next(op_type)[0] is not None
 
+    def forks(self) -> bool:
+        """Whether the value has more than one use."""
+        return len(all_uses(self._value)) > 1
+
     def ceiling_and_floor(self) -> None:
         """Ceil and Floor of the value, and the sum of both."""
         nodes = {node.op_type: node for node, _ in all_uses(self._value)}
@@ -253,8 +257,10 @@ class _Tail:
         assert above is not None
         assert chosen is not None
         condition, value, otherwise = chosen.inputs
-        is_asked = source(condition) is above.outputs[0] and self._is_value(above.inputs[0])
-        require(is_asked and self._is_value(value), "something else is compared or chosen")
+        user, used = sole_use(above.outputs[0])
+        require(user is chosen and condition is used, "something else is compared or chosen")
+        first = all(map(self._is_value, (above.inputs[0], value)))
+        require(first, "something else is compared or chosen")
         for zero in (above.inputs[1], otherwise):
             require(_scalar(self._values.array(zero)) == 0, "it is not compared with 0")
         self._value = chosen.outputs[0]

@@ -108,7 +108,7 @@ class _Comparison:
         op_a, op_b = operator_of(a), operator_of(b)
         attributes: list[AttributeDifference] = []
         if pair.folded is not None:
-            own = ("bits", "clip_min")
+            own = ("bits", "clip_min", "levels")
             every = compare_attributes(a, b, *self._opsets)
             attributes = [difference for difference in every if difference.name not in own]
         elif op_a == op_b:

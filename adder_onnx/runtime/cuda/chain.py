@@ -245,7 +245,8 @@ def _prepare(device: Device, node: AdderNode, weight: Any) -> AdderConv | Intege
     if node.integers is not None:
         q = node.integers
         epilogue = IntegerEpilogue(
-            q.z_scale, q.z_zero_point, q.y_scale, q.y_zero_point, node.clip_min, q.bits
+            *(q.z_scale, q.z_zero_point, q.y_scale, q.y_zero_point),
+            *(node.clip_min, q.bits, q.levels),
         )
         return IntegerAdderConv(
             device, weight, q.x_zero_point, node.scale, node.bias, epilogue, *geometry

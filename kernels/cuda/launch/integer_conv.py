@@ -145,7 +145,7 @@ class IntegerAdderConv:
         grid = (-(-pixels // tile.pixels), columns, g.group * splits)
         return Launch(integer_gemm(tile, self._distances), grid, args, self._constants, scratch)
 
-    def _set(self, **fields: float) -> None:
+    def _set(self, **fields: Any) -> None:
         for name, value in fields.items():
             self._args[name] = value
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from adder_onnx.kernels.cuda.launch.params import MOST_BORDERS
 
 __all__ = ["IntegerEpilogue"]
 
@@ -13,6 +17,10 @@ _NORMAL = (2.0**-60, 2.0**60)
 
 _FROM_SMALL, _FROM_LARGE = 2.0**100, 2.0**-70
 """Bring all other positive float32 numbers there: from 2**-149 and up to 2**128."""
+
+
+_INFINITE = 0x7F800000
+"""The place of infinity among all float32 above 0."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class IntegerEpilogue:
         y_zero_point: of the output.
         clip_min: lower bound of the activation, -inf or 0.
         bits: the output is at most 2**bits - 1.
+        levels: the only values of the output, rising; none for all.
     """
 
     z_scale: float
@@ -34,8 +43,9 @@ class IntegerEpilogue:
     y_zero_point: int
     clip_min: float
     bits: int
+    levels: tuple[int, ...] = ()
 
-    def fields(self) -> dict[str, float]:
+    def fields(self) -> dict[str, Any]:
         """Of IntegerConvArgs."""
         smallest, largest = _NORMAL
         factor = 1.0
@@ -55,4 +65,39 @@ class IntegerEpilogue:
             "y_zero_point": self.y_zero_point,
             "low": max(float(low), self.clip_min),
             "high": float(np.float32(top - self.y_zero_point) * scale),
+            **self._of_levels(),
         }
+
+    def _of_levels(self) -> dict[str, Any]:
+        border = np.full(MOST_BORDERS, np.nan, np.float32)
+        step = np.zeros(MOST_BORDERS, np.uint32)
+        if self.levels:
+            levels = np.asarray(self.levels, np.float32)
+            quotients = (levels[:-1] + levels[1:]) / 2 - np.float32(self.y_zero_point)
+            border[: len(quotients)] = self._values_above(quotients)
+            step[: len(quotients)] = np.diff(self.levels)
+        return {
+            "has_levels": len(self.levels) > 0,
+            "first_level": self.levels[0] if self.levels else 0,
+            "border": border,
+            "step": step,
+        }
+
+    def _values_above(self, quotients: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The least value of which each quotient is exceeded; -inf where clip_min's exceeds it."""
+        scale, clip = np.float32(self.y_scale), np.float32(self.clip_min)
+        below = np.full(len(quotients), -_INFINITE)
+        above = np.full(len(quotients), _INFINITE)
+        with np.errstate(over="ignore", under="ignore"):
+            while (above - below > 1).any():
+                middle = (below + above) // 2
+                exceeds = _float_at(middle) / scale > quotients
+                below, above = np.where(exceeds, below, middle), np.where(exceeds, middle, above)
+            return np.where(clip / scale > quotients, np.float32(-np.inf), _float_at(above))
+
+
+def _float_at(place: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The float32 so many places above 0; all but NaN are in order, and -0 is 0."""
+    size = np.abs(place).astype(np.uint32).view(np.float32)
+    return np.where(place < 0, -size, size)
+

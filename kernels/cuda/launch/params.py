@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["CONV_ARGS", "GRADIENT_ARGS", "INTEGER_CONV_ARGS", "LAYOUT_ARGS", "PACK_ARGS"]
+__all__ = [
+    "CONV_ARGS",
+    "GRADIENT_ARGS",
+    "INTEGER_CONV_ARGS",
+    "LAYOUT_ARGS",
+    "MOST_BORDERS",
+    "PACK_ARGS",
+]
+
+MOST_BORDERS = 15
+"""Between the levels of an output."""
 
 
 def _structure(
@@ -16,6 +26,15 @@ def _structure(
         for name in names.split()
     ]
     return np.dtype(fields, align=True)
+
+
+_LEVELS = np.dtype(
+    [
+        *[("has_levels", "i4"), ("first_level", "u4")],
+        *[("border", "f4", MOST_BORDERS), ("step", "u4", MOST_BORDERS)],
+    ],
+    align=True,
+)
 
 
 def _derived(base: np.dtype[np.void], own: np.dtype[np.void]) -> np.dtype[np.void]:
@@ -38,13 +57,16 @@ CONV_ARGS = _structure(
     "clip_min clip_max",
 )
 INTEGER_CONV_ARGS = _derived(
-    CONV_ARGS,
-    _structure(
-        "weight_sums",
-        "z_zero_point y_zero_point",
-        "",
-        "z_scale y_factor y_scale y_reciprocal low high",
+    _derived(
+        CONV_ARGS,
+        _structure(
+            "weight_sums",
+            "z_zero_point y_zero_point",
+            "",
+            "z_scale y_factor y_scale y_reciprocal low high",
+        ),
     ),
+    _LEVELS,
 )
 PACK_ARGS = _structure(
     "weights packed",

@@ -44,6 +44,7 @@ const makePanel = (data) => {
       element("h4", {}, "Integers"),
       rows([
         ["bits", found.bits],
+        ["output's levels", found.levels.join(", ")],
         ["input's range", range(found.input_range)],
         ["input's scale, zero point", `${real(found.input_scale)}, ${found.input_zero_point}`],
         ["output's range", range(found.output_range)],

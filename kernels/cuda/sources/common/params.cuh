@@ -38,6 +38,8 @@ struct ConvArgs {
   float clip_min, clip_max;
 };
 
+constexpr int kMostBorders = 15;  // between the levels of an output
+
 // An integer adder convolution; its epilogue is in integer/epilogue.cuh, which uses neither clip_min
 // nor clip_max.
 struct IntegerConvArgs : ConvArgs {
@@ -46,6 +48,12 @@ struct IntegerConvArgs : ConvArgs {
   float z_scale;                          // of the residual
   float y_factor, y_scale, y_reciprocal;  // a power of two, and then the output's scale times that
   float low, high;                        // bounds of what is divided by it
+  // Where outputs are of a few levels, kMostBorders values that are borders between them, in order and
+  // then NaN; the first level, and what leads from each to the next.
+  int has_levels;
+  unsigned first_level;
+  float border[kMostBorders];
+  unsigned step[kMostBorders];
 };
 
 // Weights (M, C/group, kH, kW), as they stand in a model, into a packed form.

@@ -21,6 +21,10 @@
 // power of two, y_factor, and v is multiplied, too. Quotients so small that something is lost
 // nevertheless are nowhere near a half.
 //
+// Levels. Where outputs are of a few levels only, v is compared with the border between each two of them,
+// before anything else: the launcher has found the least v with max(v, clip_min) / y_scale above
+// (level + next) / 2 - y_zero_point, rounded.
+//
 // Conversions. A GPU has few units for those between integers and floats. Small integers are the
 // last bits of floats around 2^23, and adding 1.5 * 2^23 rounds to an integer, to even.
 #pragma once
@@ -31,7 +35,15 @@
 constexpr unsigned kTwoTo23 = 0x4b000000;    // the bits of 2^23 as a float
 constexpr float kRoundToInteger = 12582912;  // 1.5 * 2^23, whose last byte is 0
 
+__device__ inline Byte nearest_level(const IntegerConvArgs& a, float v) {
+  unsigned level = a.first_level;
+#pragma unroll
+  for (int i = 0; i < kMostBorders; ++i) level += is_at_least(v, a.border[i]) & a.step[i];
+  return static_cast<Byte>(level);
+}
+
 __device__ inline Byte requantize(const IntegerConvArgs& a, float v) {
+  if (a.has_levels) return nearest_level(a, v);
   v = smaller(larger(rounded_product(v, a.y_factor), a.low), a.high);
   float q = rounded_product(v, a.y_reciprocal);
   q = fused_product_sum(fused_product_sum(-q, a.y_scale, v), a.y_reciprocal, q);
