@@ -1,4 +1,4 @@
-"""Accuracy of quantized networks, by width and calibration.
+"""Accuracy of quantized networks, by width and calibration, and with few levels.
 
     python -m benchmarks.quantization [--check | --table] [--only NAME] [--also NAME MODEL DATA]
 
@@ -32,6 +32,7 @@ from adder_onnx.evaluation.inference import load_inputs
 from adder_onnx.files import write_atomically
 from adder_onnx.metadata import ModelMetadata
 from adder_onnx.quantization import quantize
+from adder_onnx.quantization.quantize import DEFAULT_BITS_OF_LEVELS as LEVEL_BITS
 from adder_onnx.quantization.sensitivity import decibels
 from benchmarks.documents import ROOT, update_table
 
@@ -39,6 +40,7 @@ RESULT = ROOT / "benchmarks" / "results" / "quantization.json"
 DOCUMENT = ROOT / "docs" / "quantisation.md"
 COMMAND = "python -m benchmarks.quantization"
 BITS = (8, 7, 6, 5, 4, 3, 2)
+LEVELS = (8, 4)
 CALIBRATIONS = ("output", "mse", "percentile", "minmax")
 SAMPLES = 64
 DIGITS = ROOT / "examples" / "digits"
@@ -64,7 +66,7 @@ def run(data: bytes, images: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def measure(model: Path, data: Path, first: bool) -> dict[str, Any]:
-    """Right and changed answers by width and calibration."""
+    """Right and changed answers by width and calibration, and by levels."""
     images, labels = load(model, data)
     if not first:  # the images are sorted by class
         order = np.random.default_rng(0).permutation(len(images))
@@ -76,20 +78,22 @@ def measure(model: Path, data: Path, first: bool) -> dict[str, Any]:
     exact = run(proto.SerializeToString(), rest)
     answers = exact.argmax(axis=1)
     rows = []
-    for bits in BITS:
-        for calibration in CALIBRATIONS:
-            quantized = quantize(proto, feeds, bits=bits, calibration=calibration)
-            found = run(quantized.model.SerializeToString(), rest)
-            rows.append(
-                {
-                    "bits": bits,
-                    "calibration": calibration,
-                    "right": int((found.argmax(axis=1) == labels).sum()),
-                    "changed": int((found.argmax(axis=1) != answers).sum()),
-                    "snr_db": round(decibels((exact**2).sum(), ((found - exact) ** 2).sum()), 2),
-                }
-            )
-            print(model.name, rows[-1], flush=True)
+    kinds: list[dict[str, Any]] = [
+        {"bits": b, "calibration": c} for b in BITS for c in CALIBRATIONS
+    ]
+    kinds += [{"bits": LEVEL_BITS, "levels": n, "calibration": "output"} for n in LEVELS]
+    for kind in kinds:
+        quantized = quantize(proto, feeds, **kind)
+        found = run(quantized.model.SerializeToString(), rest)
+        rows.append(
+            {
+                **kind,
+                "right": int((found.argmax(axis=1) == labels).sum()),
+                "changed": int((found.argmax(axis=1) != answers).sum()),
+                "snr_db": round(decibels((exact**2).sum(), ((found - exact) ** 2).sum()), 2),
+            }
+        )
+        print(model.name, rows[-1], flush=True)
     return {"images": len(rest), "float32": int((answers == labels).sum()), "rows": rows}
 
 
@@ -103,15 +107,22 @@ def table(result: dict[str, Any]) -> str:
             "| bits | " + " | ".join(CALIBRATIONS) + " |",
             "| ---: |" + " ---: |" * len(CALIBRATIONS),
         ]
-        for bits in BITS:
-            rows = {r["calibration"]: r for r in found["rows"] if r["bits"] == bits}
-            cells = [
-                f"{rows[c]['right']} ({rows[c]['changed']}; {rows[c]['snr_db']:.1f})"
-                for c in CALIBRATIONS
-            ]
-            lines.append(f"| {bits} | {' | '.join(cells)} |")
+        for bits, levels in [*((b, None) for b in BITS), *((LEVEL_BITS, n) for n in LEVELS)]:
+            rows = {
+                r["calibration"]: r
+                for r in found["rows"]
+                if (r["bits"], r.get("levels")) == (bits, levels)
+            }
+            label = bits if levels is None else f"{bits}, {levels} levels"
+            if rows:
+                cells = [_cell(rows[c]) if c in rows else "–" for c in CALIBRATIONS]
+                lines.append(f"| {label} | {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any]) -> str:
+    return f"{row['right']} ({row['changed']}; {row['snr_db']:.1f})"
 
 
 def main() -> int:

@@ -89,6 +89,32 @@ def test_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["samples"] == 20
 
 
+def test_few_levels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of four bits, without a word; the answers stay, and the summary names them."""
+    output, result = tmp_path / "levels.onnx", tmp_path / "result.json"
+    arguments = ["--data", DATA, "--levels", 8, "--exclude", "layer3.0.conv2", "--sensitivity"]
+    assert main(MODEL, output, *arguments, "--json", result) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    summary = json.loads(result.read_text())
+    assert (summary["bits"], summary["levels"]) == (4, 8)
+    assert summary["left"] == ["layer3.0.conv2"]
+    for entry in summary["nodes"]:
+        levels = entry["levels"]
+        assert len(levels) == 8
+        assert levels == sorted(set(levels))
+        assert levels[0] == 0
+        assert levels[-1] <= 15
+        assert f"{entry['name']}  " in out
+        assert " ".join(map(str, levels)) in out
+    assert len(summary["sensitivity"]) == 7
+    assert "7 nodes of 4 bits and 8 levels, 1 left in float" in out
+    assert right(MODEL, "float32", capsys) - right(output, "uint8, float32", capsys) <= 4
+    assert main(MODEL, output, "--data", DATA, "--json", result) == 0
+    assert '"levels"' not in result.read_text()
+    assert "of its input, of the integers" not in capsys.readouterr().out
+
+
 def test_images_are_drawn_from_all_classes() -> None:
     from adder_onnx.evaluation import open_dataset
 
@@ -140,6 +166,12 @@ def test_standard_nodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     [
         (["--bits", "9"], "bits is 9; expected 2 to 8"),
         (["--bits", "1"], "bits is 1; expected 2 to 8"),
+        (["--levels", "1"], "levels is 1; expected 2 to 16"),
+        (["--levels", "17"], "levels is 17; expected 2 to 16"),
+        (["--levels", "9", "--bits", "3"], "levels is 9, of which 3 bits have 8"),
+        (["--levels", "8", "--bits", "auto"], "--levels is of one width: give --bits a number"),
+        (["--levels", "8", "--calibration", "mse"], "levels need calibration output, not mse"),
+        (["--levels", "eight"], "invalid int value: 'eight'"),
         (["--samples", "0"], "0 is not at least 1"),
         (["--skip", "360"], "leaves none"),
         (["--percentile", "101"], "101 is not a number from"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,19 +92,49 @@ def test_values_are_rounded_as_onnx_does(zero_point: int, bits: int) -> None:
     np.testing.assert_array_equal(session.run(None, {"x": x})[0], found)
 
 
-@pytest.mark.parametrize(("zero_point", "bits"), [(0, 2), (1, 3)])
-def test_gradients_of_a_value_and_its_scale(zero_point: int, bits: int) -> None:
+@pytest.mark.parametrize("levels", [(0, 2, 3, 4, 5, 7, 10, 15), (1, 3, 12)])
+def test_values_become_the_nearest_of_few_levels(levels: tuple[int, ...]) -> None:
+    """Of two the lower; with a scale of a power of two ties are exact."""
+    x = np.concatenate([np.arange(-20, 20, 0.125), [-1e9, 1e9]]).astype(np.float32)
+    q = Quantization(np.float32(0.25), 3, 4, levels)
+    expected = [min(levels, key=lambda n: (abs(v / 0.25 + 3 - n), n)) for v in np.clip(x, -99, 99)]
+    truth = ((np.array(expected) - 3) * 0.25).astype(np.float32)
+    rounding = FakeQuantizer(q, torch.zeros(()))
+    rounding.log_scale.data.fill_(np.log(0.25))
+    found = rounding(tensor(x)).detach().numpy()
+    np.testing.assert_allclose(found, truth, rtol=1e-6)
+    rounding.fix()
+    np.testing.assert_allclose(rounding(tensor(x)).numpy(), truth, rtol=1e-6)
+    assert rounding.quantization().levels == levels
+    assert f"levels={list(levels)}" in repr(rounding)
+    # Weights have all integers from the first level to the last.
+    weights = rounding.round_weights(tensor(x)).numpy()
+    inside = (x >= (levels[0] - 3) * 0.25) & (x <= (levels[-1] - 3) * 0.25)
+    np.testing.assert_allclose(weights[inside], np.rint(x[inside] * 4) / 4, rtol=1e-6)
+    np.testing.assert_array_equal(weights[~inside], x[~inside])
+
+
+@pytest.mark.parametrize(
+    ("zero_point", "levels"),
+    [(0, range(4)), (1, range(8)), (0, (0, 2, 3, 7)), (4, (1, 4, 5, 9))],
+)
+def test_gradients_of_a_value_and_its_scale(zero_point: int, levels: Sequence[int]) -> None:
     """By differences of clamp(v, l, h) + s * error, with the rounding errors of the start."""
     rng = np.random.default_rng(1)
     x, weight = rng.normal(0, 4, (3, 2, 4, 4)), rng.standard_normal((3, 2, 4, 4))
-    q = quantizer(0.7, zero_point, bits)
+    few = () if isinstance(levels, range) else tuple(levels)
+    start = Quantization(
+        np.float32(0.7), zero_point, 4 if few else len(levels).bit_length() - 1, few
+    )
+    q = FakeQuantizer(start, torch.zeros((), dtype=torch.float64))
     scale = q.log_scale.exp().item()
-    levels = 2**bits - 1
-    ratio = np.clip(x / scale, -zero_point, levels - zero_point)
-    error = np.rint(ratio) - ratio
+    low, high = levels[0] - zero_point, levels[-1] - zero_point
+    ratio = np.clip(x / scale, low, high)
+    steps = np.array(levels) - zero_point
+    error = steps[np.abs(ratio[..., None] - steps).argmin(axis=-1)] - ratio
 
     def surrogate(v: NDArray[np.float64], s: float) -> float:
-        clamped = np.clip(v, -zero_point * s, (levels - zero_point) * s)
+        clamped = np.clip(v, low * s, high * s)
         return float((weight * (clamped + s * error)).sum())
 
     leaf = tensor(x).requires_grad_()

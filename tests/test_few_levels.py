@@ -15,8 +15,8 @@ import adder_onnx
 from adder_onnx.errors import InputError
 from adder_onnx.graph.plan import ChainStep, ConversionStep
 from adder_onnx.quantization import quantize
-from adder_onnx.quantization.few_levels import entry_of, with_levels
-from adder_onnx.quantization.ranges import Quantization
+from adder_onnx.quantization.few_levels import choose_levels, entry_of, leaving_entry, with_levels
+from adder_onnx.quantization.ranges import Histogram, Quantization
 from tests.models import W1, W2, adder_conv, make_model, node
 from tests.test_quantization import calibration
 from tests.test_reconstruction import deep_network, feeds_of
@@ -64,6 +64,29 @@ def test_levels_have_the_least_squared_error(zero_point: int, count: int) -> Non
     assert len(choices) == 1 or error(found.levels) < max(map(error, choices))
 
 
+def test_levels_of_a_histogram() -> None:
+    """Those of each range with the least error, and of ranges the one with the least."""
+    rng = np.random.default_rng(3)
+    histogram = Histogram(2)
+    values = rng.gamma(0.7, 1.0, (4, 2, 9, 9)).astype(np.float32)
+    histogram.add(values, "x")
+    found = choose_levels(histogram, 4, 6)
+
+    def error(q: Quantization) -> float:
+        return float(((q.dequantize(q.quantize(values)) - values) ** 2).sum())
+
+    high = float(values.max())
+    others = [
+        with_levels(Quantization.covering(0, high * share, 4), 6, values)
+        for share in np.linspace(1, 0.1, 40)
+    ]
+    assert error(found) < 1.03 * min(map(error, others))
+    assert error(found) < 0.8 * max(map(error, others))
+    weighted = with_levels(found, 6, np.array([0.1, 3.0]), np.array([500, 1]))
+    repeated = with_levels(found, 6, np.array([0.1] * 500 + [3.0]))
+    assert weighted == repeated
+
+
 def test_values_that_are_all_alike_have_levels_too() -> None:
     found = with_levels(Quantization(np.float32(1), 2, 4), 6, np.zeros(9, np.float32))
     assert len(set(found.levels)) == 6
@@ -84,6 +107,9 @@ def test_a_table_makes_levels_of_finer_integers(levels: tuple[int, ...]) -> None
     assert 0 < near.mean() < 0.3 or levels == (0, 3, 255)
     np.testing.assert_array_equal(found[~near], exact[~near])
     assert table[fine.quantize(np.zeros(1))] == q.zero_point  # padding
+    again = leaving_entry(fine, table, float(q.scale), q.zero_point)
+    assert again is not None
+    assert (again.levels, again.scale, again.zero_point) == (levels, q.scale, q.zero_point)
 
 
 def integer_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -120,7 +146,7 @@ def check(model: onnx.ModelProto, feed: dict[str, Any], levels: int, bits: int) 
         if takers:
             assert len(made) == levels
             assert int(constants[n.input[10]]) in made  # padding
-        elif made is None:
+        elif not made:
             assert attribute(n, "bits") == 8
     return kinds
 
@@ -205,7 +231,7 @@ def test_max_pool_keeps_levels() -> None:
     check(result.model, feeds[0], 6, 4)
     first, second = integer_nodes(result.model)
     assert attribute(first, "levels") == list(result.nodes[1].levels)
-    assert attribute(second, "levels") is None
+    assert not attribute(second, "levels")
     data = result.model.SerializeToString()
     session = adder_onnx.InferenceSession(data)
     assert sum(isinstance(step, ChainStep) for step in session.plan.steps) == 1

@@ -132,6 +132,22 @@ def test_the_command_writes_it(browser: Any, tmp_path: Path, capsys: Any) -> Non
         assert plot_of(opened, "Bits of each node").count() == 0  # all have the same
 
 
+def test_levels(browser: Any, tmp_path: Path, capsys: Any) -> None:
+    """Of each node's input, which are few of the integers that its bits have."""
+    path, result = tmp_path / "page.html", tmp_path / "result.json"
+    assert main(MODEL, tmp_path / "x.onnx", "--data", DATA, "--samples", 16, "--levels", 5,
+                "--json", result, "--html", path) == 0  # fmt: skip
+    capsys.readouterr()
+    nodes = json.loads(result.read_text())["nodes"]
+    with browser.opened(path) as opened:
+        opened.check()
+        text = opened.page.locator("dl").inner_text()
+        assert "levels of inputs\n5" in text
+        assert "bits\n4" in text
+        rows = rows_of(opened)
+        assert [row[3] for row in rows] == [" ".join(map(str, n["levels"])) for n in nodes]
+
+
 def test_bars_are_as_long_as_the_figures(browser: Any, page: Any) -> None:
     result = made_up([f"layer{i}.conv" for i in range(12)])
     nodes = result["nodes"]

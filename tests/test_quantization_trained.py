@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx.numpy_helper import to_array
+from onnx.numpy_helper import from_array, to_array
 
 import adder_onnx
 from adder_onnx.errors import DataError, ModelError
@@ -121,6 +121,85 @@ def test_nodes_have_the_scales_and_integers_of_the_model(bits: int) -> None:
     assert (given, last) == (bits, 8)
     assert result.left == ()
     assert [n.name for n in result.nodes] == ["n_A_a", "n_C_a"]
+
+
+LEVELS = (0, 2, 3, 5, 9)
+
+
+def rounding_to_levels(value: str, result: str) -> list[onnx.NodeProto]:
+    """As the exporter writes it."""
+    fine = [f"{value}_fine_s", f"{value}_fine_z"]
+    return [
+        node("QuantizeLinear", [value, *fine], f"{result}_i"),
+        node("Cast", [f"{result}_i"], f"{result}_j", to=onnx.TensorProto.INT32),
+        node("Gather", [f"{value}_t", f"{result}_j"], f"{result}_q"),
+        node("DequantizeLinear", [f"{result}_q", f"{value}_s", f"{value}_z"], result),
+    ]
+
+
+def few_levels(steps: int = 28, zeros: tuple[int, int] = (2, 0)) -> onnx.ModelProto:
+    """`two_layers` with few levels; QuantizeLinear has so many steps for one integer."""
+    arrays = constants()
+    for name, zero in zip(("X", "B"), zeros, strict=True):
+        scale = np.float32(SCALES[name][0])
+        places = 2 * (np.arange(256) - zero * steps)
+        borders = (np.add(LEVELS[1:], LEVELS[:-1]) - 2 * zero) * steps
+        table = np.array(LEVELS)[(places[:, None] > borders).sum(axis=1)]
+        arrays[f"{name}_t"] = table.astype(np.uint8)
+        arrays[f"{name}_fine_s"] = np.array(float(scale) / steps, np.float32)
+        arrays[f"{name}_fine_z"] = np.array(zero * steps, np.uint8)
+        arrays[f"{name}_s"], arrays[f"{name}_z"] = np.array(scale), np.array(zero, np.uint8)
+    nodes = [
+        *rounding_to_levels("X", "Xr"),
+        *layer("Xr", "1", "A"),
+        node("Relu", ["A"], "B"),
+        *rounding_to_levels("B", "Br"),
+        *layer("Br", "2", "C"),
+        node("Add", ["C", "Br"], "Y"),
+    ]
+    used = {name for n in nodes for name in n.input}
+    shape = ["N", None, None, None]
+    inputs = {"X": ["N", 3, "H", "W"]}
+    return make_model(nodes, inputs, {"Y": shape}, {k: v for k, v in arrays.items() if k in used})
+
+
+def test_few_levels() -> None:
+    """Nodes have the levels of the tables, and weights the integers between."""
+    proto = few_levels()
+    result = quantize_trained(proto, feeds())
+    first, second = integer_nodes(result.model)
+    (made,) = (a.ints for a in first.attribute if a.name == "levels")
+    assert tuple(made) == LEVELS
+    assert [n.levels for n in result.nodes] == [LEVELS, LEVELS]
+    assert [n.op_type for n in result.model.graph.node] == [
+        *("QuantizeLinear", "Cast", "Gather", "QLinearAdderConv", "QLinearAdderConv"),
+        "DequantizeLinear",
+    ]
+    for n, zero, name, weight in ((first, 2, "X", W1), (second, 0, "B", W2)):
+        integers = np.clip(np.rint(weight / np.float32(SCALES[name][0])) + zero, 0, 9)
+        np.testing.assert_array_equal(parameters(result.model, n)[1], integers)
+    given, found = (
+        {t.name: to_array(t) for t in m.graph.initializer} for m in (proto, result.model)
+    )
+    fine, lookup = (result.model.graph.node[i] for i in (0, 2))
+    for name, truth in zip(
+        (*fine.input[1:], lookup.input[0]), ("fine_s", "fine_z", "t"), strict=True
+    ):
+        np.testing.assert_array_equal(found[name], given[f"X_{truth}"])
+
+
+def test_tables_that_are_not_of_levels_are_left_alone() -> None:
+    """Coarser steps, a zero that is no level, or any other table: these are no rounding of ours."""
+    others = [few_levels(steps=20), few_levels(zeros=(4, 4))]
+    other = few_levels()
+    for tensor in other.graph.initializer:
+        if tensor.name.endswith("_t"):
+            table = to_array(tensor).copy()
+            table[100] = 9 - table[100]
+            tensor.CopyFrom(from_array(table, tensor.name))
+    for proto in (*others, other):
+        with pytest.raises(ModelError, match="no AdderConv node takes a rounded value"):
+            quantize_trained(proto, feeds())
 
 
 def test_the_graph_is_that_of_the_model() -> None:

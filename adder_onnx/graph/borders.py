@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from adder_onnx.graph.adder_node import (
@@ -31,8 +30,10 @@ from adder_onnx.graph.adder_node import (
     value_name,
 )
 from adder_onnx.graph.linear_quantization import (
+    Lookup,
     clip_bounds,
     is_private_clip,
+    lookup_of,
     quantization_parameters,
     quantized,
 )
@@ -90,7 +91,7 @@ def absorb_quantization(graph: ir.Graph) -> None:
 def _absorb_quantize(graph: ir.Graph, node: ir.Node) -> None:
     parameters = quantization_parameters(node)
     source, output = node.inputs[0], node.outputs[0]
-    lookup = _lookup(output)
+    lookup = _private_lookup(output)
     result = output if lookup is None else lookup.gather.outputs[0]
     if parameters is None or source is None or result.is_graph_output() or not result.uses():
         return
@@ -126,40 +127,19 @@ def _absorb_quantize(graph: ir.Graph, node: ir.Node) -> None:
     )
 
 
-@dataclass(frozen=True)
-class _Lookup:
-    """A Cast, and the Gather after it that looks integers up in a table."""
-
-    cast: ir.Node
-    gather: ir.Node
-    table: bytes
-
-
-def _lookup(integers: ir.Value) -> _Lookup | None:
-    """The lookup that uint8 integers go into, and nothing else takes them."""
+def _private_lookup(integers: ir.Value) -> Lookup | None:
+    """The lookup that uint8 integers go into, and nothing else takes them or their indices."""
     cast = _only_taker(integers)
-    if cast is None or integers.dtype != ir.DataType.UINT8 or not _is_standard(cast, "Cast"):
+    if cast is None or integers.dtype != ir.DataType.UINT8:
         return None
-    gather = _only_taker(cast.outputs[0])
-    to, indices = cast.attributes["to"].as_int(), cast.outputs[0]
-    if to not in (ir.DataType.INT32, ir.DataType.INT64):
-        return None
-    if gather is None or not _is_standard(gather, "Gather") or gather.inputs[1] is not indices:
-        return None
-    axis, table = gather.attributes.get("axis"), constant(gather.inputs[0])
-    if table is None or table.dtype != np.uint8 or table.shape != (256,):
-        return None
-    return _Lookup(cast, gather, table.tobytes()) if axis is None or axis.as_int() == 0 else None
+    lookup = lookup_of(_only_taker(cast.outputs[0]))
+    return lookup if lookup is not None and lookup.cast is cast else None
 
 
 def _only_taker(value: ir.Value) -> ir.Node | None:
     """The node that takes a value, once, where nobody else needs it."""
     uses = list(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
-
-
-def _is_standard(node: ir.Node, op_type: str) -> bool:
-    return node.domain in ("", "ai.onnx") and node.op_type == op_type
 
 
 def _absorb_dequantize(node: ir.Node) -> None:

@@ -1,8 +1,9 @@
-"""Constant parameters of QuantizeLinear, DequantizeLinear and the Clip before them."""
+"""Constant parameters of QuantizeLinear, DequantizeLinear, the Clip before and a table between."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,14 @@ from numpy.typing import NDArray
 
 from adder_onnx.graph.adder_node import constant
 
-__all__ = ["clip_bounds", "is_private_clip", "quantization_parameters", "quantized"]
+__all__ = [
+    "Lookup",
+    "clip_bounds",
+    "is_private_clip",
+    "lookup_of",
+    "quantization_parameters",
+    "quantized",
+]
 
 
 def quantization_parameters(node: ir.Node) -> tuple[float, int] | None:
@@ -54,3 +62,38 @@ def quantized(value: np.float32, scale: float, zero_point: int) -> int:
     with np.errstate(over="ignore"):
         quotient = float(np.rint(value / np.float32(scale)))
     return int(min(max(quotient + zero_point, 0), 255))
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A Cast of uint8 integers to indices, and the Gather after it that looks them up.
+
+    Attributes:
+        cast: to int32 or int64.
+        gather: along axis 0 of the table.
+        table: 256 bytes.
+    """
+
+    cast: ir.Node
+    gather: ir.Node
+    table: bytes
+
+
+def lookup_of(gather: ir.Node | None) -> Lookup | None:
+    """The lookup that ends with a node, if one does."""
+    if gather is None or not _is_standard(gather, "Gather") or gather.inputs[1] is None:
+        return None
+    cast, table = gather.inputs[1].producer(), constant(gather.inputs[0])
+    if cast is None or not _is_standard(cast, "Cast"):
+        return None
+    if cast.attributes["to"].as_int() not in (ir.DataType.INT32, ir.DataType.INT64):
+        return None
+    if table is None or table.dtype != np.uint8 or table.shape != (256,):
+        return None
+    axis = gather.attributes.get("axis")
+    is_first = axis is None or axis.as_int() == 0
+    return Lookup(cast, gather, table.tobytes()) if is_first else None
+
+
+def _is_standard(node: ir.Node, op_type: str) -> bool:
+    return node.domain in ("", "ai.onnx") and node.op_type == op_type

@@ -17,7 +17,7 @@ from adder_onnx.graph.adder_node import AdderNode, adder_node, is_adder_node, ma
 from adder_onnx.graph.fusion import fuse_epilogues
 from adder_onnx.graph.loading import check_valid, load_graph
 from adder_onnx.ops import DOMAIN, describe_model, describe_nodes, function_bodies, write_out_levels
-from adder_onnx.ops.schema import MOST_LEVELS
+from adder_onnx.quantization.few_levels import check_levels
 from adder_onnx.quantization.observation import KEPT, Observation, make_runner, observe
 from adder_onnx.quantization.pooling import share_scales, shared_scales
 from adder_onnx.quantization.ranges import CALIBRATIONS, Quantization, choose
@@ -318,18 +318,13 @@ def _check(bits: Bits, levels: int | None, calibration: str, percentile: float) 
         )
     if levels is not None and calibration != "output":
         raise InputError(f"levels need calibration output, not {calibration}")
-    if levels is not None and not 2 <= levels <= MOST_LEVELS:
-        raise InputError(f"levels is {levels}; expected 2 to {MOST_LEVELS}")
     if not isinstance(bits, int) and calibration != "output":
         raise InputError(f"calibration {calibration} takes one width for all nodes")
     for width in [bits] if isinstance(bits, int) else bits.values():
         if not 2 <= width <= 8:
             raise InputError(f"bits is {width}; expected 2 to 8")
-        if levels is not None and levels > 2**width:
-            raise InputError(
-                f"levels is {levels}, of which {width} bits have {2**width}: ask for fewer, or for "
-                "more bits"
-            )
+        if levels is not None:
+            check_levels(levels, width)
     if not 50 < percentile <= 100:
         raise InputError(f"percentile is {percentile}; expected more than 50, at most 100")
 

@@ -1,7 +1,8 @@
 """From a model that was trained with rounding in it to integer nodes.
 
 Such a model holds, where training rounds, QuantizeLinear and DequantizeLinear with constant
-scalars, before them a Clip for fewer than 8 bits, and AdderConv nodes whose weights are rounded
+scalars, before them a Clip for fewer than 8 bits, or between them a Cast and a Gather for few
+levels, and AdderConv nodes whose weights are rounded
 where they lie in the range of their input. Then
 
 1. a value that is rounded has that scale, and adder nodes take its integers;
@@ -25,12 +26,15 @@ from numpy.typing import NDArray
 from adder_onnx.errors import ModelError
 from adder_onnx.graph.adder_node import AdderNode, is_adder_node, value_name
 from adder_onnx.graph.linear_quantization import (
+    Lookup,
     clip_bounds,
     is_private_clip,
+    lookup_of,
     quantization_parameters,
     quantized,
 )
 from adder_onnx.graph.loading import load_graph
+from adder_onnx.quantization.few_levels import leaving_entry
 from adder_onnx.quantization.observation import observe
 from adder_onnx.quantization.pooling import share_scales
 from adder_onnx.quantization.quantize import finish, fused_nodes
@@ -116,6 +120,9 @@ def trained_layer(node: AdderNode, quantization: Quantization) -> IntegerLayer:
     return IntegerLayer.of(node, quantization, quantization.round(clamped), bias)
 
 
+_OF_ROUNDING = ("Clip", "QuantizeLinear", "Cast", "Gather")
+
+
 @dataclass(frozen=True)
 class _Rounding:
     """Where a value is rounded.
@@ -152,7 +159,11 @@ def _rounding(node: ir.Node) -> _Rounding | None:
     """The rounding that ends with a node, if one does."""
     if (node.domain, node.op_type) != ("", "DequantizeLinear"):
         return None
-    quantize = node.inputs[0].producer() if node.inputs[0] is not None else None
+    integers = node.inputs[0]
+    lookup = None if integers is None else lookup_of(integers.producer())
+    if lookup is not None:
+        return _rounding_by_table(node, lookup)
+    quantize = integers.producer() if integers is not None else None
     if quantize is None or (quantize.domain, quantize.op_type) != ("", "QuantizeLinear"):
         return None
     parameters = quantization_parameters(quantize)
@@ -171,6 +182,20 @@ def _rounding(node: ir.Node) -> _Rounding | None:
     return _Rounding(Quantization(np.float32(scale), zero_point, bits), value, node.outputs[0])
 
 
+def _rounding_by_table(node: ir.Node, lookup: Lookup) -> _Rounding | None:
+    """The rounding to few levels that ends with a node."""
+    quantize = lookup.cast.inputs[0].producer() if lookup.cast.inputs[0] is not None else None
+    if quantize is None or (quantize.domain, quantize.op_type) != ("", "QuantizeLinear"):
+        return None
+    fine, coarse = quantization_parameters(quantize), quantization_parameters(node)
+    if fine is None or coarse is None or quantize.outputs[0].dtype != ir.DataType.UINT8:
+        return None
+    table = np.frombuffer(lookup.table, np.uint8)
+    q = leaving_entry(Quantization(np.float32(fine[0]), fine[1], 8), table, *coarse)
+    value = quantize.inputs[0]
+    return None if q is None or value is None else _Rounding(q, value, node.outputs[0])
+
+
 def _give_back(graph: ir.Graph, rounded: Mapping[str, _Rounding]) -> None:
     """Makes standard nodes take a rounded value again, where no integer node will give it."""
     for rounding in rounded.values():
@@ -183,10 +208,10 @@ def _give_back(graph: ir.Graph, rounded: Mapping[str, _Rounding]) -> None:
 
 
 def _leads_to(node: ir.Node, result: ir.Value) -> bool:
-    """Whether a node is part of a rounding: Clip, QuantizeLinear or DequantizeLinear."""
+    """Whether a node is part of a rounding, before its end."""
     while node.outputs[0] is not result:
         uses = list(node.outputs[0].uses())
-        if node.op_type not in ("Clip", "QuantizeLinear") or len(uses) != 1:
+        if node.op_type not in _OF_ROUNDING or len(uses) != 1:
             return False
         node = uses[0].node
     return True

@@ -2,9 +2,9 @@
 
     python examples/digits/fine_tune.py
 
-For 3 and 2 bits: quantizes ``resnet8_digits.pth`` by calibration, then fine-tunes it on the images
-that it was trained on, and prints how many of the 360 held-out images each integer network has
-right. These take part in nothing else. Fine-tuning is ``train.py`` once more, with its settings,
+For 3 and 2 bits, and for 8 and 4 levels of 4 bits: quantizes ``resnet8_digits.pth`` by calibration,
+then fine-tunes it on the images that it was trained on, and prints how many of the 360 held-out
+images each integer network has right. These take part in nothing else. Fine-tuning is ``train.py`` once more, with its settings,
 from the trained network on.
 """
 
@@ -58,6 +58,7 @@ def fine_tune(model: nn.Module, x: Tensor, y: Tensor, epochs: int, lr: float, se
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bits", type=int, nargs="+", default=[3, 2])
+    parser.add_argument("--levels", type=int, nargs="*", default=[8, 4], help="of 4 bits")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
@@ -76,16 +77,19 @@ def main() -> None:
         export_onnx(model, folder / "float32.onnx", (1, 8, 8))
         proto = onnx.load(folder / "float32.onnx")
         print(f"float32: {right(folder / 'float32.onnx', test_x, test_y)} of {len(test_y)} right")
-        for bits in options.bits:
-            calibrated = quantize(proto, [{"input": x[:SAMPLES].numpy()}], bits=bits).model
+        kinds = [(bits, None) for bits in options.bits] + [(4, few) for few in options.levels]
+        for bits, levels in kinds:
+            feeds = [{"input": x[:SAMPLES].numpy()}]
+            calibrated = quantize(proto, feeds, bits=bits, levels=levels).model
             before = right(calibrated.SerializeToString(), test_x, test_y)
             start = time.monotonic()
-            rounded = fake_quantize(model, bits, [x[:SAMPLES]])
+            rounded = fake_quantize(model, bits, [x[:SAMPLES]], levels=levels)
             fine_tune(rounded, x, y, options.epochs, options.lr, options.seed)
-            path = folder / f"{bits}_bits.onnx"
+            name = f"{bits} bits" if levels is None else f"{bits} bits, {levels} levels"
+            path = folder / f"{name.replace(', ', '_').replace(' ', '_')}.onnx"
             export_quantized(rounded, path, [x[:SAMPLES]])
             print(
-                f"{bits} bits: {before} calibrated, {right(path, test_x, test_y)} fine-tuned "
+                f"{name}: {before} calibrated, {right(path, test_x, test_y)} fine-tuned "
                 f"({time.monotonic() - start:.0f} s)",
                 flush=True,
             )

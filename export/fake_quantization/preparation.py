@@ -24,6 +24,7 @@ from adder_onnx.export.fake_quantization.quantizer import (
     RoundOutput,
     RoundWeights,
 )
+from adder_onnx.quantization.few_levels import check_levels, choose_levels
 from adder_onnx.quantization.ranges import Histogram, choose
 
 __all__ = ["Batch", "copied", "fake_quantize", "images_of", "is_fake_quantized", "running"]
@@ -42,34 +43,39 @@ def fake_quantize(
     bits: int,
     batches: Iterable[Batch],
     *,
+    levels: int | None = None,
     adder_classes: Collection[str] = (),
 ) -> nn.Module:
     """A copy of a model that computes as the integer network of so many bits, and can be trained.
 
-    The input and the weights of every adder layer are rounded to 2**bits levels; how, where and
-    with which gradients is in docs/quantisation.md. The scales are among ``parameters()`` of the
-    copy; they start from the least mean squared error on the batches. Train it as the model was
-    trained, with an optimizer of its own; `export_quantized` then writes its integers. The copy is
-    saved by its ``state_dict()``.
+    The input and the weights of every adder layer are rounded to 2**bits integers, or the input to
+    few levels among them; how, where and with which gradients is in docs/quantisation.md. The
+    scales are among ``parameters()`` of the copy; they start from the least mean squared error on
+    the batches. Train it as the model was trained, with an optimizer of its own; `export_quantized`
+    then writes its integers. The copy is saved by its ``state_dict()``.
 
     Args:
         model: takes images, and is trained. Its adder layers become `AdderConv2d`.
         bits: 2 to 8.
         batches: a few of the training images, as the model takes them; each batch a tensor
             (N, C, H, W), or a tuple or list that begins with one, as a DataLoader gives it.
+        levels: how many integers each input becomes, 2 to 16; None for all. Which they are is
+            chosen on the batches; training changes the scale alone.
         adder_classes: names of classes of adder layers that do not look like the reference's.
 
     Returns:
         The copy, on the model's device and in its mode.
 
     Raises:
-        InputError: ``bits`` is out of its range, or there are no batches of images.
+        InputError: ``bits`` or ``levels`` is out of its range, or there are no batches of images.
         DataError: a batch makes a layer's input infinite or undefined.
         ExportError: the model is fake-quantized already, does not run on the batches, cannot be
             copied, or has no adder layer.
     """
     if not 2 <= bits <= 8:
         raise InputError(f"bits is {bits}; expected 2 to 8")
+    if levels is not None:
+        check_levels(levels, bits)
     if is_fake_quantized(model):
         raise ExportError("the model is fake-quantized already: start from the float model")
     model = convert_adder_layers(unwrap(copied(model)), adder_classes)
@@ -83,7 +89,10 @@ def fake_quantize(
         values = find_values(model, images[0])
     _check(model, values)
     for value, histogram in _observe(model, values, images):
-        start = choose(histogram, bits, _CALIBRATION)
+        if levels is None:
+            start = choose(histogram, bits, _CALIBRATION)
+        else:
+            start = choose_levels(histogram, bits, levels)
         _round(model, value, FakeQuantizer(start, _layers(model, value)[0].adder))
     for module, was_training in training:
         module.training = was_training

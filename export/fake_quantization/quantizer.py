@@ -25,22 +25,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adder_onnx.export.fake_quantization.operators import fake_quantize, quantize_dequantize
+from adder_onnx.export.fake_quantization.operators import ends, fake_quantize, quantize_dequantize
 from adder_onnx.quantization.ranges import Quantization
 
 __all__ = ["FakeQuantizer", "RoundInput", "RoundOutput", "RoundWeights"]
 
 
 class FakeQuantizer(nn.Module):
-    """Rounds a value to the levels of a scale that is learned.
+    """Rounds a value to integers of a scale that is learned.
 
     Attributes:
-        bits: there are 2**bits levels.
+        bits: there are 2**bits integers, which weights become.
+        levels: (n,), uint8, the only ones that the value becomes; None for all.
         log_scale: (), the scale's logarithm, so that it stays positive whatever the optimizer does.
-        zero_point: (), uint8, the number of the level that is zero.
+        zero_point: (), uint8, the integer that is zero.
     """
 
     zero_point: Tensor
+    levels: Tensor | None
 
     def __init__(self, start: Quantization, like: Tensor) -> None:
         """Begins with a scale; the type and device are those of ``like``."""
@@ -49,35 +51,40 @@ class FakeQuantizer(nn.Module):
         self.log_scale = nn.Parameter(like.new_tensor(math.log(start.scale)))
         zero_point = torch.tensor(start.zero_point, dtype=torch.uint8, device=like.device)
         self.register_buffer("zero_point", zero_point)
+        levels = torch.tensor(start.levels, dtype=torch.uint8, device=like.device)
+        self.register_buffer("levels", levels if start.levels else None)
         self._fixed: Quantization | None = None
 
     @property
     def scale(self) -> Tensor:
-        """(), the distance of two levels."""
+        """(), the distance of two integers."""
         return self.log_scale.exp()
 
     def extra_repr(self) -> str:
-        return f"bits={self.bits}"
+        few = "" if self.levels is None else f", levels={self.levels.tolist()}"
+        return f"bits={self.bits}{few}"
 
     def forward(self, x: Tensor) -> Tensor:
         q = self._fixed
         if q is not None:
-            return quantize_dequantize(x, float(q.scale), q.zero_point, q.bits)
-        return fake_quantize(x, self.scale, self.zero_point, self.bits)
+            return quantize_dequantize(x, float(q.scale), q.zero_point, q.bits, q.levels)
+        return fake_quantize(x, self.scale, self.zero_point, self.bits, self.levels)
 
     def round_weights(self, weights: Tensor) -> Tensor:
         """Rounds weights inside of the range; all gradients pass."""
         scale = self.scale.detach()
-        low = self.zero_point.to(weights.dtype).neg()
+        low, high = ends(self.zero_point.to(weights.dtype), self.bits, self.levels)
         ratio = weights.detach() / scale
-        beyond = (ratio < low) | (ratio > low + (2**self.bits - 1))
+        beyond = (ratio < low) | (ratio > high)
         rounded = torch.where(beyond, weights.detach(), ratio.round() * scale)
         # What is added is zero, and nothing is rounded by that.
         return rounded + (weights - weights.detach())
 
     def quantization(self) -> Quantization:
-        """The levels as they are now."""
-        return Quantization(np.float32(self.scale.item()), int(self.zero_point.item()), self.bits)
+        """Scale, zero point and levels as they are now."""
+        levels = () if self.levels is None else tuple(self.levels.tolist())
+        zero_point = int(self.zero_point.item())
+        return Quantization(np.float32(self.scale.item()), zero_point, self.bits, levels)
 
     def fix(self) -> None:
         """Ends learning: from now on scale and zero point are constants."""

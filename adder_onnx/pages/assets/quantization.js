@@ -46,6 +46,7 @@
       ["nodes quantized", count(nodes.length)],
       ["left in float", count(data.left.length)],
       ["bits", data.bits === "auto" ? `auto: ${widths.join(", ")}` : String(data.bits)],
+      ...(data.levels === undefined ? [] : [["levels of inputs", String(data.levels)]]),
       ...lost(),
       ["bytes before", count(data.bytes_before)],
       ["bytes after", count(data.bytes_after)],
@@ -163,6 +164,13 @@
       },
       { title: "SNR of its output", value: asNumber, show: decibels, number: true },
     ];
+    if (nodes.some(({ levels }) => levels)) {
+      columns.splice(3, 0, {
+        title: "levels of its input",
+        value: ({ levels }) => levels?.length,
+        show: ({ levels }) => levels?.join(" "),
+      });
+    }
     if (own.size > 0) {
       columns.push(
         {

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from adder_onnx.graph.adder_node import AdderNode
+from adder_onnx.quantization.few_levels import enter
 from adder_onnx.quantization.observation import FeedCheck
 from adder_onnx.quantization.pooling import SharedScale
 from adder_onnx.quantization.ranges import Histogram, Quantization, choose
@@ -236,7 +237,8 @@ class _Walk:
             self.quantizations[name] = q
             signal = noise = 0.0
             for feed in self._feeds:
-                integers = q.quantize(self._store.get(_of_ours(name), feed))
+                ours = self._store.get(_of_ours(name), feed)
+                integers = q.quantize(ours) if name in self._layer_of else enter(q, ours)
                 exact = self._exact(name, feed).astype(np.float64)
                 signal += float((exact**2).sum())
                 noise += float(((q.dequantize(integers) - exact) ** 2).sum())
