@@ -28,6 +28,10 @@ class QAdderConv {
   // number, top is 3 to 255; or where the sum of a filter's taps may not fit into int32.
   QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t zero_point,
              const float* factor, const float* bias, const Q8Activation& activation, Isa isa);
+  // The same with certain kernels, which this machine must be able to run.
+  QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t zero_point,
+             const float* factor, const float* bias, const Q8Activation& activation,
+             const Uint8Kernels& kernels);
 
   const ConvParams& params() const { return params_; }
 
