@@ -89,6 +89,7 @@ void expect_same(const Row& row, const char* what, const F& make) {
 
 struct NamedKernels {
   std::string name;
+  Isa isa;
   const Uint8Kernels* kernels;
 };
 
@@ -98,22 +99,22 @@ std::vector<NamedKernels> all_uint8_kernels() {
   for (Isa isa : available_isas()) {
 #if defined(ADDER_ONNX_X86)
     if (isa == Isa::kAvx2) {
-      all.push_back({"avx2", &kUint8Avx2});
-      all.push_back({"avx2 with packed sums", &kUint8Avx2Packed});
+      all.push_back({"avx2", isa, &kUint8Avx2});
+      all.push_back({"avx2 with packed sums", isa, &kUint8Avx2Packed});
       continue;
     }
 #endif
-    all.push_back({isa_name(isa), &uint8_kernels(isa)});
+    all.push_back({isa_name(isa), isa, &uint8_kernels(isa)});
   }
   return all;
 }
 
-// Calls make(kernels) for all of uint8; all it gives must be what it gives for the scalar ones.
+// Calls make(isa, kernels) for all of uint8; all it gives must be what it gives for the scalar ones.
 template <typename F>
 void expect_same_uint8(const Row& row, const char* what, const F& make) {
-  const auto expected = make(kUint8Scalar);
+  const auto expected = make(Isa::kScalar, &kUint8Scalar);
   for (const NamedKernels& k : all_uint8_kernels())
-    expect(are_same(row, make(*k.kernels), expected),
+    expect(are_same(row, make(k.isa, k.kernels), expected),
            std::string(what) + ", " + k.name + " and scalar: " + row.text());
 }
 
@@ -186,9 +187,9 @@ void test_uint8(const Row& row, uint32_t seed) {
                                    static_cast<int32_t>(random() % 256),
                                    random() % 2 == 0 ? 0.0f : -kInfinity, tops[seed % 3]};
   const auto zero_point = static_cast<uint8_t>(random());
-  expect_same_uint8(row, "uint8", [&](const Uint8Kernels& kernels) {
+  expect_same_uint8(row, "uint8", [&](Isa isa, const Uint8Kernels* kernels) {
     const QAdderConv conv(row.params(), w.data(), zero_point, factor.data(), bias.data(), activation,
-                          kernels);
+                          isa, kernels);
     return outputs(conv, row, x, z);
   });
 }
@@ -202,9 +203,9 @@ void test_roundings(float y_scale) {
   const std::vector<float> factor(row.filters, y_scale / 2);
   std::vector<float> bias(row.filters);
   for (int64_t m = 0; m < row.filters; ++m) bias[m] = static_cast<float>(3 * m) / 2 * y_scale;
-  expect_same_uint8(row, "roundings", [&](const Uint8Kernels& kernels) {
+  expect_same_uint8(row, "roundings", [&](Isa isa, const Uint8Kernels* kernels) {
     const QAdderConv conv(row.params(), w.data(), 0, factor.data(), bias.data(),
-                          {1, 0, y_scale, 100, -kInfinity, 255}, kernels);
+                          {1, 0, y_scale, 100, -kInfinity, 255}, isa, kernels);
     return outputs(conv, row, x, {});
   });
 }
@@ -218,7 +219,7 @@ void test_largest_sums(int64_t channels, int64_t height, int64_t kernel, bool is
   const std::vector<float> bias(row.filters, static_cast<float>(row.taps() * 255) / 16 + 100);
   for (const NamedKernels& k : all_uint8_kernels()) {
     const QAdderConv conv(row.params(), w.data(), large, factor.data(), bias.data(),
-                          {1, 0, 1, 0, -kInfinity, 255}, *k.kernels);
+                          {1, 0, 1, 0, -kInfinity, 255}, k.isa, k.kernels);
     const std::vector<uint8_t> y = outputs(conv, row, x, {});
     expect(are_same(row, y, std::vector<uint8_t>(y.size(), 100)),
            std::string("largest sums, ") + k.name + ": " + row.text());

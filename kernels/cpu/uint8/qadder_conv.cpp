@@ -85,16 +85,11 @@ bool is_reciprocal_exact(float y_scale, int32_t top) {
 
 QAdderConv::QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t zero_point,
                        const float* factor, const float* bias, const Q8Activation& activation,
-                       Isa isa)
-    : QAdderConv(params, weights, zero_point, factor, bias, activation, uint8_kernels(isa)) {}
-
-QAdderConv::QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t zero_point,
-                       const float* factor, const float* bias, const Q8Activation& activation,
-                       const Uint8Kernels& kernels)
+                       Isa isa, const Uint8Kernels* kernels)
     : params_(checked_conv(params)),
       zero_point_(zero_point),
       epilogue_(make_epilogue(activation)),
-      kernels_(kernels),
+      kernels_(kernels == nullptr ? uint8_kernels(isa) : *kernels),
       blocks_(params, kernels_.sad.filters_per_block) {
   if (params.group_in() > kMaxTaps / params.kernel_size())
     throw std::invalid_argument("a filter has so many taps that their sum may not fit into int32");
