@@ -19,7 +19,7 @@ from pathlib import Path
 LEVEL = re.compile(r"kernels/cpu/(?:float32|uint8|uint8/lookup)/(avx2|avx512)(?:_vbmi)?\.cpp\.o$")
 # What GCC makes of a function with target_clones, of which the loader chooses one.
 CLONE = re.compile(r"\.(?:avx2|avx512f)(?:\.\d+)?(?:\.cold)?$")
-TABLE = re.compile(r"adder_onnx::k(?:Float32|Uint8|Lookup)Avx(?:2|512(?:Vbmi)?)$")
+TABLE = re.compile(r"adder_onnx::k(?:Float32|Uint8|Lookup)Avx(?:2|2Packed|512(?:Vbmi)?)$")
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.+)>:$")
 INSTRUCTION = re.compile(r"^ *[0-9a-f]+:\t((?:[0-9a-f]{2} )+) *\t(.+)$")
 SEGMENTS_AND_SIZES = {0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3}

@@ -45,6 +45,8 @@ def environment(benchmark: str) -> dict[str, Any]:
 def result_path(result: dict[str, Any]) -> Path:
     """Where the result of a benchmark on its processor, or GPU, belongs."""
     processor = result.get("device") or f"{result['cpu']} {result['isa']}"
+    if "held_to" in result:
+        processor += f" held to {result['held_to']}"
     name = f"{result['benchmark']} {processor}".lower()
     file = re.sub(r"[^a-z0-9]+", "-", name).strip("-")
     return ROOT / "benchmarks" / "results" / f"{file}.json"

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,28 @@ class Process:
         module: that is run.
         arguments: of it.
         packages: a folder of packages that go before those of this environment.
+        variables: of the environment, beside those of this process.
 
     Attributes:
         ready: its first line; None where it ended without one.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], packages: Path | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        packages: Path | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         path = [str(packages)] if packages else []
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(ROOT)])},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([*path, str(ROOT)]),
+                **(variables or {}),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

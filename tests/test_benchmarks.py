@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,7 +19,9 @@ from benchmarks.cuda.timing import summary, take_turns
 from benchmarks.documents import END, begin_of
 from benchmarks.environment import result_path
 from benchmarks.networks import adder_layers
+from benchmarks.race import __main__ as race
 from benchmarks.race import table as race_table
+from benchmarks.race.contenders import has_more_than
 from benchmarks.shapes import Layer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -130,28 +132,138 @@ def test_the_docs_are_up_to_date() -> None:
     assert race_table.main(["--check"]) == 0
 
 
-def test_the_summary_of_the_race() -> None:
-    def row(network: str, batch: int, threads: int, contender: str, rate: float) -> dict[str, Any]:
-        return {
-            "network": network,
-            "batch": batch,
-            "threads": threads,
-            "contender": contender,
-            "images_per_second": rate,
-        }
+def race_row(network: str, batch: int, threads: int, contender: str, rate: float) -> dict[str, Any]:
+    seconds = batch / rate
+    return {
+        "network": network,
+        "batch": batch,
+        "threads": threads,
+        "contender": contender,
+        "seconds": {"median": seconds, "p10": seconds / 2, "p90": seconds * 2},
+        "images_per_second": rate,
+    }
 
+
+def race_result(isa: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "benchmark": "race",
+        "cpu": "A CPU",
+        "isa": isa,
+        "cores": 2,
+        "versions": {"openvino": "1.2"},
+        "commit": "0123456789abcdef",
+        "date": "2026-01-02",
+        "rows": rows,
+    }
+
+
+def test_the_summary_of_the_race() -> None:
     rows = [
-        row("resnet20", 128, 2, "adder-onnx, uint8", 7000.4),
-        row("resnet20", 128, 1, "adder-onnx, uint8", 3.0),
-        row("resnet20", 16, 2, "adder-onnx, uint8", 4.0),
-        row("resnet20", 128, 2, "torch.cdist", 37.84),
-        row("resnet50", 8, 2, "torch.cdist", 0.4567),
+        race_row("resnet20", 128, 2, "adder-onnx, uint8", 7000.4),
+        race_row("resnet20", 128, 1, "adder-onnx, uint8", 3.0),
+        race_row("resnet20", 16, 2, "adder-onnx, uint8", 4.0),
+        race_row("resnet20", 128, 2, "torch.cdist", 37.84),
+        race_row("resnet50", 8, 2, "torch.cdist", 0.4567),
     ]
-    lines = race_table.summary([{"cpu": "A CPU", "rows": rows}]).splitlines()
-    assert lines[0] == "| images/s; A CPU, 2 threads | ResNet-20, batch 128 | ResNet-50, batch 8 |"
-    assert "| **adder-onnx, uint8** | **7000** | **–** |" in lines
-    assert "| torch.cdist | 37.8 | 0.457 |" in lines
+    others = [race_row("resnet50", 8, 2, "adder-onnx, uint8", 50.04)]
+    results = [race_result("avx512", rows), race_result("avx2", others)]
+    lines = race_table.summary(results).splitlines()
+    assert lines[0] == (
+        "| images/s, 2 threads "
+        "| A CPU, avx512: ResNet-20, batch 128 | A CPU, avx512: ResNet-50, batch 8 "
+        "| A CPU, avx2: ResNet-20, batch 128 | A CPU, avx2: ResNet-50, batch 8 |"
+    )
+    assert lines[1] == "| --- | ---: | ---: | ---: | ---: |"
+    assert "| **adder-onnx, uint8** | **7000** | **–** | **–** | **50** |" in lines
+    assert "| torch.cdist | 37.8 | 0.457 | – | – |" in lines
     assert len(lines) == 2 + 8
+
+
+def test_the_table_of_a_race_that_is_held_to_an_instruction_set() -> None:
+    rows = [
+        race_row("resnet20", 16, 2, "adder-onnx, uint8", 300.0),
+        race_row("resnet20", 16, 2, "adder-onnx, float32", 50.0),
+        race_row("resnet20", 16, 2, "OpenVINO, int8 conv", 100.0),
+    ]
+    for row in rows:
+        row["free"] = {"images_per_second": 3 * row["images_per_second"]}
+    text = race_table.table([race_result("avx512", rows) | {"held_to": "avx2"}])
+    assert "**A CPU, avx512, held to avx2, 2 cores**; openvino 1.2; commit 0123456789ab" in text
+    # Who took no part has no column.
+    names = "adder-onnx, uint8 | adder-onnx, float32 | OpenVINO, int8 conv"
+    assert f"| images/s (10th to 90th percentile) | {names} |" in text
+    assert (
+        "| resnet20, batch 16, 2 threads | **300 (150 … 600), free 900** "
+        "| **50 (25 … 100), free 150** "
+        "| 100 (50 … 200), free 300<br>ours 3.00 / 0.50 × |"
+    ) in text
+
+
+class FakeWorker:
+    """Takes a second for an image, half of that where nothing holds it."""
+
+    made: ClassVar[list[FakeWorker]] = []
+
+    def __init__(
+        self, name: str, network: str, batch: int, threads: int, variables: dict[str, str]
+    ) -> None:
+        self.name, self.variables, self.is_held = name, variables, bool(variables)
+        self.seconds: list[float] = []
+        self.peak_bytes, self.works, self.process = 7, True, self
+        self.made.append(self)
+
+    def turn(self, seconds: float) -> None:
+        self.seconds.append(1.0 if self.is_held else 0.5)
+
+    def stop(self) -> None:
+        """It has no process."""
+
+
+@pytest.mark.parametrize("kind", ["free", "nothing to hold", "held"])
+def test_who_takes_part_in_a_race(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    FakeWorker.made = []
+    monkeypatch.setattr(race, "Worker", FakeWorker)
+    monkeypatch.setattr(race, "PAUSE", 0)
+    isa = None if kind == "free" else "avx2"
+    rows = race.race("resnet20", 1, 2, race.Rules(True, isa, kind == "held"))
+    names = list(race.CONTENDERS)
+    if kind != "free":
+        names = [name for name in names if name not in race.SLOW]
+    if kind == "held":
+        names = [name for name in names if name.startswith(("adder-onnx", "OpenVINO"))]
+    assert [row["contender"] for row in rows] == names
+    for row in rows:
+        assert row["images_per_second"] == (1 if kind == "held" else 2)
+        assert ("free" in row) == (kind == "held")
+    assert [worker.variables for worker in FakeWorker.made if worker.variables] == (
+        [{"ADDER_ONNX_CPU_ISA": "avx2"}] * 2 + [{"ONEDNN_MAX_CPU_ISA": "AVX2"}] * 2
+        if kind == "held"
+        else []
+    )
+    if kind == "held":
+        assert len(FakeWorker.made) == 2 * len(names)
+        assert {row["free"]["images_per_second"] for row in rows} == {2}
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("fpu avx avx2 fma", False),
+        ("fpu avx2 avx512f avx512_vnni", True),
+        ("fpu avx2 avx_vnni", True),
+        ("fpu avx2 avx10_1", True),
+    ],
+)
+def test_what_a_machine_has_beyond_avx2(tmp_path: Path, flags: str, expected: bool) -> None:
+    file = tmp_path / "cpuinfo"
+    file.write_text(f"processor\t: 0\nmodel name\t: avx512 of a name\nflags\t\t: {flags}\n\n")
+    assert has_more_than("avx2", file) is expected
+
+
+def test_the_file_of_a_race_that_is_held_to_an_instruction_set() -> None:
+    result = race_result("avx512", [])
+    assert result_path(result).name == "race-a-cpu-avx512.json"
+    assert result_path(result | {"held_to": "avx2"}).name == "race-a-cpu-avx512-held-to-avx2.json"
 
 
 def test_the_table_of_training() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["CONTENDERS", "RACES", "SIZES", "SLOW"]
+from pathlib import Path
+
+__all__ = ["CONTENDERS", "HOLDS", "RACES", "SIZES", "SLOW", "has_more_than"]
 
 CONTENDERS = {
     "adder-onnx, uint8": ("ours", "adder_int8"),
@@ -23,3 +25,31 @@ SIZES = {"resnet20": 32, "resnet50": 224}
 
 RACES = {"resnet20": (1, 16, 128), "resnet50": (1, 8)}
 """Batch sizes by network."""
+
+HOLDS = {
+    "avx2": {
+        "ours": {"ADDER_ONNX_CPU_ISA": "avx2"},
+        "openvino": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+    }
+}
+"""By instruction set and kind: the variables by which a runtime uses no more than that set.
+
+onnxruntime has none: its kernels ask the processor and nobody else. So where a processor has more,
+it takes no part, and it runs the standard nodes of our networks, stem and head, as it likes.
+"""
+
+_MORE = {"avx2": ("avx512", "avx_vnni", "avx10")}
+
+
+def has_more_than(isa: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this machine has vector instructions beyond a set, by what Linux says of it.
+
+    Raises:
+        OSError: it says nothing.
+    """
+    flags = set()
+    for line in cpuinfo.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "flags":
+            flags.update(value.split())
+    return any(flag.startswith(_MORE[isa]) for flag in flags)

@@ -32,51 +32,51 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def summary(results: list[dict[str, Any]]) -> str:
-    """Markdown: images per second of large batches, one table for each machine."""
-    lines = []
-    for result in results:
-        races = _races(result)
-        heads = [f"{NAMES[network]}, batch {batch}" for network, batch in SUMMARY.items()]
-        lines += [
-            f"| images/s; {result['cpu']}, 2 threads | {' | '.join(heads)} |",
-            "| --- |" + " ---: |" * len(heads),
-        ]
-        for name in CONTENDERS:
-            cells = []
-            for network, batch in SUMMARY.items():
-                row = races.get((network, batch, 2), {}).get(name)
-                cells.append(_rate(row["images_per_second"]) if row else "–")
-            row_of = "**{}**" if name in OURS else "{}"
-            lines.append(f"| {' | '.join(row_of.format(cell) for cell in [name, *cells])} |")
-        lines.append("")
-    return "\n".join(lines)
+    """Markdown: images per second of large batches, columns for each machine side by side."""
+    heads = [
+        f"{_machine(result)}: {NAMES[network]}, batch {batch}"
+        for result in results
+        for network, batch in SUMMARY.items()
+    ]
+    lines = [f"| images/s, 2 threads | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
+    races = [_races(result) for result in results]
+    for name in CONTENDERS:
+        rows = [found.get((*race, 2), {}).get(name) for found in races for race in SUMMARY.items()]
+        cells = [_rate(row["images_per_second"]) if row else "–" for row in rows]
+        row_of = "**{}**" if name in OURS else "{}"
+        lines.append(f"| {' | '.join(row_of.format(cell) for cell in [name, *cells])} |")
+    return "\n".join([*lines, ""])
+
+
+def _machine(result: dict[str, Any]) -> str:
+    name = f"{result['cpu']}, {result['isa']}"
+    return f"{name}, held to {result['held_to']}" if "held_to" in result else name
 
 
 def _section(result: dict[str, Any]) -> str:
-    versions = result["versions"]
+    versions, races = result["versions"], _races(result)
+    names = [name for name in CONTENDERS if any(name in rows for rows in races.values())]
     lines = [
-        f"**{result['cpu']}, {result['isa']}, {result['cores']} cores**; "
+        f"**{_machine(result)}, {result['cores']} cores**; "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + f"; commit {result['commit'][:12]}, {result['date']}.",
         "",
-        "| images/s (10th to 90th percentile) | " + " | ".join(CONTENDERS) + " |",
-        "| --- |" + " ---: |" * len(CONTENDERS),
+        *_head("images/s (10th to 90th percentile)", names),
     ]
-    for key, rows in _races(result).items():
+    for key, rows in races.items():
         network, batch, threads = key
         title = f"{network}, batch {batch}, {threads} thread{'s' * (threads > 1)}"
-        cells = [_cell(name, rows) for name in CONTENDERS]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "| peak memory in MB | " + " | ".join(CONTENDERS) + " |",
-        "| --- |" + " ---: |" * len(CONTENDERS),
-    ]
-    for (network, batch, threads), rows in _races(result).items():
+        lines.append(f"| {title} | {' | '.join(_cell(name, rows) for name in names)} |")
+    lines += ["", *_head("peak memory in MB", names)]
+    for (network, batch, threads), rows in races.items():
         if threads == MEMORY_THREADS:
-            cells = [_memory(name, rows) for name in CONTENDERS]
+            cells = [_memory(name, rows) for name in names]
             lines.append(f"| {network}, batch {batch} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _head(title: str, names: list[str]) -> list[str]:
+    return [f"| {title} | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
 
 
 def _races(result: dict[str, Any]) -> dict[tuple[str, int, int], dict[str, Any]]:
@@ -88,13 +88,15 @@ def _races(result: dict[str, Any]) -> dict[tuple[str, int, int], dict[str, Any]]
 
 
 def _cell(name: str, rows: dict[str, Any]) -> str:
-    """The rate, its spread, and for others how each of ours compares."""
+    """The rate, its spread, where it was held the free one, and for others how ours compare."""
     row = rows.get(name)
     if row is None:
         return "–"
     seconds = row["seconds"]
     low, high = row["batch"] / seconds["p90"], row["batch"] / seconds["p10"]
     text = f"{_rate(row['images_per_second'])} ({_rate(low)} … {_rate(high)})"
+    if "free" in row:
+        text += f", free {_rate(row['free']['images_per_second'])}"
     if name in OURS:
         return f"**{text}**"
     ratios = [rows[ours]["images_per_second"] / row["images_per_second"] for ours in OURS]
@@ -122,12 +124,12 @@ def _plot(results: list[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     races = [
-        (f"{network}\nbatch {batch}", rows)
+        (f"{network}\nbatch {batch}\n{result.get('held_to', result['isa'])}", rows)
         for result in results
         for (network, batch, threads), rows in _races(result).items()
         if threads == 2
     ]
-    figure, axes = plt.subplots(figsize=(10, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(max(10, len(races)), 4.5), layout="constrained")
     width = 0.8 / len(CONTENDERS)
     for i, name in enumerate(CONTENDERS):
         places = [j + (i - len(CONTENDERS) / 2 + 0.5) * width for j in range(len(races))]

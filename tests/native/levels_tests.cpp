@@ -88,6 +88,37 @@ void expect_same(const Row& row, const char* what, const F& make) {
              std::string(what) + ", " + isa_name(isa) + " and scalar: " + row.text());
 }
 
+struct NamedKernels {
+  std::string name;
+  Isa isa;
+  const Uint8Kernels* kernels;
+};
+
+// Of every level, also those that are not chosen for this processor.
+std::vector<NamedKernels> all_uint8_kernels() {
+  std::vector<NamedKernels> all;
+  for (Isa isa : available_isas()) {
+#if defined(ADDER_ONNX_X86)
+    if (isa == Isa::kAvx2) {
+      all.push_back({"avx2", isa, &kUint8Avx2});
+      all.push_back({"avx2 with packed sums", isa, &kUint8Avx2Packed});
+      continue;
+    }
+#endif
+    all.push_back({isa_name(isa), isa, &uint8_kernels(isa)});
+  }
+  return all;
+}
+
+// Calls make(isa, kernels) for all of uint8; all it gives must be what it gives for the scalar ones.
+template <typename F>
+void expect_same_uint8(const Row& row, const char* what, const F& make) {
+  const auto expected = make(Isa::kScalar, &kUint8Scalar);
+  for (const NamedKernels& k : all_uint8_kernels())
+    expect(are_same(row, make(k.isa, k.kernels), expected),
+           std::string(what) + ", " + k.name + " and scalar: " + row.text());
+}
+
 // Mostly moderate, some of them special: with infinities and NaN, or without.
 float any_float(std::mt19937& random, int kind) {
   const float moderate = static_cast<float>(static_cast<int>(random() % 4001) - 2000) / 997;
@@ -159,9 +190,9 @@ void test_uint8(const Row& row, uint32_t seed) {
                                    seed % 4 == 1 ? some_levels(random, tops[seed % 3])
                                                  : std::vector<uint8_t>{}};
   const auto zero_point = static_cast<uint8_t>(random());
-  expect_same(row, "uint8", [&](Isa isa) {
+  expect_same_uint8(row, "uint8", [&](Isa isa, const Uint8Kernels* kernels) {
     const QAdderConv conv(row.params(), w.data(), zero_point, factor.data(), bias.data(), activation,
-                          isa);
+                          isa, {}, kernels);
     return outputs(conv, row, x, z);
   });
 }
@@ -175,9 +206,9 @@ void test_roundings(float y_scale, const std::vector<uint8_t>& levels) {
   const std::vector<float> factor(row.filters, y_scale / 2);
   std::vector<float> bias(row.filters);
   for (int64_t m = 0; m < row.filters; ++m) bias[m] = static_cast<float>(3 * m) / 2 * y_scale;
-  expect_same(row, "roundings", [&](Isa isa) {
+  expect_same_uint8(row, "roundings", [&](Isa isa, const Uint8Kernels* kernels) {
     const QAdderConv conv(row.params(), w.data(), 0, factor.data(), bias.data(),
-                          {1, 0, y_scale, 100, -kInfinity, 255, levels}, isa);
+                          {1, 0, y_scale, 100, -kInfinity, 255, levels}, isa, {}, kernels);
     return outputs(conv, row, x, {});
   });
 }
@@ -189,12 +220,12 @@ void test_largest_sums(int64_t channels, int64_t height, int64_t kernel, bool is
   const std::vector<uint8_t> x(row.x_size(), large), w(row.filters * row.taps(), other);
   const std::vector<float> factor(row.filters, 1.0f / 16);
   const std::vector<float> bias(row.filters, static_cast<float>(row.taps() * 255) / 16 + 100);
-  for (Isa isa : available_isas()) {
+  for (const NamedKernels& k : all_uint8_kernels()) {
     const QAdderConv conv(row.params(), w.data(), large, factor.data(), bias.data(),
-                          {1, 0, 1, 0, -kInfinity, 255}, isa);
+                          {1, 0, 1, 0, -kInfinity, 255}, k.isa, k.kernels);
     const std::vector<uint8_t> y = outputs(conv, row, x, {});
     expect(are_same(row, y, std::vector<uint8_t>(y.size(), 100)),
-           std::string("largest sums, ") + isa_name(isa) + ": " + row.text());
+           std::string("largest sums, ") + k.name + ": " + row.text());
   }
 }
 
@@ -207,7 +238,7 @@ void test_levels() {
     test_float32(row, ++seed);
     if (row.channels < 30) test_gradient(row, ++seed);
   }
-  for (const Row& row : rows({1, 7, 8, 9, 16, 40})) test_uint8(row, ++seed);
+  for (const Row& row : rows({1, 7, 8, 9, 16, 40, 264})) test_uint8(row, ++seed);
   for (float y_scale : {1.0f, 0.1f, 0.037f, 3e-4f, 7.3f, 1e5f, 3e38f}) {
     test_roundings(y_scale, {});
     test_roundings(y_scale, {90, 91, 94, 100, 101, 120, 155, 255});

@@ -27,7 +27,7 @@ const Float32Kernels& float32_kernels([[maybe_unused]] Isa isa) {
 const Uint8Kernels& uint8_kernels([[maybe_unused]] Isa isa) {
 #if defined(ADDER_ONNX_X86)
   if (isa == Isa::kAvx512Vbmi || isa == Isa::kAvx512) return kUint8Avx512;
-  if (isa == Isa::kAvx2) return kUint8Avx2;
+  if (isa == Isa::kAvx2) return __builtin_cpu_is("amd") ? kUint8Avx2Packed : kUint8Avx2;
 #elif defined(ADDER_ONNX_ARM64)
   if (isa == Isa::kNeonDotprod) return kUint8NeonDotprod;
   if (isa == Isa::kNeon) return kUint8Neon;

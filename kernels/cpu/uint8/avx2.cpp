@@ -9,8 +9,11 @@
 
 #include "uint8/sad_kernel.inc"
 
+#include "uint8/sad_packed_kernel.inc"
+
 namespace adder_onnx {
 
-const Uint8Kernels kUint8Avx2 = {kSadKernel, run_depthwise, finish_sums};
+const Uint8Kernels kUint8Avx2 = {kSadKernel, run_depthwise, kFinish};
+const Uint8Kernels kUint8Avx2Packed = {kSadPackedKernel, run_depthwise, kFinish};
 
 }  // namespace adder_onnx

@@ -15,6 +15,7 @@ struct Uint8Kernels {
 extern const Uint8Kernels kUint8Scalar;
 #if defined(ADDER_ONNX_X86)
 extern const Uint8Kernels kUint8Avx2;
+extern const Uint8Kernels kUint8Avx2Packed;  // with packed sums, see uint8/sad.h
 extern const Uint8Kernels kUint8Avx512;
 #elif defined(ADDER_ONNX_ARM64)
 extern const Uint8Kernels kUint8Neon;

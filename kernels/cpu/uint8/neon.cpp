@@ -11,6 +11,6 @@
 
 namespace adder_onnx {
 
-const Uint8Kernels kUint8Neon = {kSadKernel, run_depthwise, finish_sums};
+const Uint8Kernels kUint8Neon = {kSadKernel, run_depthwise, kFinish};
 
 }  // namespace adder_onnx

@@ -19,19 +19,19 @@ constexpr int64_t kMaxTaps = std::numeric_limits<int32_t>::max() / 255;
 // (M, C/group, kH, kW) to [block][kernel position][eight of channels][lane][8 bytes]. What fills up
 // eights has no distance from what fills them up in the input; filters that fill up a register are zero.
 AlignedVector<uint8_t> pack_weights(const ConvParams& a, const FilterBlocks& blocks,
-                                    const uint8_t* w, uint8_t zero_point) {
+                                    const Q8SadKernel& kernel, const uint8_t* w,
+                                    uint8_t zero_point) {
   const int64_t channels = a.group_in(), filters = a.group_out(), size = a.kernel_size();
   AlignedVector<uint8_t> packed;
   packed.reserve(blocks.all_lanes() * size * eights(channels) * 8);
   for (int64_t b = 0; b < blocks.count(); ++b) {
     const FilterBlock block = blocks.at(b);
-    const int64_t lanes = blocks.lanes(block), half = blocks.half();
+    const int64_t lanes = blocks.lanes(block);
     const uint8_t* from = w + (block.group * filters + block.first) * channels * size;
     for (int64_t k = 0; k < size; ++k)
       for (int64_t c = 0; c < eights(channels) * 8; c += 8)
         for (int64_t lane = 0; lane < lanes; ++lane) {
-          // One register has all filters, or two of them have every second one.
-          const int64_t f = lanes > half ? lane % half * 2 + lane / half : lane;
+          const int64_t f = kernel.filter_of_lane(lane, lanes);
           for (int64_t i = c; i < c + 8; ++i)
             packed.push_back(f >= block.count ? 0
                              : i >= channels  ? zero_point
@@ -88,12 +88,12 @@ bool is_reciprocal_exact(float y_scale, int32_t top) {
 
 QAdderConv::QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t zero_point,
                        const float* factor, const float* bias, const Q8Activation& activation,
-                       Isa isa, const Q8Values& values)
+                       Isa isa, const Q8Values& values, const Uint8Kernels* kernels)
     : params_(checked_conv(params)),
       zero_point_(zero_point),
       levels_(activation.levels),
       epilogue_(make_epilogue(activation)),
-      kernels_(uint8_kernels(isa)),
+      kernels_(kernels == nullptr ? uint8_kernels(isa) : *kernels),
       blocks_(params, kernels_.sad.filters_per_block) {
   if (params.group_in() > kMaxTaps / params.kernel_size())
     throw std::invalid_argument("a filter has so many taps that their sum may not fit into int32");
@@ -107,7 +107,7 @@ QAdderConv::QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t
     bias_ = pack_depthwise<float>(params, bias_of);
     padding_.assign(padded_channels(params.in_channels), zero_point);
   } else {
-    weights_ = pack_weights(params, blocks_, weights, zero_point);
+    weights_ = pack_weights(params, blocks_, kernels_.sad, weights, zero_point);
     factor_ = blocks_.pack<float>(factor_of);
     bias_ = blocks_.pack<float>(bias_of);
   }

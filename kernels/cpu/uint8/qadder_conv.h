@@ -26,13 +26,14 @@ struct Q8Activation {
 class QAdderConv {
  public:
   // weights: (M, C/group, kH, kW) in C order; factor, bias: M values; zero_point: of x. `isa` must be
-  // one that this machine has. Throws std::invalid_argument where `params` (layers/checks.h) or
-  // `activation` are not valid: zero points are uint8, y_scale is positive and finite, clip_min is a
-  // number, top is 3 to 255, levels are as make_levels takes them; or where the sum of a
-  // filter's taps may not fit into int32. Where `values` are few, and it pays, sums come from tables.
+  // one that this machine has, and `kernels` some of it; null: those that are chosen for the processor.
+  // Where `values` are few, and it pays, sums come from tables. Throws std::invalid_argument where
+  // `params` (layers/checks.h) or `activation` are not valid: zero points are uint8, y_scale is
+  // positive and finite, clip_min is a number, top is 3 to 255, levels are as make_levels takes them;
+  // or where the sum of a filter's taps may not fit into int32.
   QAdderConv(const ConvParams& params, const uint8_t* weights, uint8_t zero_point,
              const float* factor, const float* bias, const Q8Activation& activation, Isa isa,
-             const Q8Values& values = {});
+             const Q8Values& values = {}, const Uint8Kernels* kernels = nullptr);
 
   const ConvParams& params() const { return params_; }
   bool has_lookups() const { return lookups_ != nullptr; }

@@ -12,9 +12,17 @@
 // images too; those of a call are shared out evenly among its tiles.
 //
 // Weights of a block are packed [segment][step][register][lane][8 bytes]; a block has
-// `filters_per_block` filters, or half of them where the rest of a group fits into one register. Of
-// two registers, one has the filters of even numbers and the other those of odd ones: sums are less
-// than 2^32, and those of both registers by turns are already in order.
+// `filters_per_block` filters, or half of them where the rest of a group fits into half of its
+// registers. Of two registers, one has the filters of even numbers and the other those of odd ones:
+// sums are less than 2^32, and those of both registers by turns are already in order.
+//
+// Packed sums. On AMD's processors psadbw has two of four units, an addition takes any, also one that
+// psadbw waits for, and packing has the other two. There the differences of four registers of
+// 4 filters are packed, by three instructions, into 16 words of one, which one addition adds: as
+// many instructions, but one in eight is an addition instead of every second. Sums take a quarter of
+// the registers, so that tiles are larger, 8 pixels by 16 filters, and their beginnings and ends
+// fewer. Words hold the sums of 32 steps and are then added to int32. Where packing and psadbw take
+// the same unit, as on Intel's processors, additions are better.
 //
 // Epilogue, each step rounded to float32 by itself (no contraction):
 //
@@ -76,16 +84,22 @@ struct Q8Filters {
   int64_t count;  // filters that there are; at most half a block is packed as half a block
 };
 
-// The epilogue alone: of the first `count` filters of a block and so many pixels, from sums, [pixel][filter],
-// `sums_row` elements from one pixel to the next, less than they are by `offsets`, one for each filter
-// of a block. The rest is as in Q8Pixels and Q8Filters.
-using Q8Finish = void (*)(const int16_t* sums, int64_t sums_row, const int32_t* offsets,
-                          int64_t pixels, const float* factor, const float* bias, int64_t count,
-                          const Q8Epilogue& epilogue, const uint8_t* z, uint8_t* y, int64_t row);
+// The epilogue alone.
+struct Q8Finish {
+  int64_t filters;  // that it is computed of at once
+  // Of the first `count` of them and so many pixels, from sums, [pixel][filter], `sums_row` elements from one
+  // pixel to the next, less than they are by `offsets`, one for each filter. The rest is as in Q8Pixels
+  // and Q8Filters.
+  void (*run)(const int16_t* sums, int64_t sums_row, const int32_t* offsets, int64_t pixels,
+              const float* factor, const float* bias, int64_t count, const Q8Epilogue& epilogue,
+              const uint8_t* z, uint8_t* y, int64_t row);
+};
 
 // One instruction set's kernel.
 struct Q8SadKernel {
   int64_t filters_per_block;
+  // The filter, among those of a block packed with so many lanes, that a lane has.
+  int64_t (*filter_of_lane)(int64_t lane, int64_t lanes);
   void (*run)(const Q8Pixels& pixels, const Q8Filters& filters, const Q8Epilogue& epilogue);
   // The bare inner loop of one full tile, `times` times over: from `x`, `steps` times eight bytes
   // for each pixel, and as many packed weights. Returns a sum, so that it is not idle.

@@ -9,6 +9,6 @@
 
 namespace adder_onnx {
 
-const Uint8Kernels kUint8Scalar = {kSadKernel, run_depthwise, finish_sums};
+const Uint8Kernels kUint8Scalar = {kSadKernel, run_depthwise, kFinish};
 
 }  // namespace adder_onnx

@@ -78,9 +78,7 @@ std::unique_ptr<const LookupConv> LookupConv::make(const LookupLayer& layer, Isa
   if (kernel == nullptr || a.group != 1 || a.in_channels % 2 != 0 || !are_small(x) ||
       !are_weights_small || !std::binary_search(x.begin(), x.end(), layer.zero_point))
     return nullptr;
-  const Uint8Kernels& others = uint8_kernels(isa);
-  std::unique_ptr<LookupConv> conv(
-      new LookupConv(layer, *kernel, others.finish, others.sad.filters_per_block));
+  std::unique_ptr<LookupConv> conv(new LookupConv(layer, *kernel, uint8_kernels(isa).finish));
   conv->make_tables(x);
   conv->pack_weights(layer.weights);
   for (int64_t m = 0; m < a.out_channels; ++m)
@@ -110,14 +108,13 @@ bool LookupConv::pays(const LookupLayer& layer, Isa isa) {
 }
 
 LookupConv::LookupConv(const LookupLayer& layer, const LookupKernel& kernel,
-                       const Q8Finish& finish, int64_t finished_filters)
+                       const Q8Finish& finish)
     : params_(layer.params),
       zero_point_(layer.zero_point),
       has_borders_(can_have_borders(layer)),
       kernel_(kernel),
       border_count_(layer.epilogue.levels.borders),
       finish_(finish),
-      finished_filters_(finished_filters),
       epilogue_(layer.epilogue) {
   if (has_borders_) return;
   const int64_t filters = ceil_div(params_.out_channels, kBlock) * kBlock;
@@ -340,10 +337,10 @@ void LookupConv::run_tiles(const LookupTaps& taps, int64_t block, int64_t regist
 void LookupConv::finish(int64_t block, const int16_t* sums, int64_t pixels, const uint8_t* z,
                         uint8_t* y) const {
   const int64_t first = block * kBlock, filters = std::min(kBlock, params_.out_channels - first);
-  for (int64_t f = 0; f < filters; f += finished_filters_)
-    finish_(sums + f, kBlock, offsets_.data() + first + f, pixels, factor_.data() + first + f,
-            bias_.data() + first + f, std::min(finished_filters_, filters - f), epilogue_,
-            z == nullptr ? nullptr : z + f, y + f, padded_channels(params_.out_channels));
+  for (int64_t f = 0; f < filters; f += finish_.filters)
+    finish_.run(sums + f, kBlock, offsets_.data() + first + f, pixels, factor_.data() + first + f,
+                bias_.data() + first + f, std::min(finish_.filters, filters - f), epilogue_,
+                z == nullptr ? nullptr : z + f, y + f, padded_channels(params_.out_channels));
 }
 
 }  // namespace adder_onnx

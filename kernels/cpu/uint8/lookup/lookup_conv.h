@@ -52,8 +52,7 @@ class LookupConv {
            const uint8_t* z, uint8_t* y) const;
 
  private:
-  LookupConv(const LookupLayer& layer, const LookupKernel& kernel, const Q8Finish& finish,
-             int64_t finished_filters);
+  LookupConv(const LookupLayer& layer, const LookupKernel& kernel, const Q8Finish& finish);
   void make_tables(const std::vector<uint8_t>& levels);
   void pack_weights(const uint8_t* weights);
   struct Sums;
@@ -85,7 +84,6 @@ class LookupConv {
   int64_t border_count_;
   std::vector<uint8_t> values_;
   Q8Finish finish_;
-  int64_t finished_filters_;
   Q8Epilogue epilogue_;
   std::vector<int32_t> offsets_;
   std::vector<float> factor_, bias_;
