@@ -222,7 +222,7 @@ void test_largest_sums(int64_t channels, int64_t height, int64_t kernel, bool is
   const std::vector<float> bias(row.filters, static_cast<float>(row.taps() * 255) / 16 + 100);
   for (const NamedKernels& k : all_uint8_kernels()) {
     const QAdderConv conv(row.params(), w.data(), large, factor.data(), bias.data(),
-                          {1, 0, 1, 0, -kInfinity, 255}, k.isa, k.kernels);
+                          {1, 0, 1, 0, -kInfinity, 255}, k.isa, {}, k.kernels);
     const std::vector<uint8_t> y = outputs(conv, row, x, {});
     expect(are_same(row, y, std::vector<uint8_t>(y.size(), 100)),
            std::string("largest sums, ") + k.name + ": " + row.text());
