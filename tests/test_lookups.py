@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import adder_onnx
 from adder_onnx.errors import AdderError
-from adder_onnx.kernels.cpu import ISA_VARIABLE, available_isas
+from adder_onnx.kernels.cpu import ISA_VARIABLE, available_isas, most_lookup_levels
 from adder_onnx.quantization import quantize
 from adder_onnx.runtime import native_step
 from tests.integer_chains import random_chain
@@ -21,9 +21,6 @@ from tests.models import image
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits" / "resnet8_digits.onnx"
 VARIABLE = "ADDER_ONNX_LOOKUPS"
-LEVELS = {"avx2": 4, "avx512": 4}
-"""That an instruction set's kernels take at most; others take 8."""
-
 Feed = dict[str, NDArray[Any]]
 
 
@@ -73,7 +70,7 @@ def test_random_chains(
         for threads in (1, 3):
             for found, right in zip(_ours(model, feed, threads), expected, strict=True):
                 np.testing.assert_array_equal(found, right, err_msg=f"seed {seed}")
-    assert any(lookups) == (few <= LEVELS.get(isa, 8))
+    assert any(lookups) == (few <= most_lookup_levels(isa))
 
 
 def test_a_quantized_network(
@@ -84,7 +81,7 @@ def test_a_quantized_network(
     (size,) = (i.type.tensor_type.shape.dim for i in original.graph.input)
     shape = (3, *(d.dim_value for d in size[1:]))
     feed = {original.graph.input[0].name: image(*shape)}
-    model = quantize(original, [feed], levels=LEVELS.get(isa, 8)).model
+    model = quantize(original, [feed], levels=most_lookup_levels(isa)).model
     lookups.clear()
     monkeypatch.setenv(VARIABLE, "never")
     expected = _ours(model, feed)
@@ -94,6 +91,10 @@ def test_a_quantized_network(
     for found, right in zip(_ours(model, feed), expected, strict=True):
         np.testing.assert_array_equal(found, right)
     assert sum(lookups) > len(lookups) / 2
+
+
+def test_levels_of_instruction_sets(isa: str) -> None:
+    assert most_lookup_levels(isa) == {"avx2": 4, "avx512": 4}.get(isa, 8)
 
 
 def test_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,8 @@ class AdderConv:
 class QAdderConv:
     """A quantized adder convolution: the operator QLinearAdderConv with its constants.
 
-    ``factor`` is x_scale * scale; ``zero_point`` is that of x and the weights.
+    ``factor`` is x_scale * scale; ``zero_point`` is that of x and the weights. ``x_values``,
+    ascending, are all that x holds, where that is known; then there is no residual.
 
     Raises:
         ValueError: as for `AdderConv`; a zero point is no uint8, ``bits`` are not 2 to 8,
@@ -76,7 +77,11 @@ class QAdderConv:
         group: int,
         isa: str,
         levels: Sequence[int] = (),
+        x_values: Sequence[int] = (),
     ) -> None: ...
+    @property
+    def has_lookups(self) -> bool:
+        """Whether its sums come from tables."""
 
 class StopFlag:
     """Ends a run early; `set` may be called from any thread."""
@@ -224,6 +229,12 @@ class Program:
         Raises:
             ValueError, MemoryError: as `run` does.
         """
+
+def most_lookup_levels(isa: str) -> int:
+    """The most levels that an input may have whose taps an instruction set's kernels look up."""
+
+def lookup_rate(isa: str, levels: int, threads: int, seconds: float) -> float:
+    """As `inner_loop_rate`, of lookups for inputs of so many levels; 0 where there are none."""
 
 def inner_loop_rate(
     type: str, isa: str, threads: int, seconds: float, arithmetic: str = "fast"

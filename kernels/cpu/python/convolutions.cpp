@@ -44,7 +44,8 @@ std::shared_ptr<QAdderConv> make_qadder_conv(const Bytes4& weights, int zero_poi
                                              int y_zero_point, float clip_min, int bits,
                                              Pair strides, Pair dilations, int64_t group,
                                              const std::string& isa,
-                                             const std::vector<uint8_t>& levels) {
+                                             const std::vector<uint8_t>& levels,
+                                             const std::vector<uint8_t>& x_values) {
   const ConvParams p = make_params(weights, factor, bias, strides, dilations, group);
   if (bits < 2 || bits > 8) throw std::invalid_argument("bits must be 2 to 8");
   if (zero_point < 0 || zero_point > 255)
@@ -52,7 +53,8 @@ std::shared_ptr<QAdderConv> make_qadder_conv(const Bytes4& weights, int zero_poi
   const Q8Activation activation = {z_scale,  z_zero_point,    y_scale,
                                    y_zero_point, clip_min, (1 << bits) - 1, levels};
   return std::make_shared<QAdderConv>(p, weights.data(), static_cast<uint8_t>(zero_point),
-                                      factor.data(), bias.data(), activation, isa_from_name(isa));
+                                      factor.data(), bias.data(), activation, isa_from_name(isa),
+                                      Q8Values{x_values, {}, false});
 }
 
 }  // namespace
@@ -69,7 +71,8 @@ void bind_convolutions(nb::module_& m) {
       .def(nb::new_(&make_qadder_conv), "weights"_a.noconvert(), "zero_point"_a,
            "factor"_a.noconvert(), "bias"_a.noconvert(), "z_scale"_a, "z_zero_point"_a, "y_scale"_a,
            "y_zero_point"_a, "clip_min"_a, "bits"_a, "strides"_a, "dilations"_a, "group"_a,
-           "isa"_a, "levels"_a = std::vector<uint8_t>{});
+           "isa"_a, "levels"_a = std::vector<uint8_t>{}, "x_values"_a = std::vector<uint8_t>{})
+      .def_prop_ro("has_lookups", &QAdderConv::has_lookups);
 }
 
 }  // namespace adder_onnx

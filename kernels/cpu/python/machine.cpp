@@ -29,6 +29,16 @@ void bind_machine(nb::module_& m) {
                                               : f32_inner_loop_rate(form, level, threads, seconds);
       },
       "type"_a, "isa"_a, "threads"_a, "seconds"_a, "arithmetic"_a = "fast");
+  m.def("most_lookup_levels",
+        [](const std::string& isa) { return most_lookup_levels(isa_from_name(isa)); }, "isa"_a);
+  m.def(
+      "lookup_rate",
+      [](const std::string& isa, int levels, int threads, double seconds) {
+        const Isa level = isa_from_name(isa);
+        ReleasedGil released;
+        return lookup_inner_loop_rate(level, levels, threads, seconds);
+      },
+      "isa"_a, "levels"_a, "threads"_a, "seconds"_a);
   m.def(
       "startable_threads",
       [](int wanted) {

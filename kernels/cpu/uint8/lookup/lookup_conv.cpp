@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "isa/select.h"
+#include "threads/inner_loop_rate.h"
 #include "uint8/lookup/stage.h"
 
 namespace adder_onnx {
@@ -341,6 +342,35 @@ void LookupConv::finish(int64_t block, const int16_t* sums, int64_t pixels, cons
     finish_.run(sums + f, kBlock, offsets_.data() + first + f, pixels, factor_.data() + first + f,
                 bias_.data() + first + f, std::min(finish_.filters, filters - f), epilogue_,
                 z == nullptr ? nullptr : z + f, y + f, padded_channels(params_.out_channels));
+}
+
+int most_lookup_levels(Isa isa) {
+  int most = 1;
+  while (lookup_kernel(isa, most + 1) != nullptr) ++most;
+  return most;
+}
+
+double lookup_inner_loop_rate(Isa isa, int levels, int threads, double seconds) {
+  constexpr int64_t kPairs = 32;
+  const LookupKernel* kernel = lookup_kernel(isa, levels);
+  if (kernel == nullptr) return 0;
+  const int64_t pixels = kernel->pixels * kernel->registers;
+  const int64_t size = int64_t{1} << 2 * kernel->code_bits;
+  const AlignedVector<uint8_t> tables(kLookupValues * kLookupValues * size, 1);
+  AlignedVector<uint8_t> indices(kPairs * pixels);
+  for (size_t i = 0; i < indices.size(); ++i) indices[i] = static_cast<uint8_t>(i * 7 % size);
+  std::vector<uint16_t> weights(kPairs * kLookupFilters);
+  for (size_t i = 0; i < weights.size(); ++i)
+    weights[i] = static_cast<uint16_t>(i * 37 % (kLookupValues * kLookupValues) * size);
+  const uint8_t* plane = indices.data();
+  const uint8_t* mask = nullptr;
+  const LookupTaps taps = {&plane, &mask, 1, kPairs, pixels};
+  const LookupFilters filters = {tables.data(), weights.data(), nullptr, nullptr, 0, nullptr};
+  return inner_loop_rate(threads, seconds,
+                         static_cast<double>(pixels * kLookupFilters * kPairs * 2),
+                         [&](int64_t times) {
+                           return static_cast<double>(kernel->inner_loop(taps, filters, times));
+                         });
 }
 
 }  // namespace adder_onnx

@@ -89,4 +89,10 @@ class LookupConv {
   std::vector<float> factor_, bias_;
 };
 
+// The most levels of an input that a kernel of `isa` takes.
+int most_lookup_levels(Isa isa);
+
+// As q8_inner_loop_rate, of the kernel for inputs of so many levels; 0 where there is none.
+double lookup_inner_loop_rate(Isa isa, int levels, int threads, double seconds);
+
 }  // namespace adder_onnx
