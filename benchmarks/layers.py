@@ -6,7 +6,8 @@
 For each different adder layer of a network the contenders take turns in one process on one thread:
 our kernel at each instruction-set level; onnxruntime's convolution of the same shape, in float32 or
 as a QLinearConv; and, in float32, torch.cdist on the unfolded image, as the reference
-implementation evaluates the layer. Printed are the median rates in 10^9 taps (for the convolution:
+implementation evaluates the layer; in uint8, lookups of the highest level, for an input of as many
+values as it takes and an output of as many. Printed are the median rates in 10^9 taps (for the convolution:
 MACs) per second, our time over the convolution's, and the share of the bound, the rate of the bare
 inner loop of the highest level, measured in the same run. The last line weighs shares by taps, for
 each level by its own bound.
@@ -16,9 +17,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ from adder_onnx.kernels.cpu import (
     QAdderConv,
     available_isas,
     inner_loop_rate,
+    lookup_rate,
+    most_lookup_levels,
     padded_channels,
 )
 from benchmarks.networks import NETWORKS, adder_layers
@@ -48,8 +52,20 @@ PAUSE = 0.01  # seconds between contenders
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def ours(layer: Layer, batch: int, w: Array, isa: str) -> Callable[[], object]:
-    """Our kernel alone, channels-last, without the conversions at the border."""
+def few_values(isa: str) -> list[int]:
+    """As many of the integers below 16 as lookups of an instruction set take, evenly apart."""
+    count = most_lookup_levels(isa)
+    return [14 * i // (count - 1) for i in range(count)]
+
+
+def ours(
+    layer: Layer, batch: int, w: Array, isa: str, values: Sequence[int] = ()
+) -> Callable[[], object]:
+    """Our kernel alone, channels-last, without the conversions at the border.
+
+    Args:
+        values: what input and output hold, and the kernel then takes lookups for; any where empty.
+    """
     size, pad = layer.size, layer.kernel // 2
     ones, zeros = np.ones(layer.filters, np.float32), np.zeros(layer.filters, np.float32)
     strides = (layer.stride, layer.stride)
@@ -59,7 +75,12 @@ def ours(layer: Layer, batch: int, w: Array, isa: str) -> Callable[[], object]:
     if w.dtype == np.uint8:
         taps = layer.channels * layer.kernel**2
         scales = (1.0, 0, 100.0 * taps, 0, 0.0, 8)
-        qconv = QAdderConv(w, 0, ones, ones * 150 * taps, *scales, strides, (1, 1), 1, isa)
+        bias = ones * 150 * taps
+        if values:
+            w, scales, bias = w // 16, (1.0, 0, 1.0, 0, 0.0, 4), ones * (5 * taps + 7)
+        arguments = (w, 0, ones, bias, *scales, strides, (1, 1), 1, isa, values, values)
+        qconv = QAdderConv(*arguments)
+        assert qconv.has_lookups == bool(values)
         program.add_qadder_conv(qconv, batch, *sizes, 0, -1, y_at // 4)
     else:
         conv = AdderConv(w, ones, zeros, -np.inf, np.inf, strides, (1, 1), 1, isa)
@@ -123,6 +144,9 @@ def measure(layer: Layer, batch: int, repeat: int, type_: str) -> dict[str, floa
     else:
         x, w = (rng.standard_normal(shape).astype(np.float32) for shape in (x_shape, w_shape))
     contenders = {isa: ours(layer, batch, w, isa) for isa in available_isas()}
+    if type_ == "uint8":
+        highest = available_isas()[-1]
+        contenders["lookups"] = ours(layer, batch, w, highest, few_values(highest))
     contenders["conv"] = convolution(layer, x, w)
     if type_ == "float32":
         contenders["cdist"] = cdist(layer, x, w)
@@ -150,9 +174,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    os.environ["ADDER_ONNX_LOOKUPS"] = "always"
     isas = available_isas()
     bounds = {isa: inner_loop_rate(options.type, isa, 1, 0.5) for isa in isas}
-    names = [*isas, "conv", *(["cdist"] if options.type == "float32" else [])]
+    if options.type == "uint8":
+        bounds["lookups"] = lookup_rate(isas[-1], most_lookup_levels(isas[-1]), 1, 0.5)
+    ours_are = list(bounds)
+    names = [*ours_are, "conv", *(["cdist"] if options.type == "float32" else [])]
     print(
         f"{cpu_name()}, one thread, {options.type}, 10^9 taps or MACs per second (median of "
         f"{options.repeat}); the bare loops do "
@@ -163,7 +191,7 @@ def main() -> None:
         batch = options.batch_size or BATCHES[network]
         print(f"{f'{network}, batch {batch}':32}" + "".join(f"{n:>9}" for n in names), end="")
         print("   ours/conv  of bound")
-        taken = dict.fromkeys(isas, 0.0)
+        taken = dict.fromkeys(ours_are, 0.0)
         all_taps = 0
         for layer in adder_layers(network):
             taps = layer.taps * batch
@@ -173,10 +201,10 @@ def main() -> None:
             share = taps / seconds[isas[-1]] / bounds[isas[-1]]
             print(f"{layer!s:32}{rates}{ratio:7.2f} x time{100 * share:7.0f} %", flush=True)
             all_taps += layer.count * taps
-            for isa in isas:
+            for isa in ours_are:
                 taken[isa] += layer.count * seconds[isa]
             rows.append({"network": network, "layer": str(layer), "taps": taps, "seconds": seconds})
-        shares = {isa: all_taps / taken[isa] / bounds[isa] for isa in isas}
+        shares = {isa: all_taps / taken[isa] / bounds[isa] for isa in ours_are}
         print(
             "all layers, by taps: "
             + ", ".join(f"{isa} {100 * share:.0f} %" for isa, share in shares.items())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["CONTENDERS", "HOLDS", "RACES", "SIZES", "SLOW", "has_more_than"]
+__all__ = ["CONTENDERS", "HOLDS", "LEVELS", "RACES", "SIZES", "SLOW", "has_more_than"]
 
 CONTENDERS = {
     "adder-onnx, uint8": ("ours", "adder_int8"),
+    "adder-onnx, 8 levels": ("ours", "adder_levels8"),
+    "adder-onnx, 4 levels": ("ours", "adder_levels4"),
     "adder-onnx, float32": ("ours", "adder"),
     "onnxruntime, float32 conv": ("onnxruntime", "conv"),
     "onnxruntime, int8 conv": ("onnxruntime", "conv_int8"),
@@ -20,6 +22,9 @@ CONTENDERS = {
 
 SLOW = ("torch.cdist", "onnxruntime, our file")
 """Those that take seconds for a run of a large network: they have fewer turns."""
+
+LEVELS = {"adder-onnx, 8 levels": 8, "adder-onnx, 4 levels": 4}
+"""Contenders of few levels, which take part where taps of so many are looked up."""
 
 SIZES = {"resnet20": 32, "resnet50": 224}
 

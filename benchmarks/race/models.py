@@ -22,6 +22,7 @@ from torch.nn import functional
 from adder_onnx.export import AdderConv2d
 from adder_onnx.quantization import quantize
 from benchmarks.networks import NETWORKS, adder_network, export_adder, twin
+from benchmarks.race.contenders import LEVELS
 
 __all__ = ["files", "reference_network"]
 
@@ -33,6 +34,10 @@ def files(name: str, folder: Path) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     float32, int8 = folder / f"{name}_conv.onnx", folder / f"{name}_conv_int8.onnx"
     adder, adder_int8 = export_adder(name, folder), folder / f"{name}_adder_int8.onnx"
+    for levels in LEVELS.values():
+        few = folder / f"{name}_adder_levels{levels}.onnx"
+        if not few.exists():
+            _quantize_adder(adder, NETWORKS[name].size, few, levels)
     if not float32.exists():
         _export(twin(name), NETWORKS[name].size, float32)
     if not int8.exists():
@@ -58,9 +63,9 @@ def _export(network: nn.Module, size: int, path: Path) -> None:
     program.save(path)
 
 
-def _quantize_adder(float32: Path, size: int, path: Path) -> None:
+def _quantize_adder(float32: Path, size: int, path: Path, levels: int | None = None) -> None:
     """As ``adder-quantize`` does; stem and head stay float, which is faster than QDQ here."""
-    onnx.save(quantize(onnx.load(float32), _images(size)).model, path)
+    onnx.save(quantize(onnx.load(float32), _images(size), levels=levels).model, path)
 
 
 def _images(size: int) -> Iterator[dict[str, Any]]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.race.contenders import CONTENDERS, SIZES
+from benchmarks.race.contenders import CONTENDERS, LEVELS, SIZES
 
 Call = Callable[[], object]
 
@@ -99,6 +99,11 @@ def make(contender: str, network: str, batch: int, threads: int, folder: Path) -
     rng = np.random.default_rng(0)
     images = rng.standard_normal((batch, 3, size, size)).astype(np.float32)
     kind, file = CONTENDERS[contender]
+    if contender in LEVELS:
+        from adder_onnx.kernels.cpu import most_lookup_levels, select_isa
+
+        if most_lookup_levels(select_isa()) < LEVELS[contender]:
+            raise SystemExit(f"no lookups for {LEVELS[contender]} levels")
     if kind == "cdist":
         return cdist(network, images, threads)
     path = folder / f"{network}_{file}.onnx"

@@ -55,15 +55,18 @@ struct LookupPlanes {
   int16_t* sums;     // sums: of each register those of pixels of even numbers, and then of odd ones
 };
 
-// What a kernel's parts take for a pixel, in any unit, measured on one machine in one run.
+// What the parts of a layer take for an output pixel, in any unit: by sums of absolute differences, whose
+// channels are counted in eights, and by lookups. Measured on one processor, for all of the kind.
 struct LookupCosts {
-  double difference;  // a tap by sums of absolute differences, in eights of channels
-  double lookup;      // a pair of taps by a lookup
-  double index;       // making the index of a pair of channels
-  double output;      // an output of few levels
-  double border;      // one of its borders, without a residual
-  double residual;    // one of its borders, with a residual
-  double sum;         // an output by its sum
+  double difference;           // a tap
+  double difference_output;    // an output
+  double difference_residual;  // its residual
+  double lookup;               // two taps
+  double index;                // making the index of a pair of channels
+  double output;               // an output of few levels
+  double border;               // one of its borders, without a residual
+  double residual_border;      // one of its borders, with a residual
+  double sum;                  // an output by its sum
 };
 
 struct LookupKernel {

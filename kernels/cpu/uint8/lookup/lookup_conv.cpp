@@ -97,9 +97,12 @@ bool LookupConv::pays(const LookupLayer& layer, Isa isa) {
   const auto filters = static_cast<double>(a.out_channels);
   const auto eights_of = static_cast<double>(ceil_div(a.in_channels, 8));
   const auto pairs_of = static_cast<double>(ceil_div(a.in_channels, 2));
-  const double border = layer.values.has_residual ? cost.residual : cost.border;
+  const bool has_residual = layer.values.has_residual;
+  const double border = has_residual ? cost.residual_border : cost.border;
   const bool is_strided = a.stride_h != 1 || a.stride_w != 1;
-  const double by_differences = cost.difference * filters * positions * eights_of * 8;
+  const double by_differences =
+      cost.difference * filters * positions * eights_of * 8 +
+      filters * (cost.difference_output + (has_residual ? cost.difference_residual : 0));
   const double by_lookups =
       cost.lookup * filters * positions * pairs_of +
       cost.index * pairs_of * (is_strided ? positions : 1) +

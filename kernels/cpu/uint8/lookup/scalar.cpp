@@ -77,9 +77,9 @@ uint64_t inner_loop(const LookupTaps& taps, const LookupFilters& filters, int64_
 
 }  // namespace
 
-// It has no vectors to gain from.
+// It has no vectors to gain from, and is only used where asked for.
 const LookupKernel kLookupScalar = {
-    kCodeBits, kPixels, 1, {1, 10, 1, 1, 1, 1, 1}, run, make_indices, to_planes, to_pixels,
+    kCodeBits, kPixels, 1, {1, 0, 0, 10, 0, 0, 0, 0, 0}, run, make_indices, to_planes, to_pixels,
     to_sums,   inner_loop};
 
 }  // namespace adder_onnx
