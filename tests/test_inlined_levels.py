@@ -135,7 +135,7 @@ def test_a_place_that_is_chosen_by_another_comparison_is_left(
         insert(body, "above", helper.make_node("Not", ["is_above"], ["is_below"]))
         change(body, "above", inputs=["is_below", "moved", "none"])
 
-    assert_left(rounding(alter=alter), "something else is compared or chosen", caplog, FEED)
+    assert_left(rounding(alter=alter), "another comparison decides", caplog, FEED)
 
 
 @pytest.mark.parametrize(

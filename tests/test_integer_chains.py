@@ -8,6 +8,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import adder_onnx
+from adder_onnx.compilation import compile_model
 from adder_onnx.graph.plan import ChainStep
 from adder_onnx.ops.reference import QLinearAdderConv
 from tests.integer_chains import random_chain
@@ -45,3 +46,14 @@ def test_the_graphs_are_worth_the_name() -> None:
         )
     ]
     assert np.mean([len(np.unique(v)) > 3 for v in values]) > 0.8
+
+
+def test_only_chains_with_levels_are_described_by_the_second_version() -> None:
+    """Libraries that know the first alone can read all others."""
+    versions = {0: set[int](), 1: set[int]()}
+    for seed in range(12):
+        model, _ = random_chain(seed)
+        for chain in compile_model(model).chains:
+            assert chain.description is not None
+            versions[seed % 2].add(chain.description.integers[0])
+    assert versions == {0: {1}, 1: {2}}

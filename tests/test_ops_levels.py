@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from fractions import Fraction
@@ -207,6 +208,15 @@ def test_a_body_that_knows_no_levels_will_do_where_there_are_none(
         adder_onnx.InferenceSession(model.SerializeToString())
     warned = [r for r in caplog.records if "differs from this version's" in r.getMessage()]
     assert len(warned) == (1 if levels and not body else 0)
+
+
+def test_the_body_without_levels_is_that_of_files_written_before_there_were_any() -> None:
+    body = next(f for f in function_bodies(18, levels=False) if f.name == "QLinearAdderConv")
+    nodes = b"".join(node.SerializeToString(deterministic=True) for node in body.node)
+    assert hashlib.sha256(nodes).hexdigest() == (
+        "947e9a41ffdbd8505490f4e47d09921278c00e6b3d4375acce9e8229a7ec78a4"
+    )
+    assert "levels" not in {a.name for a in body.attribute_proto}
 
 
 def test_where_there_are_levels() -> None:

@@ -44,6 +44,8 @@ def test_resnet20(browser, resnet20, tmp_path):
 def test_resnet20_of_8_bits(browser, resnet20, tmp_path):
     images = np.random.default_rng(0).standard_normal((8, 3, 32, 32)).astype(np.float32)
     model = quantize(onnx.load(resnet20), [{"input": images}], calibration="mse").model
+    integers = next(node for node in model.graph.node if node.op_type == "QLinearAdderConv")
+    integers.attribute.append(onnx.helper.make_attribute("levels", [0, 9, 200]))
     check_network_page(browser, _report(model.SerializeToString()), tmp_path)
 
 

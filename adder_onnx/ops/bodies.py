@@ -262,6 +262,11 @@ _DOC_STRINGS = {
     "adder-onnx has kernels.",
 }
 
+_OF_LEVELS = (
+    " Where there are levels, Y is the one nearest to max(v, clip_min) / y_scale + y_zero_point, "
+    "of two the lower."
+)
+
 
 def has_levels(nodes: Iterable[onnx.NodeProto]) -> bool:
     """Whether one of these nodes, or of those in their graphs, is one with levels, or may be."""
@@ -297,10 +302,6 @@ def _integer_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
         for attribute in node.attribute:
             for graph in (attribute.g, *attribute.graphs):
                 yield from _integer_nodes(graph.node)
-_OF_LEVELS = (
-    " Where there are levels, Y is the one nearest to max(v, clip_min) / y_scale + y_zero_point, of "
-    "two the lower."
-)
 
 
 @functools.cache

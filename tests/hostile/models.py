@@ -176,7 +176,11 @@ def _integers() -> onnx.ModelProto:
         [
             _node("QuantizeLinear", ["X", "scale", "zero"], "Q"),
             helper.make_node(
-                "QLinearAdderConv", ["Q", *layer], ["A"], "n_A", domain=DOMAIN, bits=8, clip_min=0.0
+                *("QLinearAdderConv", ["Q", *layer], ["A"], "n_A"),
+                domain=DOMAIN,
+                bits=8,
+                clip_min=0.0,
+                levels=[0, 9, 100, 255],
             ),
             _node("MaxPool", ["A"], "P", kernel_shape=[2, 2], strides=[2, 2]),
             _node("DequantizeLinear", ["P", "scale", "zero"], "D"),

@@ -122,12 +122,14 @@ def _by_rounding(tail: _Tail) -> tuple[int, Outputs, ir.Node]:
 
 def _by_table(tail: _Tail) -> tuple[int, Outputs, ir.Node]:
     """The same by rule j."""
-    require(tail.operand("Mul", None) == 2, "the quotient is not doubled")
+    factor = tail.operand("Mul", None)
+    require(factor == 2, "the quotient is not doubled")
     tail.ceiling_and_floor()
     offset = 0.0 if tail.forks() else tail.operand("Add", None)
     require(offset in range(0, 4 * 256, 4), "the output's zero point is not of uint8")
     tail.above_zero()
-    require(tail.operand("Min", None) == LAST_PLACE, "places are not bounded")
+    last_place = tail.operand("Min", None)
+    require(last_place == LAST_PLACE, "places are not bounded")
     place = tail.unary("Cast")
     is_integer = place.outputs[0].dtype in (ir.DataType.INT32, ir.DataType.INT64)
     require(is_integer, "a place is no integer")
@@ -256,12 +258,10 @@ class _Tail:
         require(is_pair and len(nodes) == 2, "what is no number is not treated")
         assert above is not None
         assert chosen is not None
-        condition, value, otherwise = chosen.inputs
-        user, used = sole_use(above.outputs[0])
-        require(user is chosen and condition is used, "something else is compared or chosen")
-        first = all(map(self._is_value, (above.inputs[0], value)))
-        require(first, "something else is compared or chosen")
-        for zero in (above.inputs[1], otherwise):
+        user, condition = sole_use(above.outputs[0])
+        is_asked = user is chosen and chosen.inputs[0] is condition
+        require(is_asked, "another comparison decides")
+        for zero in (above.inputs[1], chosen.inputs[2]):  # the other operand is the value, then
             require(_scalar(self._values.array(zero)) == 0, "it is not compared with 0")
         self._value = chosen.outputs[0]
 
@@ -272,9 +272,6 @@ class _Tail:
         require(is_gather and not node.attributes.get_int("axis", 0), "there is no Gather")
         self._value = node.outputs[0]
         return self._values.array(node.inputs[0]), node
-
-    def _is_value(self, value: ir.Value | None) -> bool:
-        return source(value) is source(self._value)
 
     def unary(self, op_type: str) -> ir.Node:
         """The next node, which must be of this operator."""

@@ -141,7 +141,8 @@ def _reduce_sum(values: Values, node: ir.Node) -> NDArray[Any]:
     if array.dtype != np.float32 or array.ndim != 2 or axes not in ([1], [-1]):
         raise UnknownValueError
     exact = (np.rint(array) == array).all() and np.abs(array).sum(dtype=np.float64) < 1 << 24
-    if not exact or node.attributes.get_int("keepdims", 1):
+    keeps = bool(node.attributes.get_int("keepdims", 1))
+    if keeps or not exact:
         raise UnknownValueError
     return np.asarray(array.sum(axis=1))
 

@@ -19,6 +19,9 @@ _FROM_SMALL, _FROM_LARGE = 2.0**100, 2.0**-70
 """Bring all other positive float32 numbers there: from 2**-149 and up to 2**128."""
 
 
+_FOUR_BYTES = 0x01010101
+"""A byte times this is the same byte four times over."""
+
 _INFINITE = 0x7F800000
 """The place of infinity among all float32 above 0."""
 
@@ -69,18 +72,16 @@ class IntegerEpilogue:
         }
 
     def _of_levels(self) -> dict[str, Any]:
-        border = np.full(MOST_BORDERS, np.nan, np.float32)
-        step = np.zeros(MOST_BORDERS, np.uint32)
-        if self.levels:
-            levels = np.asarray(self.levels, np.float32)
-            quotients = (levels[:-1] + levels[1:]) / 2 - np.float32(self.y_zero_point)
-            border[: len(quotients)] = self._values_above(quotients)
-            step[: len(quotients)] = np.diff(self.levels)
+        if not self.levels:
+            return {"borders": 0}
+        levels = np.asarray(self.levels, np.float32)
+        quotients = (levels[:-1] + levels[1:]) / 2 - np.float32(self.y_zero_point)
+        left = (0, MOST_BORDERS - len(quotients))
         return {
-            "has_levels": len(self.levels) > 0,
-            "first_level": self.levels[0] if self.levels else 0,
-            "border": border,
-            "step": step,
+            "borders": len(quotients),
+            "first_level": self.levels[0] * _FOUR_BYTES,
+            "border": np.pad(self._values_above(quotients), left),
+            "step": np.pad(np.diff(self.levels) * _FOUR_BYTES, left),
         }
 
     def _values_above(self, quotients: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -100,4 +101,3 @@ def _float_at(place: NDArray[np.int64]) -> NDArray[np.float32]:
     """The float32 so many places above 0; all but NaN are in order, and -0 is 0."""
     size = np.abs(place).astype(np.uint32).view(np.float32)
     return np.where(place < 0, -size, size)
-

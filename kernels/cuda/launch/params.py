@@ -30,7 +30,7 @@ def _structure(
 
 _LEVELS = np.dtype(
     [
-        *[("has_levels", "i4"), ("first_level", "u4")],
+        *[("borders", "i4"), ("first_level", "u4")],
         *[("border", "f4", MOST_BORDERS), ("step", "u4", MOST_BORDERS)],
     ],
     align=True,

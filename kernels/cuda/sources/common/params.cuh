@@ -48,9 +48,9 @@ struct IntegerConvArgs : ConvArgs {
   float z_scale;                          // of the residual
   float y_factor, y_scale, y_reciprocal;  // a power of two, and then the output's scale times that
   float low, high;                        // bounds of what is divided by it
-  // Where outputs are of a few levels, kMostBorders values that are borders between them, in order and
-  // then NaN; the first level, and what leads from each to the next.
-  int has_levels;
+  // Where outputs are of a few levels: how many borders there are between them, and these; the first
+  // level, and what leads from each to the next, in all four bytes of a word.
+  int borders;
   unsigned first_level;
   float border[kMostBorders];
   unsigned step[kMostBorders];

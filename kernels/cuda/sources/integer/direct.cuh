@@ -35,7 +35,9 @@ __global__ void __launch_bounds__(kIntegerDirectThreads)
         }
     const long long at = static_cast<long long>(pixel) * a.y_row + filter;
     const Byte z = a.z == nullptr ? 0 : __ldg(static_cast<const Byte*>(a.z) + at);
-    static_cast<Byte*>(a.y)[at] = finish(a, sum, a.scale[filter], a.bias[filter], z);
+    const unsigned one[] = {sum};
+    static_cast<Byte*>(a.y)[at] =
+        static_cast<Byte>(finish(a, one, a.scale + filter, a.bias + filter, z));
     pixel += step_pixels;
     filter += step_filters;
     if (filter >= filters) {

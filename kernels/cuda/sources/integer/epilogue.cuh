@@ -35,15 +35,21 @@
 constexpr unsigned kTwoTo23 = 0x4b000000;    // the bits of 2^23 as a float
 constexpr float kRoundToInteger = 12582912;  // 1.5 * 2^23, whose last byte is 0
 
-__device__ inline Byte nearest_level(const IntegerConvArgs& a, float v) {
-  unsigned level = a.first_level;
+// The levels of some values, one in each byte.
+template <int kCount>
+__device__ inline unsigned nearest_levels(const IntegerConvArgs& a, const float (&v)[kCount]) {
+  unsigned levels = a.first_level;
+#pragma unroll 1
+  for (int i = 0; i < a.borders; ++i) {
+    const float border = a.border[i];
+    const unsigned step = a.step[i];
 #pragma unroll
-  for (int i = 0; i < kMostBorders; ++i) level += is_at_least(v, a.border[i]) & a.step[i];
-  return static_cast<Byte>(level);
+    for (int k = 0; k < kCount; ++k) levels += is_at_least(v[k], border) & step & 0xffu << 8 * k;
+  }
+  return levels;
 }
 
-__device__ inline Byte requantize(const IntegerConvArgs& a, float v) {
-  if (a.has_levels) return nearest_level(a, v);
+__device__ inline unsigned requantize(const IntegerConvArgs& a, float v) {
   v = smaller(larger(rounded_product(v, a.y_factor), a.low), a.high);
   float q = rounded_product(v, a.y_reciprocal);
   q = fused_product_sum(fused_product_sum(-q, a.y_scale, v), a.y_reciprocal, q);
@@ -51,14 +57,29 @@ __device__ inline Byte requantize(const IntegerConvArgs& a, float v) {
   return static_cast<Byte>(integer + a.y_zero_point);
 }
 
-// `sum` of one output; `z` is its residual, unless a.z is null.
-__device__ inline Byte finish(const IntegerConvArgs& a, unsigned sum, float scale, float bias,
-                              Byte z) {
+// The value of one output, whose residual is `z`, unless a.z is null.
+__device__ inline float value_of(const IntegerConvArgs& a, unsigned sum, float scale, float bias,
+                                 Byte z) {
   float v = rounded_sum(rounded_product(-static_cast<float>(sum), scale), bias);
   if (a.z != nullptr) {
     const float zero_point = float_of(kTwoTo23 + a.z_zero_point);
     const float centred = rounded_sum(float_of(kTwoTo23 + z), -zero_point);
     v = rounded_sum(v, rounded_product(centred, a.z_scale));
   }
-  return requantize(a, v);
+  return v;
+}
+
+// The outputs of some sums, one in each byte; so are their residuals in `z`.
+template <int kCount>
+__device__ inline unsigned finish(const IntegerConvArgs& a, const unsigned (&sums)[kCount],
+                                  const float* scale, const float* bias, unsigned z) {
+  float v[kCount];
+#pragma unroll
+  for (int k = 0; k < kCount; ++k)
+    v[k] = value_of(a, sums[k], scale[k], bias[k], static_cast<Byte>(z >> 8 * k));
+  if (a.borders != 0) return nearest_levels(a, v);
+  unsigned y = 0;
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) y |= requantize(a, v[k]) << 8 * k;
+  return y;
 }

@@ -234,11 +234,9 @@ __global__ void __launch_bounds__(integer_gemm_threads(kPixels, kFilters),
       const long long at =
           static_cast<long long>(pixel) * a.y_row + group * a.group_out + filter;
       const unsigned z = a.z == nullptr ? 0 : load_bytes(a.z, at, wide, filters);
-      const unsigned y = finish(a, four.x - w_sums[0], scale[0], bias[0], z) |
-                         finish(a, four.y - w_sums[1], scale[1], bias[1], z >> 8) << 8 |
-                         finish(a, four.z - w_sums[2], scale[2], bias[2], z >> 16) << 16 |
-                         finish(a, four.w - w_sums[3], scale[3], bias[3], z >> 24) << 24;
-      store_bytes(a.y, at, wide, filters, y);
+      const unsigned of_four[] = {four.x - w_sums[0], four.y - w_sums[1], four.z - w_sums[2],
+                                  four.w - w_sums[3]};
+      store_bytes(a.y, at, wide, filters, finish(a, of_four, scale, bias, z));
     }
     __syncthreads();
   }
