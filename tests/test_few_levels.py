@@ -18,7 +18,7 @@ from adder_onnx.quantization import quantize
 from adder_onnx.quantization.few_levels import choose_levels, entry_of, leaving_entry, with_levels
 from adder_onnx.quantization.ranges import Histogram, Quantization
 from tests.models import W1, W2, adder_conv, make_model, node
-from tests.test_quantization import calibration
+from tests.test_quantization import calibration, decibels
 from tests.test_reconstruction import deep_network, feeds_of
 
 
@@ -107,6 +107,11 @@ def test_a_table_makes_levels_of_finer_integers(levels: tuple[int, ...]) -> None
     assert 0 < near.mean() < 0.3 or levels == (0, 3, 255)
     np.testing.assert_array_equal(found[~near], exact[~near])
     assert table[fine.quantize(np.zeros(1))] == q.zero_point  # padding
+    steps = round(float(q.scale) / float(fine.scale))
+    for low, high in itertools.pairwise(levels):  # on the border itself it is the lower one
+        tie = (low + high - 2 * q.zero_point) * steps / 2 + fine.zero_point
+        assert table[int(np.floor(tie))] == low
+        assert table[int(np.floor(tie)) + 1] == high
     again = leaving_entry(fine, table, float(q.scale), q.zero_point)
     assert again is not None
     assert (again.levels, again.scale, again.zero_point) == (levels, q.scale, q.zero_point)
@@ -212,7 +217,8 @@ def test_floats_enter_a_chain_as_levels() -> None:
     np.testing.assert_array_equal(session.run(None, {"X": x})[0], stock.run(None, {"X": x})[0])
 
 
-def test_max_pool_keeps_levels() -> None:
+@pytest.mark.parametrize("other", [False, True], ids=["alone", "taken elsewhere"])
+def test_max_pool_keeps_levels(other: bool) -> None:
     """A MaxPool between adder nodes takes and gives integers of the same levels, in the chain."""
     model = make_model(
         [
@@ -223,7 +229,7 @@ def test_max_pool_keeps_levels() -> None:
             adder_conv("P", "W2", "Y", pads=[1, 1, 1, 1]),
         ],
         {"X": ["N", 3, 8, 8]},
-        {"Y": ["N", 20, 4, 4]},
+        {"Y": ["N", 20, 4, 4]} | ({"C": ["N", 20, 8, 8]} if other else {}),
         {"W1": W1, "W2": W2, "b": np.full((20, 1, 1), 25, np.float32)},
     )
     feeds = calibration()
@@ -236,7 +242,25 @@ def test_max_pool_keeps_levels() -> None:
     session = adder_onnx.InferenceSession(data)
     assert sum(isinstance(step, ChainStep) for step in session.plan.steps) == 1
     stock = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    np.testing.assert_array_equal(session.run(None, feeds[0])[0], stock.run(None, feeds[0])[0])
+    for ours, theirs in zip(session.run(None, feeds[0]), stock.run(None, feeds[0]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_calibration_sees_what_the_tables_make() -> None:
+    """The ratio that it tells of a layer is that of the file, floats next to borders included."""
+    model = make_model(
+        [adder_conv("X", "W1", "Y", pads=[1, 1, 1, 1])],
+        {"X": ["N", 3, 8, 8]},
+        {"Y": ["N", 20, 8, 8]},
+        {"W1": W1},
+    )
+    feeds = calibration()
+    result = quantize(model, feeds, levels=6)
+    exact, ours = (
+        [adder_onnx.InferenceSession(m.SerializeToString()).run(None, f)[0] for f in feeds]
+        for m in (model, result.model)
+    )
+    assert decibels(exact, ours) == pytest.approx(result.snr["n_Y"], abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ CONSTANTS: dict[str, NDArray[Any]] = {
     "deep": RNG.integers(0, 256, (256, 1), np.uint8),
     "floats": RNG.uniform(0, 9, 256).astype(np.float32),
     "last": np.asarray([4]),
+    "eye": np.eye(4, dtype=np.uint8).reshape(4, 4, 1, 1),
 }
 ABSORBED = ("QuantizeLinear", "Clip", "Cast", "Gather", "DequantizeLinear")
 
@@ -240,6 +241,11 @@ CASES: dict[str, tuple[list[onnx.NodeProto], dict[str, int], list[str]]] = {
         [RELU, node("QuantizeLinear", ["R", "s", "signed"], "i"), TO_INDICES, LOOKUP, ADDER],
         {"a": BYTE},
         LEFT,
+    ),
+    "table by indices that are computed": (
+        [RELU, TO_INTEGERS, node("ConvInteger", ["i", "eye"], "j"), LOOKUP, ADDER],
+        {"a": BYTE},
+        ["QuantizeLinear", "Gather"],
     ),
     "table for a standard node, too": (
         [RELU, TO_INTEGERS, TO_INDICES, LOOKUP, ADDER,

@@ -197,7 +197,15 @@ def test_tables_that_are_not_of_levels_are_left_alone() -> None:
             table = to_array(tensor).copy()
             table[100] = 9 - table[100]
             tensor.CopyFrom(from_array(table, tensor.name))
-    for proto in (*others, other):
+    signed = few_levels()
+    for tensor in signed.graph.initializer:
+        if tensor.name.endswith(("_t", "_s", "_z")) and "fine" not in tensor.name:
+            array = to_array(tensor)
+            tensor.CopyFrom(
+                from_array(array.astype(np.int8) if array.dtype == np.uint8 else array, tensor.name)
+            )
+    onnx.checker.check_model(signed, full_check=True)
+    for proto in (*others, other, signed):
         with pytest.raises(ModelError, match="no AdderConv node takes a rounded value"):
             quantize_trained(proto, feeds())
 

@@ -2,18 +2,21 @@
 
     python -m benchmarks.race.table [--check]
 
-With --check nothing is written, and the exit status is 1 where a table is not up to date.
+With --check nothing is written, and the exit status is 1 where a table is not up to date. Contenders
+of few levels are never named without what a network loses by them, which is read from the results of
+`benchmarks.quantization`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.documents import ROOT, results_of, update_table
-from benchmarks.race.contenders import CONTENDERS
+from benchmarks.race.contenders import CONTENDERS, LEVELS
 
 __all__ = ["main", "summary", "table"]
 
@@ -26,13 +29,40 @@ SUMMARY = {"resnet20": 128, "resnet50": 8}
 NAMES = {"resnet20": "ResNet-20", "resnet50": "ResNet-50"}
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """Markdown for results of `benchmarks.race`, one section for each machine."""
-    return "\n".join(map(_section, results)) if results else "Not yet measured.\n"
+TRAINED = "ResNet-20, CIFAR-10"
+"""The trained network whose accuracy is told; of ResNet-50 there is none."""
 
 
-def summary(results: list[dict[str, Any]]) -> str:
-    """Markdown: images per second of large batches, columns for each machine side by side."""
+def accuracies(quantization: dict[str, Any]) -> dict[str, str]:
+    """What contenders of few levels have right, by name, from results of `benchmarks.quantization`."""
+    network = quantization[TRAINED]
+    rights = {row["levels"]: row["right"] for row in network["rows"] if "levels" in row}
+    return {
+        name: f"the trained ResNet-20 has {rights[levels]} of {network['images']} right, "
+        f"{network['float32']} in float32"
+        for name, levels in LEVELS.items()
+    }
+
+
+def table(results: list[dict[str, Any]], accuracy: dict[str, str]) -> str:
+    """Markdown for results of `benchmarks.race`, one section for each machine.
+
+    Args:
+        results: of races.
+        accuracy: as `accuracies` gives it.
+    """
+    if not results:
+        return "Not yet measured.\n"
+    return "\n".join(_section(result, accuracy) for result in results)
+
+
+def summary(results: list[dict[str, Any]], accuracy: dict[str, str]) -> str:
+    """Markdown: images per second of large batches, columns for each machine side by side.
+
+    Args:
+        results: of races.
+        accuracy: as `accuracies` gives it.
+    """
     heads = [
         f"{_machine(result)}: {NAMES[network]}, batch {batch}"
         for result in results
@@ -42,9 +72,11 @@ def summary(results: list[dict[str, Any]]) -> str:
     races = [_races(result) for result in results]
     for name in CONTENDERS:
         rows = [found.get((*race, 2), {}).get(name) for found in races for race in SUMMARY.items()]
+        if not any(rows):
+            continue
         cells = [_rate(row["images_per_second"]) if row else "–" for row in rows]
         row_of = "**{}**" if name in OURS else "{}"
-        lines.append(f"| {' | '.join(row_of.format(cell) for cell in [name, *cells])} |")
+        lines.append(f"| {' | '.join(row_of.format(cell) for cell in [_title(name, accuracy), *cells])} |")
     return "\n".join([*lines, ""])
 
 
@@ -53,7 +85,11 @@ def _machine(result: dict[str, Any]) -> str:
     return f"{name}, held to {result['held_to']}" if "held_to" in result else name
 
 
-def _section(result: dict[str, Any]) -> str:
+def _title(name: str, accuracy: dict[str, str]) -> str:
+    return f"{name} ({accuracy[name]})" if name in LEVELS else name
+
+
+def _section(result: dict[str, Any], accuracy: dict[str, str]) -> str:
     versions, races = result["versions"], _races(result)
     names = [name for name in CONTENDERS if any(name in rows for rows in races.values())]
     lines = [
@@ -61,7 +97,7 @@ def _section(result: dict[str, Any]) -> str:
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + f"; commit {result['commit'][:12]}, {result['date']}.",
         "",
-        *_head("images/s (10th to 90th percentile)", names),
+        *_head("images/s (10th to 90th percentile)", [_title(name, accuracy) for name in names]),
     ]
     for key, rows in races.items():
         network, batch, threads = key
@@ -99,7 +135,9 @@ def _cell(name: str, rows: dict[str, Any]) -> str:
         text += f", free {_rate(row['free']['images_per_second'])}"
     if name in OURS:
         return f"**{text}**"
-    ratios = [rows[ours]["images_per_second"] / row["images_per_second"] for ours in OURS]
+    ratios = [
+        rows[ours]["images_per_second"] / row["images_per_second"] for ours in OURS if ours in rows
+    ]
     return f"{text}<br>ours {' / '.join(f'{ratio:.2f}' for ratio in ratios)} ×"
 
 
@@ -116,7 +154,7 @@ def _rate(value: float) -> str:
 
 
 def _plot(results: list[dict[str, Any]], path: Path) -> None:
-    """Bars of the images per second at two threads, of each machine."""
+    """Bars of the images per second at two threads, of each machine, those of few levels left out."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -130,9 +168,10 @@ def _plot(results: list[dict[str, Any]], path: Path) -> None:
         if threads == 2
     ]
     figure, axes = plt.subplots(figsize=(max(10, len(races)), 4.5), layout="constrained")
-    width = 0.8 / len(CONTENDERS)
-    for i, name in enumerate(CONTENDERS):
-        places = [j + (i - len(CONTENDERS) / 2 + 0.5) * width for j in range(len(races))]
+    names = [name for name in CONTENDERS if name not in LEVELS]
+    width = 0.8 / len(names)
+    for i, name in enumerate(names):
+        places = [j + (i - len(names) / 2 + 0.5) * width for j in range(len(races))]
         rates = [rows[name]["images_per_second"] if name in rows else 0 for _, rows in races]
         axes.bar(places, rates, width, label=name, color=f"C{i}")
     axes.set_yscale("log")
@@ -151,7 +190,12 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args(argv)
     results = results_of("race", root)
-    tables = {root / "docs" / "benchmarks.md": table(results), root / "README.md": summary(results)}
+    quantization = json.loads((root / "benchmarks" / "results" / "quantization.json").read_text())
+    accuracy = accuracies(quantization)
+    tables = {
+        root / "docs" / "benchmarks.md": table(results, accuracy),
+        root / "README.md": summary(results, accuracy),
+    }
     status = max(
         update_table(document, COMMAND, text, check=options.check)
         for document, text in tables.items()

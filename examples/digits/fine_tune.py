@@ -4,8 +4,8 @@
 
 For 3 and 2 bits, and for 8 and 4 levels of 4 bits: quantizes ``resnet8_digits.pth`` by calibration,
 then fine-tunes it on the images that it was trained on, and prints how many of the 360 held-out
-images each integer network has right. These take part in nothing else. Fine-tuning is ``train.py`` once more, with its settings,
-from the trained network on.
+images each integer network has right. These take part in nothing else. Fine-tuning is ``train.py``
+once more, with its settings, from the trained network on.
 """
 
 from __future__ import annotations

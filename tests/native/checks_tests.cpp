@@ -55,7 +55,8 @@ void test_steps() {
     expect(refuses([&] { program.add_nchw_to_nhwc(1, wrong, {1, 2, 3, 3}, 100); }), "a type");
     expect(refuses([&] { program.add_nhwc_to_nchw(0, {1, 2, 3, 3}, 0, wrong); }), "a type");
   }
-  const auto table = std::make_shared<const ByteTable>();
+  const std::vector<uint8_t> zeros(ByteTable::kSize);
+  const auto table = std::make_shared<const ByteTable>(zeros.data());
   const Conversion looked_up = {ElementType::kFloat32, ElementType::kUint8, 1, 0, 255, table};
   expect(refuses([&] { program.add_nhwc_to_nchw(0, {1, 2, 3, 3}, 0, looked_up); }), "a table on the way out");
   for (auto type : {ElementType::kFloat32, ElementType::kUint8})

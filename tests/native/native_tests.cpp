@@ -5,6 +5,7 @@
 //   native_tests             exit status 0 where all agree, 1 with a line for each that does not
 //   native_tests --no-fork   for an emulator that cannot fork a process of several threads
 //   native_tests --only ISA  for a slow emulator: fewer shapes, in plain loops at this level alone
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -277,6 +278,24 @@ void test_conversions() {
       }
 }
 
+// Of tables that change at any number of places, the sixteen values at once like each by itself.
+void test_byte_tables() {
+  std::mt19937 random(5);
+  for (int places = 0; places < 40; ++places) {
+    std::vector<uint8_t> bytes(ByteTable::kSize, static_cast<uint8_t>(random()));
+    for (int i = 0; i < places; ++i) {
+      const auto from = static_cast<ptrdiff_t>(random() % ByteTable::kSize);
+      std::fill(bytes.begin() + from, bytes.end(), static_cast<uint8_t>(random()));
+    }
+    const ByteTable table(bytes.data());
+    std::vector<uint8_t> all(ByteTable::kSize), some(all.size());
+    for (size_t i = 0; i < all.size(); ++i) some[i] = all[i] = static_cast<uint8_t>(i);
+    for (size_t i = 0; i < all.size(); i += 16) table.look_up(&all[i], 16);
+    for (size_t i = 0; i < all.size(); i += 8) table.look_up(&some[i], 8);
+    expect(all == bytes && some == bytes, "a table of " + std::to_string(places) + " places");
+  }
+}
+
 // A program of two layers, a residual and conversions, in passes and not, from several threads.
 void test_program(Isa isa) {
   std::mt19937 random(3);
@@ -387,6 +406,7 @@ int main(int argc, char** argv) {
   test_lookups(count);
   test_levels();
   test_conversions();
+  test_byte_tables();
   test_pool(option != "--no-fork");
   test_chains();
   test_checks();

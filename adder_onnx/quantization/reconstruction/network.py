@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from adder_onnx.graph.adder_node import AdderNode
-from adder_onnx.quantization.few_levels import enter
+from adder_onnx.quantization.few_levels import choose_levels, enter
 from adder_onnx.quantization.observation import FeedCheck
 from adder_onnx.quantization.pooling import SharedScale
 from adder_onnx.quantization.ranges import Histogram, Quantization, choose
@@ -232,7 +232,12 @@ class _Walk:
             histogram = Histogram(self._shapes[value][0][1])
             for feed in self._feeds:
                 histogram.add(self._ours(value, feed), value)
-            q = choose(histogram, FREE_BITS, "mse")
+            pooled = [v for v, before in self._as_before.items() if before == value]
+            widths = [self._widths[v] for v in pooled if v in self._widths]
+            if self._levels is None or not widths:
+                q = choose(histogram, FREE_BITS, "mse")
+            else:  # for the layers that take it pooled
+                q = choose_levels(histogram, max(widths), self._levels)
         for name in (value, *(b for b, after in self._later.items() if after == value)):
             self.quantizations[name] = q
             signal = noise = 0.0

@@ -1,6 +1,5 @@
 #include "chain/description.h"
 
-#include <cstring>
 #include <set>
 #include <stdexcept>
 #include <utility>
@@ -94,11 +93,9 @@ class Reader {
     const int64_t number = version_ < 2 ? -1 : integers_.next();
     if (number == -1) return found;
     const Operand& bytes = operand_of(number, ElementType::kUint8);
-    auto table = std::make_shared<ByteTable>();
-    if (bytes.shape != std::vector<int64_t>{static_cast<int64_t>(table->size())})
+    if (bytes.shape != std::vector<int64_t>{ByteTable::kSize})
       throw std::invalid_argument("a table of the chain does not have 256 entries");
-    std::memcpy(table->data(), bytes.data, table->size());
-    found.table = std::move(table);
+    found.table = std::make_shared<const ByteTable>(static_cast<const uint8_t*>(bytes.data));
     return found;
   }
 

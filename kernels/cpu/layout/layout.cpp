@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t kStripe = 64;  // pixels of one task and of one cache-resident transposition
 constexpr int64_t kSide = 16;    // of a tile that is transposed in registers
 
-static_assert(kSide == kChannelAlignment && kStripe % kSide == 0);
+static_assert(kSide == kChannelAlignment && kSide == ByteTable::kAtOnce && kStripe % kSide == 0);
 
 // The pixels of one task.
 struct Stripe {
@@ -115,8 +115,7 @@ class Quantize {
 
   void in(const float* from, uint8_t* to, int64_t count) const {
     quantize(from, to, count);
-    if (table_ != nullptr)
-      for (int64_t i = 0; i < count; ++i) to[i] = (*table_)[to[i]];
+    if (table_ != nullptr) table_->look_up(to, count);
   }
   void out(const uint8_t* from, float* to, int64_t count) const {
 #if defined(__SSE2__)

@@ -11,10 +11,10 @@
 // these integers becomes then.
 #pragma once
 
-#include <array>
 #include <memory>
 
 #include "layers/params.h"
+#include "layout/byte_table.h"
 
 namespace adder_onnx {
 
@@ -30,9 +30,6 @@ enum class ElementType { kFloat32, kFloat16, kUint8 };
 inline int64_t size_of(ElementType type) {
   return type == ElementType::kFloat32 ? 4 : type == ElementType::kFloat16 ? 2 : 1;
 }
-
-// What each uint8 becomes.
-using ByteTable = std::array<uint8_t, 256>;
 
 // The type of the outer side, and how it becomes the inner one's.
 struct Conversion {

@@ -1,6 +1,4 @@
 // Programs made step by step, for tests, benchmarks and single layers.
-#include <cstring>
-
 #include "python/arrays.h"
 #include "python/bindings.h"
 #include "python/gil.h"
@@ -21,11 +19,8 @@ Conversion to_conversion(const std::string& outside, const std::string& inside,
 
 Conversion with_table(Conversion conversion, const std::optional<nb::bytes>& bytes) {
   if (!bytes) return conversion;
-  auto table = std::make_shared<ByteTable>();
-  if (bytes->size() != table->size())
-    throw std::invalid_argument("a table must have 256 bytes");
-  std::memcpy(table->data(), bytes->data(), table->size());
-  conversion.table = std::move(table);
+  if (bytes->size() != ByteTable::kSize) throw std::invalid_argument("a table must have 256 bytes");
+  conversion.table = std::make_shared<const ByteTable>(static_cast<const uint8_t*>(bytes->data()));
   return conversion;
 }
 

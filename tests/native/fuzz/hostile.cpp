@@ -15,6 +15,7 @@
 namespace fuzz {
 namespace {
 
+constexpr uint8_t kZeros[ByteTable::kSize] = {};
 constexpr int64_t kMaxBytes = 1 << 20;  // of what is run, so that it does not take long
 
 // A small number, or now and then one of those at which arithmetic breaks.
@@ -176,7 +177,7 @@ class Maker {
       return {bytes_.pick({T::kFloat32, T::kFloat16, T::kUint8}),
               bytes_.pick({T::kFloat32, T::kFloat16, T::kUint8}), any_float(bytes_),
               static_cast<int32_t>(number_(0, 255)), static_cast<int32_t>(number_(0, 255)),
-              bytes_.chance(50) ? std::make_shared<const ByteTable>() : nullptr};
+              bytes_.chance(50) ? std::make_shared<const ByteTable>(kZeros) : nullptr};
     return {kind < 3 ? T::kFloat32 : inside, inside, kind == 1 ? any_float(bytes_) : 1.0f, 0, 255};
   }
 

@@ -185,9 +185,11 @@ void Case::add_input() {
   Port port = {choose_conversion(inside), at, {}};
   Conversion& c = port.conversion;
   if (inside == ElementType::kUint8 && c.outside == ElementType::kFloat32 && bytes_.chance(40)) {
-    auto table = std::make_shared<ByteTable>();
-    for (uint8_t& byte : *table) byte = static_cast<uint8_t>(random_());
-    c.table = std::move(table);
+    std::vector<uint8_t> bytes(ByteTable::kSize);
+    const int64_t run = bytes_.pick<int64_t>({1, 1, 7, 17, 40, 256});  // of equal entries
+    for (size_t i = 0; i < bytes.size(); ++i)
+      bytes[i] = i % static_cast<size_t>(run) != 0 ? bytes[i - 1] : static_cast<uint8_t>(random_());
+    c.table = std::make_shared<const ByteTable>(bytes.data());
   }
   port.bytes.resize(shape.nchw_size() * size_of(c.outside));
   value.most = 4;
@@ -206,7 +208,7 @@ void Case::add_input() {
                           : random_value();
       std::memcpy(&port.bytes[4 * i], &f, 4);
       value.v[i] = inside == ElementType::kUint8 ? quantized(f, c) : f;
-      if (c.table) value.v[i] = (*c.table)[static_cast<uint8_t>(value.v[i])];
+      if (c.table) value.v[i] = c.table->bytes()[static_cast<uint8_t>(value.v[i])];
     }
   }
   inputs_.push_back(std::move(port));
