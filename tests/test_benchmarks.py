@@ -167,7 +167,7 @@ def test_the_summary_of_the_race() -> None:
     ]
     others = [race_row("resnet50", 8, 2, "adder-onnx, uint8", 50.04)]
     results = [race_result("avx512", rows), race_result("avx2", others)]
-    lines = race_table.summary(results).splitlines()
+    lines = race_table.summary(results, {}).splitlines()
     assert lines[0] == (
         "| images/s, 2 threads "
         "| A CPU, avx512: ResNet-20, batch 128 | A CPU, avx512: ResNet-50, batch 8 "
@@ -176,7 +176,33 @@ def test_the_summary_of_the_race() -> None:
     assert lines[1] == "| --- | ---: | ---: | ---: | ---: |"
     assert "| **adder-onnx, uint8** | **7000** | **–** | **–** | **50** |" in lines
     assert "| torch.cdist | 37.8 | 0.457 | – | – |" in lines
-    assert len(lines) == 2 + 8
+    # Who took no part on any machine has no line.
+    assert len(lines) == 2 + 2
+
+
+def test_few_levels_are_named_with_what_they_lose() -> None:
+    quantization = {
+        race_table.TRAINED: {
+            "images": 90,
+            "float32": 80,
+            "rows": [
+                {"bits": 8, "right": 79},
+                {"bits": 4, "levels": 8, "right": 75},
+                {"bits": 4, "levels": 4, "right": 60},
+            ],
+        }
+    }
+    accuracy = race_table.accuracies(quantization)
+    rows = [
+        race_row("resnet20", 128, 2, "adder-onnx, 4 levels", 7.0),
+        race_row("resnet20", 128, 2, "OpenVINO, int8 conv", 2.0),
+    ]
+    results = [race_result("avx2", rows)]
+    title = "adder-onnx, 4 levels (the trained ResNet-20 has 60 of 90 right, 80 in float32)"
+    assert f"| **{title}** | **7** | **–** |" in race_table.summary(results, accuracy)
+    text = race_table.table(results, accuracy)
+    assert f"| images/s (10th to 90th percentile) | {title} | OpenVINO, int8 conv |" in text
+    assert "ours 3.50 × |" in text
 
 
 def test_the_table_of_a_race_that_is_held_to_an_instruction_set() -> None:
@@ -187,7 +213,7 @@ def test_the_table_of_a_race_that_is_held_to_an_instruction_set() -> None:
     ]
     for row in rows:
         row["free"] = {"images_per_second": 3 * row["images_per_second"]}
-    text = race_table.table([race_result("avx512", rows) | {"held_to": "avx2"}])
+    text = race_table.table([race_result("avx512", rows) | {"held_to": "avx2"}], {})
     assert "**A CPU, avx512, held to avx2, 2 cores**; openvino 1.2; commit 0123456789ab" in text
     # Who took no part has no column.
     names = "adder-onnx, uint8 | adder-onnx, float32 | OpenVINO, int8 conv"
@@ -236,7 +262,7 @@ def test_who_takes_part_in_a_race(monkeypatch: pytest.MonkeyPatch, kind: str) ->
         assert row["images_per_second"] == (1 if kind == "held" else 2)
         assert ("free" in row) == (kind == "held")
     assert [worker.variables for worker in FakeWorker.made if worker.variables] == (
-        [{"ADDER_ONNX_CPU_ISA": "avx2"}] * 2 + [{"ONEDNN_MAX_CPU_ISA": "AVX2"}] * 2
+        [{"ADDER_ONNX_CPU_ISA": "avx2"}] * 4 + [{"ONEDNN_MAX_CPU_ISA": "AVX2"}] * 2
         if kind == "held"
         else []
     )

@@ -180,7 +180,8 @@ class Reader {
   // All that a value holds, ascending, where they are few; else none.
   static std::vector<uint8_t> values_of(const Conversion& entry) {
     if (!entry.table) return {};
-    const std::set<uint8_t> values(entry.table->begin(), entry.table->end());
+    const auto& bytes = entry.table->bytes();
+    const std::set<uint8_t> values(bytes.begin(), bytes.end());
     return {values.begin(), values.end()};
   }
   std::vector<uint8_t> values_of(const ChainLayer& layer) const {
