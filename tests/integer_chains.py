@@ -76,12 +76,12 @@ def random_chain(
             "clip_min": 0.0 if rng.random() < 0.7 else -float("inf"),
         }
         if few is not None:
-            others = [level for level in range(top) if level != zeros[y]]
-            chosen = levels_rng.choice(others, few - 1, replace=False)
-            attributes["levels"] = sorted([int(zeros[y]), *chosen.tolist()])
+            free = [level for level in range(top) if level != zeros[y]]
+            some = levels_rng.choice(free, few - 1, replace=False)
+            attributes["levels"] = sorted([int(zeros[y]), *some.tolist()])
         elif seed % 2 == 1 and levels_rng.random() < 0.6:
-            few = levels_rng.choice(top, min(16, top - 1), replace=False)
-            attributes["levels"] = sorted(few.tolist())
+            some = levels_rng.choice(top, min(16, top - 1), replace=False)
+            attributes["levels"] = sorted(some.tolist())
         nodes.append(
             helper.make_node("QLinearAdderConv", inputs, [y], f"n_{y}", domain=DOMAIN, **attributes)
         )
