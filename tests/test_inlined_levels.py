@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from adder_onnx.graph.inlined.matching import DifferentError
@@ -219,11 +220,12 @@ def test_inner_values_that_are_used_elsewhere_are_left(
     assert_left(model, "is not turned into", caplog, FEED)
 
 
-def table_of(levels: Sequence[int]) -> np.ndarray[Any, Any]:
+def table_of(levels: Sequence[int]) -> NDArray[np.uint8]:
     """By distances, of two equal ones the first."""
     values = np.arange(LAST_PLACE + 1)[:, None] / 4
     nearest = np.abs(values - np.asarray(levels)).argmin(axis=1)
-    return np.asarray(levels, np.uint8)[nearest]
+    table: NDArray[np.uint8] = np.asarray(levels, np.uint8)[nearest]
+    return table
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

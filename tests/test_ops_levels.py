@@ -54,7 +54,7 @@ def with_constants(
 def test_the_reference_is_the_definition() -> None:
     """With quotients of one tap each, and borders as exact fractions."""
     levels, zero_point, y_scale = (1, 2, 6, 7, 11), 3, np.float32(0.37)
-    values = np.arange(-9, 20, 0.25, np.float32) * y_scale
+    values = np.arange(-9, 20, 0.25, dtype=np.float32) * y_scale
     values = np.concatenate([values, np.nextafter(values, np.float32(9)), [np.nan, np.inf]])
     bias = values.astype(np.float32)
     y = reference(

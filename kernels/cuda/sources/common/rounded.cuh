@@ -35,10 +35,12 @@ __device__ inline float smaller(float a, float b) {
   asm("min.f32 %0, %1, %2;" : "=f"(r) : "f"(a), "f"(b));
   return r;
 }
-// All bits, or none where it is not so or one is no number.
-__device__ inline unsigned is_at_least(float a, float b) {
+// These bits where a is at least b, else none; none where one is no number.
+__device__ inline unsigned bits_if_at_least(float a, float b, unsigned bits) {
   unsigned r;
-  asm("set.ge.u32.f32 %0, %1, %2;" : "=r"(r) : "f"(a), "f"(b));
+  asm("{ .reg .pred p; setp.ge.f32 p, %1, %2; selp.b32 %0, %3, 0, p; }"
+      : "=r"(r)
+      : "f"(a), "f"(b), "r"(bits));
   return r;
 }
 // To nearest, and to even; what an int is too small for becomes the largest or the least.
@@ -59,7 +61,7 @@ inline float rounded_quotient(float a, float b) { return a / b; }
 inline float fused_product_sum(float a, float b, float c) { return fmaf(a, b, c); }
 inline float larger(float a, float b) { return fmaxf(a, b); }
 inline float smaller(float a, float b) { return fminf(a, b); }
-inline unsigned is_at_least(float a, float b) { return a >= b ? ~0u : 0u; }
+inline unsigned bits_if_at_least(float a, float b, unsigned bits) { return a >= b ? bits : 0; }
 inline int rounded_integer(float a) {
   constexpr float kBeyond = 2147483648.0f;
   if (a >= kBeyond) return 2147483647;

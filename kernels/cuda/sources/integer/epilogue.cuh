@@ -35,17 +35,21 @@
 constexpr unsigned kTwoTo23 = 0x4b000000;    // the bits of 2^23 as a float
 constexpr float kRoundToInteger = 12582912;  // 1.5 * 2^23, whose last byte is 0
 
-// The levels of some values, one in each byte.
+// The levels of some values, one in each byte; a.borders is not 0. (Down to 0, or the compiler makes the
+// loop's first turn apart.)
 template <int kCount>
 __device__ inline unsigned nearest_levels(const IntegerConvArgs& a, const float (&v)[kCount]) {
   unsigned levels = a.first_level;
+  int i = a.borders;
 #pragma unroll 1
-  for (int i = 0; i < a.borders; ++i) {
-    const float border = a.border[i];
-    const unsigned step = a.step[i];
+  do {
+    --i;
+    unsigned passed = 0;
 #pragma unroll
-    for (int k = 0; k < kCount; ++k) levels += is_at_least(v[k], border) & step & 0xffu << 8 * k;
-  }
+    for (int k = 0; k < kCount; ++k)
+      passed |= bits_if_at_least(v[k], a.border[i], 0xffu << 8 * k);
+    levels += passed & a.step[i];
+  } while (i > 0);
   return levels;
 }
 
