@@ -53,10 +53,11 @@ def test_quantized_networks(gpu: CpuGpu, bits: int) -> None:  # noqa: F811
 
 
 def test_tables_of_what_enters(gpu: CpuGpu) -> None:  # noqa: F811
-    """Any table, not only such as levels have; padding channels are as without one."""
+    """Any table, not only such as levels have."""
     proto = quantize(normalized_network(), [{"X": image(2, 3, 8, 8)}], levels=8).model
     (table,) = (t for t in proto.graph.initializer if t.name == "S_levels")
-    random = np.random.default_rng(0).integers(0, 256, 256, np.uint8)
+    assert onnx.numpy_helper.to_array(table).max() < 16
+    random = np.random.default_rng(0).integers(0, 16, 256, np.uint8)
     table.CopyFrom(onnx.numpy_helper.from_array(random, table.name))
     data = proto.SerializeToString()
     session = cuda_session(data)
@@ -67,7 +68,7 @@ def test_tables_of_what_enters(gpu: CpuGpu) -> None:  # noqa: F811
         x = 3 * image(2, 3, size, size)
         (expected,) = onnxruntime.InferenceSession(data).run(None, {"X": x})
         np.testing.assert_array_equal(session.run(None, {"X": x})[0], expected)
-        assert len(np.unique(expected)) > 10
+        assert (np.ptp(expected, axis=0) > 0).mean() > 0.5  # they depend on what enters
     gpu.check_guards()
 
 

@@ -30,9 +30,10 @@ def chain_body(
 ) -> onnx.FunctionProto:
     """The body of one chain.
 
-    Its inputs are the images that enter, then for each node that is no pooling its weight, scale
-    and bias, in the order of `adder_onnx.runtime.chain_description`: (M, 1, 1) of a float node,
-    (M,) of an integer one. Its outputs are the images that leave.
+    Its inputs are the images that enter, then the tables of those that have one, (256,), and then
+    for each node that is no pooling its weight, scale and bias, in the order of
+    `adder_onnx.runtime.chain_description`: (M, 1, 1) of a float node, (M,) of an integer one. Its
+    outputs are the images that leave.
 
     Args:
         name: of the operator.

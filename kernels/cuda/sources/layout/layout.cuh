@@ -25,10 +25,9 @@ __device__ void transpose_tile(const LayoutArgs& a, const From* from, int rows, 
   __syncthreads();
   for (int y = y0; y < kTile; y += kTileRows) {
     const int column = column0 + y, row = row0 + x;
-    if (column < columns && row < filled) {
-      const To value = Convert<From, To>::run(a, tile[x][y]);
-      to[static_cast<long long>(column) * filled + row] = row < rows ? looked_up(a, value) : value;
-    }
+    if (column < columns && row < filled)
+      to[static_cast<long long>(column) * filled + row] =
+          looked_up(a, Convert<From, To>::run(a, tile[x][y]));
   }
 }
 
