@@ -7,9 +7,9 @@ For each different adder layer of a network the contenders take turns in one pro
 our kernel at each instruction-set level; onnxruntime's convolution of the same shape, in float32 or
 as a QLinearConv; and, in float32, torch.cdist on the unfolded image, as the reference
 implementation evaluates the layer; in uint8, lookups of the highest level, for an input of as many
-values as it takes and an output of as many. Printed are the median rates in 10^9 taps (for the convolution:
-MACs) per second, our time over the convolution's, and the share of the bound, the rate of the bare
-inner loop of the highest level, measured in the same run. The last line weighs shares by taps, for
+values as they take and an output of as many. Printed are the median rates in 10^9 taps (for the
+convolution: MACs) per second, our time over the convolution's, and the share of the bound, the rate
+of the bare inner loop of the highest level, measured in the same run. The last line weighs shares by taps, for
 each level by its own bound.
 """
 
@@ -63,8 +63,7 @@ def ours(
 ) -> Callable[[], object]:
     """Our kernel alone, channels-last, without the conversions at the border.
 
-    Args:
-        values: what input and output hold, and the kernel then takes lookups for; any where empty.
+    Where there are ``values``, input and output hold them alone, and their taps are looked up.
     """
     size, pad = layer.size, layer.kernel // 2
     ones, zeros = np.ones(layer.filters, np.float32), np.zeros(layer.filters, np.float32)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.race.table [--check]
 
-With --check nothing is written, and the exit status is 1 where a table is not up to date. Contenders
-of few levels are never named without what a network loses by them, which is read from the results of
-`benchmarks.quantization`.
+With --check nothing is written, and the exit status is 1 where a table is not up to date.
+Contenders of few levels are never named without what a network loses by them, which is read from
+the results of `benchmarks.quantization`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TRAINED = "ResNet-20, CIFAR-10"
 
 
 def accuracies(quantization: dict[str, Any]) -> dict[str, str]:
-    """What contenders of few levels have right, by name, from results of `benchmarks.quantization`."""
+    """What contenders of few levels have right, by name, from results of benchmarks.quantization."""
     network = quantization[TRAINED]
     rights = {row["levels"]: row["right"] for row in network["rows"] if "levels" in row}
     return {
@@ -74,9 +74,10 @@ def summary(results: list[dict[str, Any]], accuracy: dict[str, str]) -> str:
         rows = [found.get((*race, 2), {}).get(name) for found in races for race in SUMMARY.items()]
         if not any(rows):
             continue
-        cells = [_rate(row["images_per_second"]) if row else "–" for row in rows]
+        rates = [_rate(row["images_per_second"]) if row else "–" for row in rows]
         row_of = "**{}**" if name in OURS else "{}"
-        lines.append(f"| {' | '.join(row_of.format(cell) for cell in [_title(name, accuracy), *cells])} |")
+        cells = [row_of.format(cell) for cell in (_title(name, accuracy), *rates)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
@@ -154,7 +155,7 @@ def _rate(value: float) -> str:
 
 
 def _plot(results: list[dict[str, Any]], path: Path) -> None:
-    """Bars of the images per second at two threads, of each machine, those of few levels left out."""
+    """Bars of the images per second at two threads, of each machine; few levels are left out."""
     import matplotlib
 
     matplotlib.use("svg")
