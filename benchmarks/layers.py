@@ -9,8 +9,8 @@ as a QLinearConv; and, in float32, torch.cdist on the unfolded image, as the ref
 implementation evaluates the layer; in uint8, lookups of the highest level, for an input of as many
 values as they take and an output of as many. Printed are the median rates in 10^9 taps (for the
 convolution: MACs) per second, our time over the convolution's, and the share of the bound, the rate
-of the bare inner loop of the highest level, measured in the same run. The last line weighs shares by taps, for
-each level by its own bound.
+of the bare inner loop of the highest level, measured in the same run. The last line weighs shares
+by taps, for each level by its own bound.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ TRAINED = "ResNet-20, CIFAR-10"
 
 
 def accuracies(quantization: dict[str, Any]) -> dict[str, str]:
-    """What contenders of few levels have right, by name, from results of benchmarks.quantization."""
+    """What contenders of few levels have right, by name, from benchmarks.quantization's results."""
     network = quantization[TRAINED]
     rights = {row["levels"]: row["right"] for row in network["rows"] if "levels" in row}
     return {

@@ -1,5 +1,6 @@
 // Descriptions of chains and files of them, of any numbers at all: refused by std::invalid_argument, or
 // run, with one result whatever the threads, and whichever weights come with the run.
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
@@ -104,7 +105,10 @@ class Written {
   void entry() {
     conversion(is_integer_);
     if (!has_levels_) return;
-    add({bytes_.chance(40) ? array(ElementType::kUint8, {bytes_.chance(95) ? 256 : 255}) : -1});
+    const bool has_table = bytes_.chance(40);
+    add({has_table ? array(ElementType::kUint8, {bytes_.chance(95) ? 256 : 255}) : -1});
+    if (!has_table || !are_few_) return;
+    for (uint8_t& byte : arrays_.back().bytes) byte = static_cast<uint8_t>(byte % 4 * 5);
   }
 
   int64_t array(ElementType type, std::vector<int64_t> shape) {
@@ -115,7 +119,8 @@ class Written {
       for (size_t i = 0; i < count; ++i)
         made.floats.push_back(static_cast<float>(random_() % 64) / 16 - 2);
     else
-      for (size_t i = 0; i < count; ++i) made.bytes.push_back(static_cast<uint8_t>(random_()));
+      for (size_t i = 0; i < count; ++i)
+        made.bytes.push_back(static_cast<uint8_t>(random_() % (are_few_ ? 16 : 256)));
     arrays_.push_back(std::move(made));
     return static_cast<int64_t>(arrays_.size()) - 1;
   }
@@ -133,7 +138,10 @@ class Written {
     const int64_t scale = array(ElementType::kFloat32, {channels_, 1, 1});
     add({1, weight, scale, array(ElementType::kFloat32, {channels_})});
     const float infinity = std::numeric_limits<float>::infinity();
-    if (is_integer_) add({bytes_.from(0, 20), 0, bytes_.from(0, 20), bytes_.from(2, 8)});
+    if (is_integer_) {
+      const int64_t zero_point = are_few_ ? 0 : bytes_.from(0, 20);
+      add({zero_point, 0, bytes_.from(0, 20), are_few_ ? 4 : bytes_.from(2, 8)});
+    }
     if (is_integer_ && has_levels_) add_levels();
     auto& floats = description.floats;
     if (is_integer_)
@@ -144,8 +152,11 @@ class Written {
 
   // None, or some that perhaps do not fit the bits.
   void add_levels() {
-    const auto levels =
-        bytes_.chance(50) ? some_levels(random_, bytes_.pick({3, 15})) : std::vector<uint8_t>{};
+    std::vector<uint8_t> levels;
+    if (are_few_ && bytes_.chance(80))
+      levels = {0, static_cast<uint8_t>(bytes_.from(1, 7)), static_cast<uint8_t>(bytes_.from(8, 15))};
+    else if (bytes_.chance(50))
+      levels = some_levels(random_, bytes_.pick({3, 15}));
     add({static_cast<int64_t>(levels.size())});
     description.integers.insert(description.integers.end(), levels.begin(), levels.end());
   }
@@ -171,9 +182,10 @@ class Written {
 
   Bytes& bytes_;
   std::mt19937 random_;
-  const int64_t channels_ = bytes_.from(1, 20);
-  const bool is_integer_ = bytes_.chance(50);
-  const bool has_levels_ = bytes_.chance(50);
+  const bool are_few_ = bytes_.chance(30);  // such values that their taps can be looked up
+  const int64_t channels_ = are_few_ ? 2 * bytes_.from(1, 10) : bytes_.from(1, 20);
+  const bool is_integer_ = are_few_ || bytes_.chance(50);
+  const bool has_levels_ = are_few_ || bytes_.chance(50);
   std::vector<Array> arrays_;
 };
 
@@ -189,7 +201,18 @@ std::vector<Exact<uint8_t>> results(const ChainProgram& program,
   return outputs;
 }
 
-// A chain some of whose weights come with the run.
+// Numbers of both signs, or all bytes; zeros in float16.
+Exact<uint8_t> image(const ImageShape& shape, ElementType type) {
+  Exact<uint8_t> made(shape.nchw_size() * size_of(type));
+  for (int64_t i = 0; i < shape.nchw_size(); ++i) {
+    const float value = static_cast<float>(i * 37 % 64) / 4 - 4;
+    if (type == ElementType::kFloat32) std::memcpy(made.data() + 4 * i, &value, sizeof(value));
+    if (type == ElementType::kUint8) made[i] = static_cast<uint8_t>(i * 37);
+  }
+  return made;
+}
+
+// The same chain without lookups, some of whose weights come with the run.
 struct Open {
   std::shared_ptr<const Chain> chain;
   std::vector<Operand> weights;
@@ -227,16 +250,18 @@ void run(Bytes& bytes, const Chain& chain, const Open& open = {}) {
       if (chain.input_channels(i) >= 0 && chain.input_channels(i) != shapes[i].channels)
         fail("a chain takes other channels than it says");
     for (size_t i = inputs.size(); i < shapes.size(); ++i)
-      inputs.emplace_back(shapes[i].nchw_size() * size_of(chain.entries()[i].outside));
+      inputs.push_back(image(shapes[i], chain.entries()[i].outside));
     answers.push_back(results(*program, inputs, threads));
     if (chain.program(shapes, threads, approve) != program) fail("a program is not kept");
     if (open.chain == nullptr) continue;
     const auto other = open.chain->program(shapes, threads, approve, open.weights);
     if (results(*other, inputs, threads) != answers.back())
-      fail("weights that come with the run change what a chain gives");
+      fail("lookups, or weights that come with the run, change what a chain gives");
   }
   if (answers[0] != answers[1]) fail("threads change what a chain gives");
 }
+
+void use_lookups(const char* where) { setenv("ADDER_ONNX_LOOKUPS", where, 1); }
 
 }  // namespace
 
@@ -245,8 +270,10 @@ void try_chain(Bytes& bytes) {
   std::shared_ptr<const Chain> chain;
   const Isa isa = bytes.pick(available_isas());
   const std::vector<Operand> operands = written.operands(), some = written.operands_without(bytes);
+  use_lookups("always");
   if (takes([&] { chain = read_chain(written.description, operands, isa, Form::kMax); })) {
     Open open;
+    use_lookups("never");
     if (takes([&] { open.chain = read_chain(written.description, some, isa, Form::kMax); }))
       open.weights = weights_of(written.description, *open.chain, operands);
     run(bytes, *chain, open);
