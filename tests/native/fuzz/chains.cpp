@@ -136,7 +136,12 @@ class Written {
     const ElementType type = is_integer_ ? ElementType::kUint8 : ElementType::kFloat32;
     const int64_t weight = array(type, {channels_, channels_, kernel, kernel});
     const int64_t scale = array(ElementType::kFloat32, {channels_, 1, 1});
-    add({1, weight, scale, array(ElementType::kFloat32, {channels_})});
+    const int64_t bias = array(ElementType::kFloat32, {channels_});
+    add({1, weight, scale, bias});
+    if (are_few_) {  // such that sums become levels of all kinds
+      for (float& value : arrays_[scale].floats) value = static_cast<float>(random_() % 64) / 1024;
+      for (float& value : arrays_[bias].floats) value = static_cast<float>(random_() % 256) / 8;
+    }
     const float infinity = std::numeric_limits<float>::infinity();
     if (is_integer_) {
       const int64_t zero_point = are_few_ ? 0 : bytes_.from(0, 20);
