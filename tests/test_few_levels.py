@@ -117,6 +117,21 @@ def test_a_table_makes_levels_of_finer_integers(levels: tuple[int, ...]) -> None
     assert (again.levels, again.scale, again.zero_point) == (levels, q.scale, q.zero_point)
 
 
+def test_tables_that_no_levels_have() -> None:
+    """More than a node takes, or none but one."""
+    for levels, found in ((range(16), True), (range(17), False), ((3, 3), False)):
+        q = Quantization(np.float32(0.3), 3, 5, tuple(levels))
+        again = leaving_entry(*entry_of(q), float(q.scale), q.zero_point)
+        assert (again is not None) == found
+
+
+def test_the_smallest_scale_has_an_entry() -> None:
+    q = Quantization(np.float32(1e-45), 0, 4, (0, 3, 15))
+    fine, table = entry_of(q)
+    assert fine.scale > 0
+    assert [table[0], table[15]] == [0, 15]
+
+
 def integer_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [n for n in model.graph.node if n.op_type == "QLinearAdderConv"]
 

@@ -310,11 +310,13 @@ def test_rules(case: str) -> None:
         assert len(np.unique(theirs)) > 3
 
 
-def test_float16_is_quantized_by_onnxruntime() -> None:
+@pytest.mark.parametrize("table", [False, True])
+def test_float16_is_quantized_by_onnxruntime(table: bool) -> None:
     CONSTANTS["half"] = np.asarray(np.float16(0.05))
     nodes = [
         node("Cast", ["X"], "R", to=TensorProto.FLOAT16),
-        node("QuantizeLinear", ["R", "half", "z"], "q"),
+        node("QuantizeLinear", ["R", "half", "z"], "i" if table else "q"),
+        *([TO_INDICES, LOOKUP] if table else []),
         ADDER,
     ]
     proto = model(nodes, {"a": BYTE}, opset=19)

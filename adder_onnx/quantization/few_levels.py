@@ -140,6 +140,8 @@ def entry_of(q: Quantization) -> tuple[Quantization, NDArray[np.uint8]]:
         The fine quantization, and (256,): the level of each of its integers.
     """
     steps = (_ENTRY_INTEGERS - 1) // max(q.greatest - q.least, 1)
+    if not np.float32(float(q.scale) / steps) > 0:  # below the smallest float32
+        steps = 1
     zero_point = (q.zero_point - q.least) * steps
     fine = Quantization(np.float32(float(q.scale) / steps), zero_point, 8)
     levels = np.array(q.levels, np.int64)
@@ -168,11 +170,9 @@ def leaving_entry(
         zero_point: likewise.
     """
     levels = tuple(int(level) for level in np.unique(table))
-    if len(levels) < 2:
+    if not 2 <= len(levels) <= MOST_LEVELS or zero_point not in levels:
         return None
     bits = max(levels[-1].bit_length(), 2)
     found = Quantization(np.float32(scale), zero_point, bits, levels)
-    if zero_point not in levels:
-        return None
     own, own_table = entry_of(found)
     return found if own == fine and np.array_equal(own_table, table) else None
