@@ -7,6 +7,7 @@ a test starts its own, which none of the others can see.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import tempfile
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["processes_with", "ray_here"]
+__all__ = ["processes_with", "ray_here", "wait_for_cpus"]
 
 _MARK = "ADDER_ONNX_TEST_RAY"
 _SECONDS = 30
@@ -61,6 +62,21 @@ def ray_here() -> Iterator[None]:
             time.sleep(0.1)
         assert processes_with(_MARK, mark) == []
         assert not [each.name for each in threading.enumerate() if "poller" in each.name]
+
+
+def wait_for_cpus() -> None:
+    """Until nothing holds a CPU of `ray_here`.
+
+    A pipeline that failed has its actors for as long as its error, whose frames lead to them, is
+    not collected; a command that asks for all CPUs would wait for ever.
+    """
+    import ray
+
+    end = time.monotonic() + _SECONDS
+    while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < end, "something of another test holds a CPU"
+        gc.collect()
+        time.sleep(0.1)
 
 
 def processes_with(name: str, mark: str) -> list[str]:

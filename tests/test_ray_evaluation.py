@@ -46,6 +46,7 @@ from adder_onnx.ray.evaluation.pieces import FilesPiece, Piece
 from adder_onnx.ray.evaluation.results import PieceResult
 from adder_onnx.ray.evaluation.worker import MOST_ATTEMPTS, Answering, PieceRunner, Work
 from tests.ray_pieces import Deadly, Raising
+from tests.rays import wait_for_cpus
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -59,7 +60,8 @@ TWO = ("--actors", "2", "--cpus-per-actor", "1")
 
 @pytest.fixture(autouse=True)
 def ray_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands take the Ray that is there."""
+    """Commands take the Ray that is there, with all that it has."""
+    wait_for_cpus()
     monkeypatch.setattr(cluster, "connected", lambda *_, **__: redirect_stdout(sys.stderr))
 
 

@@ -26,6 +26,9 @@ MEMORY_THREADS = 2
 SUMMARY = {"resnet20": 128, "resnet50": 8}
 """Batch sizes of the short table, two threads, by network."""
 
+FEWEST_LEVELS = 8
+"""Of a contender in the short table: with fewer, a network loses what nobody would give."""
+
 NAMES = {"resnet20": "ResNet-20", "resnet50": "ResNet-50"}
 
 
@@ -72,7 +75,7 @@ def summary(results: list[dict[str, Any]], accuracy: dict[str, str]) -> str:
     races = [_races(result) for result in results]
     for name in CONTENDERS:
         rows = [found.get((*race, 2), {}).get(name) for found in races for race in SUMMARY.items()]
-        if not any(rows):
+        if not any(rows) or LEVELS.get(name, FEWEST_LEVELS) < FEWEST_LEVELS:
             continue
         rates = [_rate(row["images_per_second"]) if row else "–" for row in rows]
         row_of = "**{}**" if name in OURS else "{}"
