@@ -266,7 +266,13 @@ void run(Bytes& bytes, const Chain& chain, const Open& open = {}) {
   if (answers[0] != answers[1]) fail("threads change what a chain gives");
 }
 
-void use_lookups(const char* where) { setenv("ADDER_ONNX_LOOKUPS", where, 1); }
+void use_lookups(const char* where) {
+#if defined(_WIN32)
+  _putenv_s("ADDER_ONNX_LOOKUPS", where);
+#else
+  setenv("ADDER_ONNX_LOOKUPS", where, 1);
+#endif
+}
 
 }  // namespace
 

@@ -41,8 +41,8 @@ struct LookupTaps {
 struct LookupFilters {
   const uint8_t* tables;
   const uint16_t* weights;  // [position][pair][filter]: offsets of tables
-  const uint8_t* runs;      // so many pairs after each other add up to at most 255 for each filter; the
-                            // last is more than there are
+  const uint8_t* runs;      // so many pairs after each other add up to at most 255 for each filter; 0
+                            // behind the last
   const int16_t* borders;   // [filter][border][kLookupValues, by the residual, or 1 without one]
   int64_t border_count;
   const uint8_t* values;  // [filter][kLookupValues]: the output, by the number of borders below the sum
