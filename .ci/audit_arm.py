@@ -64,6 +64,12 @@ def promises() -> list[Promise]:
             found.append(
                 Promise(f"uint8/{source}", function, differences, 16, pixels * 8 * 8, 0.155)
             )
+    lookups = re.compile(r"tbl\s+v\d+\.16b")
+    for source, bound in (("neon", 0.105), ("neon_tables", 0.115)):
+        for function in ("run_tile<3, 6>", "inner_loop"):
+            found.append(
+                Promise(f"uint8/lookup/{source}", function, lookups, 32, 3 * 6 * 32, bound)
+            )
     return found
 
 
