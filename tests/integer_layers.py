@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from adder_onnx.ops import ConvAttributes
 from adder_onnx.ops.reference import qlinear_adder_conv
-from tests.layers import Layer
+from tests.layers import Layer, make_layer
 
 __all__ = ["QLayer", "some_levels"]
 
@@ -67,6 +67,37 @@ class QLayer:
             bits,
             levels,
         )
+
+    @classmethod
+    def around(
+        cls, borders: NDArray[np.float32], y_scale: float, clip_min: float, levels: Any = ()
+    ) -> QLayer:
+        """Whose filters give the quotients ``borders``, and floats next to them, by their biases.
+
+        With levels, also what is no number or no finite one.
+        """
+        scale = np.float32(y_scale)
+        with np.errstate(over="ignore"):
+            values = borders * scale
+        near = [values]
+        for direction in (np.float32(-np.inf), np.float32(np.inf)):
+            moved = values
+            for _ in range(3):
+                moved = np.nextafter(moved, direction)
+                near.append(moved)
+        bias = np.concatenate(near)
+        if levels:
+            others = [np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 0]
+            bias = np.concatenate([bias, np.asarray(others, np.float32)])
+        else:
+            bias = bias[np.isfinite(bias)]
+        layer = make_layer(np.random.default_rng(0), 1, 1, len(bias), (1, 1), (1, 1))
+        made = cls.like(layer, 0, 8, levels)
+        made.scale[:], made.bias = 0, bias
+        made.zero_points = (0, 0, 3)
+        made.scales = (np.float32(1), np.float32(1), scale)
+        made.clip_min = clip_min
+        return made
 
     def expected(self) -> NDArray[np.uint8]:
         x_zero, z_zero, y_zero = self.zero_points

@@ -239,26 +239,10 @@ def test_halves_are_rounded_to_even(isa: str) -> None:
 @pytest.mark.parametrize("y_scale", [0.1, 1.0, 3e-4, 7e12, 1e-25, 1e-44, 1e37, 0.7370000481605530])
 def test_quotients_on_both_sides_of_a_half(isa: str, y_scale: float) -> None:
     """The float that is half way between two integers, and its neighbours, as biases of filters."""
-    scale = np.float32(y_scale)
     halves = (np.arange(-1, 257) + 0.5).astype(np.float32)
-    with np.errstate(over="ignore"):
-        values = halves * scale
-    near = [values]
-    for direction in (np.float32(-np.inf), np.float32(np.inf)):
-        moved = values
-        for _ in range(3):
-            moved = np.nextafter(moved, direction)
-            near.append(moved)
-    bias = np.concatenate(near)
-    bias = bias[np.isfinite(bias)]
-    layer = make_layer(np.random.default_rng(0), 1, 1, len(bias), (1, 1), (1, 1))
-    quantized = QLayer.like(layer, 0, 8)
-    quantized.scale[:], quantized.bias = 0, bias
-    quantized.zero_points = (0, 0, 3)
-    quantized.scales = (np.float32(1), np.float32(1), scale)
-    quantized.clip_min = -np.inf
+    quantized = QLayer.around(halves, y_scale, -np.inf)
     expected = quantized.expected()
-    assert len(np.unique(expected)) > (200 if scale < 1e36 else 20)
+    assert len(np.unique(expected)) > (200 if y_scale < 1e36 else 20)
     np.testing.assert_array_equal(run(quantized, isa, 1), expected)
 
 
@@ -269,26 +253,11 @@ def test_values_on_both_sides_of_a_border(
     isa: str, y_scale: float, levels: tuple[int, ...], clip_min: float
 ) -> None:
     """The float in the middle of two levels, and its neighbours, as biases of filters."""
-    scale = np.float32(y_scale)
     borders = (np.asarray(levels[1:]) + levels[:-1]).astype(np.float32) / 2 - np.float32(3)
-    with np.errstate(over="ignore"):
-        values = borders * scale
-    near = [values, np.asarray([np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 0], np.float32)]
-    for direction in (np.float32(-np.inf), np.float32(np.inf)):
-        moved = values
-        for _ in range(3):
-            moved = np.nextafter(moved, direction)
-            near.append(moved)
-    bias = np.concatenate(near)
-    layer = make_layer(np.random.default_rng(0), 1, 1, len(bias), (1, 1), (1, 1))
-    quantized = QLayer.like(layer, 0, 8, levels)
-    quantized.scale[:], quantized.bias = 0, bias
-    quantized.zero_points = (0, 0, 3)
-    quantized.scales = (np.float32(1), np.float32(1), scale)
-    quantized.clip_min = clip_min
+    quantized = QLayer.around(borders, y_scale, clip_min, levels)
     with np.errstate(over="ignore"):
         expected = quantized.expected()
-    assert set(np.unique(expected)) == set(levels) or clip_min > -np.inf or scale > 1e36
+    assert set(np.unique(expected)) == set(levels) or clip_min > -np.inf or y_scale > 1e36
     np.testing.assert_array_equal(run(quantized, isa, 1), expected)
 
 

@@ -136,24 +136,9 @@ RANDOM_SCALES = np.exp2(np.random.default_rng(7).uniform(-149, 128, 40)).astype(
 @pytest.mark.parametrize("y_scale", [*ODD_SCALES, *RANDOM_SCALES.tolist()])
 def test_quotients_on_both_sides_of_a_half(y_scale: float) -> None:
     """The float that is half way between two integers, and its neighbours, as biases of filters."""
-    scale = np.float32(y_scale)
     halves = (np.arange(-1, 257) + 0.5).astype(np.float32)
-    with np.errstate(over="ignore"):
-        values = halves * scale
-    near = [values]
-    for direction in (np.float32(-np.inf), np.float32(np.inf)):
-        moved = values
-        for _ in range(3):
-            moved = np.nextafter(moved, direction)
-            near.append(moved)
-    bias = np.concatenate(near)
-    layer = make_layer(np.random.default_rng(0), 1, 1, len(bias), (1, 1), (1, 1))
-    quantized = QLayer.like(layer, 0, 8)
-    quantized.scale[:], quantized.bias = 0, bias
-    quantized.zero_points = (0, 0, 3)
-    quantized.scales = (np.float32(1), np.float32(1), scale)
-    quantized.clip_min = -np.inf
-    assert len(np.unique(quantized.expected())) > (200 if scale < 1e36 else 2)
+    quantized = QLayer.around(halves, y_scale, -np.inf)
+    assert len(np.unique(quantized.expected())) > (200 if y_scale < 1e36 else 2)
     assert_right(quantized)
 
 
@@ -164,23 +149,8 @@ def test_values_on_both_sides_of_a_border(
     y_scale: float, levels: tuple[int, ...], clip_min: float
 ) -> None:
     """The float in the middle of two levels, and its neighbours, as biases of filters."""
-    scale = np.float32(y_scale)
     borders = (np.asarray(levels[1:]) + levels[:-1]).astype(np.float32) / 2 - np.float32(3)
-    with np.errstate(over="ignore"):
-        values = borders * scale
-    near = [values, np.asarray([np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 0], np.float32)]
-    for direction in (np.float32(-np.inf), np.float32(np.inf)):
-        moved = values
-        for _ in range(3):
-            moved = np.nextafter(moved, direction)
-            near.append(moved)
-    bias = np.concatenate(near)
-    layer = make_layer(np.random.default_rng(0), 1, 1, len(bias), (1, 1), (1, 1))
-    quantized = QLayer.like(layer, 0, 8, levels)
-    quantized.scale[:], quantized.bias = 0, bias
-    quantized.zero_points = (0, 0, 3)
-    quantized.scales = (np.float32(1), np.float32(1), scale)
-    quantized.clip_min = clip_min
+    quantized = QLayer.around(borders, y_scale, clip_min, levels)
     with np.errstate(over="ignore"):
         assert_right(quantized)
 
